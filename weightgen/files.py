@@ -1,0 +1,125 @@
+"""Files that are whole or absent: every write goes to a temporary neighbour and is then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from weightgen.errors import InputError
+
+
+def cache_directory() -> Path:
+    """Where rendered data and features are kept: $WEIGHTGEN_CACHE, or ~/.cache/weightgen."""
+    return Path(os.environ.get("WEIGHTGEN_CACHE") or Path.home() / ".cache" / "weightgen")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a UTF-8 text file."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save_safetensors(contiguous, dict(metadata or {})))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises InputError when it is missing or no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); is this the right folder?") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid JSON ({error}); write it again with weightgen") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; never a pickle.
+
+    Raises InputError when the file is missing, damaged, or holds NaN or infinite values.
+    """
+    try:
+        tensors = load_safetensors(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); is this the right folder?") from error
+    except (SafetensorError, ValueError) as error:
+        raise InputError(f"{path}: is not a whole safetensors file ({error}); copy or create it again") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"{path}: tensor '{name}' holds NaN or infinite values; create the file again")
+    return tensors
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears whole at `path` when the block ends, replacing an older one, or not at all."""
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        if path.exists():
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+            os.replace(path, old / path.name)
+            try:
+                os.replace(temporary, path)
+            except BaseException:
+                os.replace(old / path.name, path)
+                raise
+            finally:
+                shutil.rmtree(old)
+        else:
+            os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """16 hex digits that change with any name, type, shape or value."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def text_hash(*parts: str) -> str:
+    """16 hex digits of some strings."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,84 @@
+"""What a pluggable component has to offer; a newcomer reads this file and adds one file elsewhere."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from weightgen.dataflow import Condition, Episode
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
+
+    from weightgen.parameters.class_rows import RowReader
+    from weightgen.parameters.standardizer import Standardizer
+
+
+class Conditioner(ModelMixin, ConfigMixin, ABC):
+    """Turns an episode into what the denoiser is told.
+
+    Episodes arrive with features already standardised. Nothing may depend on the order of classes
+    or of support images, and the queries must not be looked at.
+    """
+
+    @abstractmethod
+    def forward(self, episode: Episode, standardizer: Standardizer) -> Condition:
+        """The part that no noise changes; called once per batch of episodes.
+
+        `standardizer` is the one that `episode` went through; it knows the variances of its space.
+        """
+
+    def at(self, condition: Condition, noisy: Float[Tensor, "batch ways width"]) -> Condition:
+        """The condition as it stands at a noisy head; called before every denoiser call."""
+        return condition
+
+
+class Denoiser(ModelMixin, ConfigMixin, ABC):
+    """Predicts what its `prediction_type` says, one token per class row.
+
+    `prediction_type` is one of diffusers' parameterisations ("epsilon", "sample", "v_prediction"); the scheduler
+    of a recipe is built with it. Constructors take `feature_width`, the width of a row, and their own options.
+    """
+
+    prediction_type: str = "epsilon"
+
+    @abstractmethod
+    def forward(
+        self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
+    ) -> Float[Tensor, "batch ways width"]:
+        """The prediction for tokens at diffusion time `timestep` (0 = data side)."""
+
+    @abstractmethod
+    def without_network(
+        self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
+    ) -> Float[Tensor, "batch ways width"]:
+        """The same with the network's output set to zero: what the form alone knows (`no_denoiser`)."""
+
+    def attune(self, scheduler: SchedulerMixin) -> None:
+        """Told the training scheduler once, before training; keep what is needed in buffers."""
+
+
+class Objective(ABC):
+    """The loss of one batch of episodes."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        *,
+        denoiser: Denoiser,
+        conditioner: Conditioner,
+        scheduler: SchedulerMixin,
+        reader: RowReader,
+        episode: Episode,
+        target: Float[Tensor, "batch ways width"],
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        """Named scalar losses; "loss" is the one to descend, the others are for the record.
+
+        `episode` and `target` are standardised; noise and times are drawn with `generator`.
+        """
