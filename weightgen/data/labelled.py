@@ -1,0 +1,144 @@
+"""Labelled images as every source hands them over: one `datasets.Dataset`, rows sorted by class."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset, Features, Image
+from datasets.fingerprint import generate_random_fingerprint
+from datasets.table import InMemoryTable
+
+from weightgen import files
+from weightgen.errors import InputError
+from weightgen.registry import nearest
+
+_ROWS_PER_BATCH = 1000
+
+
+def class_names(dataset: Dataset) -> tuple[str, ...]:
+    """Names of the classes, in the order of their labels."""
+    return tuple(dataset.features["label"].names)
+
+
+def class_counts(dataset: Dataset) -> np.ndarray:
+    """Images per class: integers, one per name of `class_names`."""
+    return np.bincount(_labels(dataset), minlength=len(class_names(dataset)))
+
+
+def select_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
+    """The images of the named classes alone, relabelled and laid out in the order given.
+
+    Nothing is decoded or copied. Raises InputError for a name that is unknown or given twice.
+    """
+    position = {name: i for i, name in enumerate(class_names(dataset))}
+    _check_names(names, position)
+    counts = class_counts(dataset)
+    starts = np.concatenate([[0], counts.cumsum()])
+    wanted = np.array([position[name] for name in names], dtype=np.int64)
+    images = _columns(dataset).column("image")
+    chunks = [chunk for i in wanted for chunk in images.slice(starts[i], counts[i]).chunks]
+    return _dataset(pa.chunked_array(chunks, images.type), np.repeat(np.arange(len(names)), counts[wanted]), names)
+
+
+def data_fingerprint(dataset: Dataset) -> str:
+    """16 hex digits that change with any encoded image, label, class name or their order, and with nothing else.
+
+    Where the images come from does not count: a folder and a Parquet file of the same files agree.
+    Images kept as files are read from there. Nothing is decoded.
+    """
+    digest = hashlib.sha256(files.text_hash(*class_names(dataset)).encode())
+    digest.update(_labels(dataset).astype("<i8").tobytes())
+    for batch in dataset.select_columns("image").with_format("arrow").iter(_ROWS_PER_BATCH):
+        for image in batch.column("image").to_pylist():
+            content = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+            digest.update(len(content).to_bytes(8, "little"))
+            digest.update(content)
+    return digest.hexdigest()[:16]
+
+
+def labelled_images(
+    images: pa.ChunkedArray, labels: pa.ChunkedArray, names: Sequence[str] | None, *, where: str
+) -> Dataset:
+    """A dataset of two raw columns: `image` (`datasets.Image`) and `label` (`datasets.ClassLabel`), sorted by class.
+
+    images: encoded images, bytes or {bytes, path}. labels: whole numbers or text.
+    names: what label i means; None makes every distinct label a class, named by itself.
+    where: begins error messages, e.g. the file.
+
+    Classes without any image are left out. Raises InputError when there is nothing to tell apart,
+    or a row has no image or no label.
+    """
+    if not len(labels):
+        raise InputError(f"{where}: holds no rows; give data with images")
+    codes, names = _codes(labels, names, where=where)
+    present, codes = np.unique(codes, return_inverse=True)
+    if len(present) < 2:
+        raise InputError(f"{where}: has one class only ({names[present[0]]!r}); give images of two or more")
+    try:
+        stored = pa.chunked_array([Image().cast_storage(chunk) for chunk in images.chunks], Image().pa_type)
+    except (TypeError, ValueError, OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{where}: the image column holds {images.type}, not encoded images; store PNG or JPEG bytes"
+        ) from error
+    if stored.null_count:
+        raise InputError(f"{where}: {stored.null_count} rows have no image; remove them")
+    if (codes[1:] < codes[:-1]).any():
+        order = np.argsort(codes, kind="stable")
+        stored, codes = _rearranged(stored, order), codes[order]
+    return _dataset(stored, codes, [names[i] for i in present])
+
+
+def _codes(labels: pa.ChunkedArray, names: Sequence[str] | None, *, where: str) -> tuple[np.ndarray, Sequence[str]]:
+    """Labels as whole numbers, and what each number means."""
+    if pa.types.is_dictionary(labels.type):
+        labels = labels.cast(labels.type.value_type)
+    text = pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type)
+    if not text and not pa.types.is_integer(labels.type):
+        raise InputError(f"{where}: labels are {labels.type}; give whole numbers or text")
+    missing = labels.null_count
+    if names is not None:
+        missing += pc.sum(pc.less(labels, 0)).as_py() or 0  # a ClassLabel of -1 means unknown
+    if missing:
+        raise InputError(f"{where}: {missing} rows have no label; remove them or take another split")
+    if names is None:
+        values = labels.unique().sort()
+        return pc.index_in(labels, value_set=values).to_numpy(), [str(value) for value in values.to_pylist()]
+    if pc.max(labels).as_py() >= len(names):
+        raise InputError(f"{where}: label {pc.max(labels)} has no name, there are {len(names)}; write the names again")
+    return labels.to_numpy(), names
+
+
+def _rearranged(images: pa.ChunkedArray, order: np.ndarray) -> pa.ChunkedArray:
+    """Rows in another order, gathered a batch at a time: one `take` fails beyond 2 GB."""
+    rows = Dataset(InMemoryTable(pa.table({"image": images})), fingerprint=generate_random_fingerprint()).select(order)
+    batches = [batch.column("image").combine_chunks() for batch in rows.with_format("arrow").iter(_ROWS_PER_BATCH)]
+    return pa.chunked_array([chunk for batch in batches for chunk in getattr(batch, "chunks", [batch])], images.type)
+
+
+def _dataset(images: pa.ChunkedArray, labels: np.ndarray, names: Sequence[str]) -> Dataset:
+    schema = Features({"image": Image(), "label": ClassLabel(names=list(names))}).arrow_schema
+    table = pa.table([images, pa.array(labels.astype(np.int64))], schema=schema)
+    # A fingerprint of datasets' own making would be a hash of the whole table, pickled.
+    return Dataset(InMemoryTable(table), fingerprint=generate_random_fingerprint())
+
+
+def _columns(dataset: Dataset) -> Any:
+    return dataset.with_format("arrow")[:]
+
+
+def _labels(dataset: Dataset) -> np.ndarray:
+    return dataset.select_columns("label").with_format("arrow")[:].column("label").to_numpy()
+
+
+def _check_names(names: Sequence[str], known: dict[str, int]) -> None:
+    for i, name in enumerate(names):
+        if name not in known:
+            raise InputError(f"the data has no class '{name}'{nearest(name, known)}")
+        if name in names[:i]:
+            raise InputError(f"class '{name}' is named twice; name it once")
