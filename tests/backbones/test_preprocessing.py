@@ -1,0 +1,81 @@
+"""Our two halves of preprocessing are timm's evaluation transform."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data import create_transform
+
+from weightgen.backbones.preprocessing import Preprocessing
+from weightgen.errors import InputError
+
+CONFIGS = {
+    "grey": {"input_size": (1, 28, 28), "mean": (0.4,), "std": (0.6,), "crop_pct": 1.0, "interpolation": "bilinear"},
+    "grey cropped": {"input_size": (1, 28, 28), "mean": (0.4,), "std": (0.6,), "crop_pct": 0.8},
+    "colour": {"input_size": (3, 32, 32), "crop_pct": 0.875, "interpolation": "bicubic"},
+    "oblong": {"input_size": (3, 24, 40), "crop_pct": 1.0},
+    "squashed": {"input_size": (3, 24, 24), "crop_pct": 1.0, "crop_mode": "squash"},
+}
+
+
+def picture(mode: str, size: tuple[int, int]) -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 4), dtype=np.uint8)
+    return Image.fromarray(values, "RGBA").convert(mode) if mode != "RGBA" else Image.fromarray(values)
+
+
+@pytest.fixture(params=CONFIGS)
+def preprocess(request: pytest.FixtureRequest) -> Preprocessing:
+    return Preprocessing(CONFIGS[request.param])
+
+
+@pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("size", [(28, 28), (24, 40), (40, 24), (5, 61), (300, 90)])
+def test_equals_timms_transform(preprocess, mode, size):
+    image = picture(mode, size)
+    expected = create_transform(**preprocess.config)(image.convert(preprocess.mode))
+    result = preprocess(image)
+    assert result.shape == preprocess.input_size and result.dtype == torch.float32
+    assert torch.allclose(result, expected, rtol=0, atol=1e-6)
+
+
+def test_pixels_then_normalise_is_the_call(preprocess):
+    image = picture("RGB", (50, 31))
+    pixels = preprocess.pixels(image)
+    assert pixels.dtype == torch.uint8 and pixels.shape == preprocess.input_size
+    batch = preprocess.normalise(torch.stack([pixels, pixels]))
+    assert torch.equal(batch[1], preprocess(image))
+
+
+def test_pixels_do_not_share_memory_with_the_image():
+    preprocess = Preprocessing(CONFIGS["grey"])
+    image = Image.new("L", (28, 28), 7)
+    preprocess.pixels(image).fill_(9)
+    assert image.getpixel((3, 3)) == 7
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"input_size": (1, 30, 28)}, {"mean": (0.5,)}, {"std": (0.5,)}, {"interpolation": "nearest"}, {"crop_pct": 0.9}],
+)
+def test_key_changes_with_every_setting(change):
+    config = CONFIGS["grey"]
+    assert Preprocessing(config).key() == Preprocessing(dict(config)).key() != Preprocessing({**config, **change}).key()
+
+
+def test_key_does_not_tell_lists_from_tuples():
+    config = CONFIGS["grey"]
+    assert Preprocessing({**config, "mean": [0.4]}).key() == Preprocessing(config).key()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_size": (2, 28, 28)}, "in_chans is 2"),
+        ({"mean": (0.1, 0.2)}, "mean has 2 values"),
+        ({"interpolation": "cubist"}, "cubist"),
+    ],
+)
+def test_impossible_settings_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        Preprocessing({**CONFIGS["grey"], **change})

@@ -1,0 +1,196 @@
+"""Building timm models with one linear head slot, and filling them from safetensors files, strictly."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from weightgen.backbones import preprocessing
+from weightgen.errors import InputError
+from weightgen.files import read_tensors
+from weightgen.seeds import derive
+
+_RESERVED = (
+    "num_classes",
+    "features_only",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+)
+
+
+def check_name(model: str) -> None:
+    """Raise InputError, with the nearest right names, for a name that timm does not know."""
+    architecture, _, tag = model.partition(".")
+    if not timm.is_model(architecture):
+        raise InputError(f"backbone: timm has no model '{architecture}'{_nearest(architecture, timm.list_models())}")
+    tagged = timm.list_pretrained(f"{architecture}.*") if tag else []
+    if tag and model not in tagged:
+        raise InputError(f"backbone: timm has no weights '{model}'{_nearest(model, tagged)}")
+
+
+def head_slot(architecture: str) -> str:
+    """Dotted name of the one layer that the head goes into. Raises InputError for several heads or none."""
+    config = timm.get_pretrained_cfg(architecture)
+    slot = config.classifier if config is not None else None
+    if isinstance(slot, (tuple, list)):
+        raise InputError(
+            f"backbone: '{architecture}' has {len(slot)} heads ({', '.join(slot)}); choose a model with one"
+        )
+    if not slot:
+        raise InputError(f"backbone: '{architecture}' has no classifier to replace; choose another model")
+    return slot
+
+
+def split_options(architecture: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options as keyword arguments of timm's model, and as changes to its preprocessing.
+
+    `input_size`, `mean`, `std`, `interpolation`, `crop_pct` and `crop_mode` are preprocessing. So is `img_size`,
+    except for models built for one size, which must know it too.
+    """
+    _check_options(options)
+    arguments = {key: value for key, value in options.items() if key not in preprocessing.KEYS}
+    changes = {key: value for key, value in options.items() if key in preprocessing.KEYS}
+    fixed = timm.get_pretrained_cfg(architecture).fixed_input_size
+    if "input_size" in changes:
+        channels, *size = changes["input_size"]
+        arguments.setdefault("in_chans", channels)
+        if fixed:
+            arguments.setdefault("img_size", tuple(size))
+    elif "img_size" in arguments:
+        size = arguments["img_size"]
+        height, width = (size, size) if isinstance(size, int) else size
+        changes["input_size"] = (arguments.get("in_chans", 0), height, width)  # `adapted_config` sets the channels
+        if not fixed:
+            del arguments["img_size"]
+    return arguments, changes
+
+
+def adapted_config(config: Mapping[str, Any], changes: Mapping[str, Any], in_chans: int | None) -> dict[str, Any]:
+    """A `pretrained_cfg` with other preprocessing, its input size, mean and deviation brought to `in_chans`."""
+    adapted = {**config, **changes}
+    channels = in_chans or config["input_size"][0]
+    adapted["input_size"] = (channels, *adapted["input_size"][1:])
+    for key in ("mean", "std"):
+        values = adapted[key]
+        adapted[key] = tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
+    return json.loads(json.dumps(adapted))  # as it will be read back: lists, no tuples
+
+
+def build(
+    architecture: str,
+    arguments: Mapping[str, Any],
+    *,
+    num_classes: int = 2,
+    seed: int = 0,
+    config: Mapping[str, Any] | None = None,
+    weights: Path | None = None,
+) -> nn.Module:
+    """A timm model with random weights, the same for the same seed, or with weights of timm's own from a file.
+
+    Raises InputError when timm refuses an argument.
+    """
+    _check_options(arguments)
+    overlay = {} if weights is None else {"pretrained_cfg_overlay": {"file": str(weights), "custom_load": False}}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "backbone"))
+        try:
+            return timm.create_model(
+                architecture,
+                pretrained=weights is not None,
+                num_classes=num_classes,
+                pretrained_cfg=None if config is None else dict(config),
+                **overlay,
+                **arguments,
+            )
+        except (TypeError, ValueError, RuntimeError, AssertionError, KeyError, AttributeError) as error:
+            raise InputError(f"backbone.options: timm cannot build '{architecture}' so: {_one_line(error)}") from error
+
+
+def check_slot(model: nn.Module, architecture: str, slot: str) -> int:
+    """Width of the features that go into the head slot. Raises InputError unless a linear layer sits there."""
+    layer = model.get_submodule(slot)
+    if not isinstance(layer, nn.Linear) or layer.bias is None:
+        kind = type(layer).__name__
+        raise InputError(f"backbone: the head '{slot}' of '{architecture}' is a {kind}, not a linear layer with bias")
+    return layer.in_features
+
+
+def download(model: str) -> Path:
+    """timm's own weights as safetensors, from the hub's cache or the network. Raises InputError otherwise.
+
+    timm itself falls back to pickled files where the hub holds no safetensors, and for models that are
+    served from a plain address; so the file is fetched here.
+    """
+    config = timm.get_pretrained_cfg(model)
+    if config is None or not config.hf_hub_id or config.custom_load:
+        raise InputError(f"backbone: timm offers no safetensors weights for '{model}'; remove pretrained: true")
+    given = config.hf_hub_filename or "model.safetensors"
+    names = dict.fromkeys(
+        [str(Path(given).with_suffix(".safetensors")), "open_clip_model.safetensors", "model.safetensors"]
+    )
+    for name in names:
+        try:
+            return Path(hf_hub_download(config.hf_hub_id, name))
+        except Exception as error:  # the hub raises a dozen unrelated types, other ones in every version
+            if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+                continue
+            raise InputError(
+                f"backbone: cannot download '{model}' ({_one_line(error)}); is there a network?"
+            ) from error
+    raise InputError(f"backbone: the hub holds no safetensors weights for '{model}'; remove pretrained: true")
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and string metadata of a safetensors file; files of other kinds are refused."""
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: only safetensors are read, never pickles; convert with safetensors.torch.save_file")
+    tensors = read_tensors(path)
+    try:
+        with safe_open(path, "pt") as opened:
+            return tensors, opened.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be read ({_one_line(error)}); copy it again") from error
+
+
+def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy tensors into a model. Raises InputError naming the first that is missing, unknown, or of another shape."""
+    wanted = model.state_dict()
+    for name, tensor in wanted.items():
+        if name not in tensors:
+            raise InputError(f"{source}: tensor '{name}' is missing; is this a checkpoint of another model?")
+        if tensor.shape != tensors[name].shape:
+            shapes = f"{list(tensors[name].shape)} instead of {list(tensor.shape)}"
+            raise InputError(f"{source}: tensor '{name}' has shape {shapes}; are the backbone's options right?")
+    for name in tensors:
+        if name not in wanted:
+            raise InputError(
+                f"{source}: tensor '{name}' is unknown to the model; is this a checkpoint of another model?"
+            )
+    model.load_state_dict(dict(tensors), strict=True)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    for key in _RESERVED:
+        if key in options:
+            raise InputError(f"backbone.options: '{key}' is not yours to set; remove it")
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=3)
+    return f"; did you mean {' or '.join(repr(name) for name in close)}?" if close else "; see timm.list_models()"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

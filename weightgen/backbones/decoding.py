@@ -1,0 +1,74 @@
+"""Encoded images of a data set to pixel tensors, by threads (the decoders release Python's lock)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import datasets
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from PIL.Image import DecompressionBombError
+from torch import Tensor
+
+from weightgen.backbones.preprocessing import Preprocessing
+from weightgen.errors import InputError
+
+_CHUNK = 1024
+_DAMAGED = (OSError, ValueError, SyntaxError, DecompressionBombError)  # what Pillow raises for images it cannot read
+
+
+class ImageReader:
+    """Pixels of any rows of a data set with columns `image` (datasets.Image) and `label` (ClassLabel)."""
+
+    def __init__(self, dataset: datasets.Dataset, preprocess: Preprocessing) -> None:
+        kept = [column for column in dataset.column_names if column != "image"]
+        self._encoded = dataset.remove_columns(kept).cast_column("image", datasets.Image(decode=False))
+        self._decoder = datasets.Image()
+        self._preprocess = preprocess
+        self._threads = ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="decode")
+        self.class_names = tuple(dataset.features["label"].names)
+        self.labels: Int[Tensor, " images"] = torch.from_numpy(np.asarray(dataset["label"][:], dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def bytes(self) -> int:
+        """Memory that all pixels take."""
+        return len(self) * int(np.prod(self._preprocess.input_size))
+
+    def read(self, rows: Sequence[int]) -> UInt8[Tensor, "images channels height width"]:
+        """Pixels of some rows at the network's input size. Raises InputError naming an image that cannot be decoded."""
+        examples = self._encoded[rows]["image"]
+        if not examples:
+            return torch.zeros(0, *self._preprocess.input_size, dtype=torch.uint8)
+        share = -(-len(examples) // ((os.cpu_count() or 1) * 4))
+        jobs = [(examples[i : i + share], rows[i : i + share]) for i in range(0, len(examples), share)]
+        return torch.cat(list(self._threads.map(lambda job: self._decode(*job), jobs)))
+
+    def read_all(self, progress: Callable[[str, int, int], None] | None = None) -> UInt8[Tensor, "images c h w"]:
+        """Pixels of every row, in one tensor."""
+        pixels = torch.empty(len(self), *self._preprocess.input_size, dtype=torch.uint8)
+        for start, piece in self.stream(_CHUNK):
+            pixels[start : start + len(piece)] = piece
+            if progress is not None:
+                progress("decoding images", start + len(piece), len(self))
+        return pixels
+
+    def stream(self, size: int) -> Iterator[tuple[int, UInt8[Tensor, "images channels height width"]]]:
+        """All rows in order, `size` at a time, each with the number of its first row."""
+        for start in range(0, len(self), size):
+            yield start, self.read(range(start, min(start + size, len(self))))
+
+    def _decode(self, examples: list[dict], numbers: Sequence[int]) -> UInt8[Tensor, "images channels height width"]:
+        pixels = []
+        for example, number in zip(examples, numbers, strict=True):
+            try:
+                pixels.append(self._preprocess.pixels(self._decoder.decode_example(example)))
+            except _DAMAGED as error:
+                name = example.get("path") or f"image {number}"
+                raise InputError(f"{name}: cannot be decoded ({error}); replace or remove it") from error
+        return torch.stack(pixels)

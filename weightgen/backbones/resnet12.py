@@ -1,0 +1,118 @@
+"""The twelve-layer residual network of few-shot papers, registered with timm as `resnet12`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Float
+from timm.layers import create_classifier
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+__all__ = ["ResNet12"]
+
+default_cfgs = generate_default_cfgs(
+    {
+        "resnet12.untrained": {
+            "input_size": (3, 84, 84),
+            "crop_pct": 1.0,
+            "pool_size": (5, 5),
+            "first_conv": "blocks.0.conv1",
+            "classifier": "fc",
+        }
+    }
+)
+
+
+class ResNet12Block(nn.Module):
+    """Three 3×3 convolutions with a projected shortcut, then 2×2 max pooling: halves the image."""
+
+    def __init__(self, in_chans: int, width: int, drop_rate: float) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_chans, width, kernel_size=3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False)
+        self.norm3 = nn.BatchNorm2d(width)
+        self.shortcut = nn.Sequential(nn.Conv2d(in_chans, width, kernel_size=1, bias=False), nn.BatchNorm2d(width))
+        self.act = nn.LeakyReLU(0.1)
+        self.pool = nn.MaxPool2d(kernel_size=2)
+        self.drop = nn.Dropout(drop_rate)
+
+    def forward(self, maps: Float[Tensor, "batch in rows columns"]) -> Tensor:
+        deep = self.act(self.norm1(self.conv1(maps)))  # (batch, width, rows, columns)
+        deep = self.act(self.norm2(self.conv2(deep)))
+        deep = self.norm3(self.conv3(deep))
+        return self.drop(self.pool(self.act(deep + self.shortcut(maps))))  # (batch, width, rows // 2, columns // 2)
+
+
+class ResNet12(nn.Module):
+    """ResNet-12 of Lee et al., "Meta-Learning with Differentiable Convex Optimization" (CVPR 2019).
+
+    Four blocks, a global average pool; widths of Tian et al., "Rethinking Few-Shot Image Classification"
+    (ECCV 2020) are (64, 160, 320, 640) too. `drop_rate` is after every block (they use 0.1; DropBlock is left out).
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        widths: Sequence[int] = (64, 160, 320, 640),
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.num_features = self.head_hidden_size = widths[-1]
+        before = (in_chans, *widths[:-1])
+        self.blocks = nn.Sequential(
+            *[ResNet12Block(given, width, drop_rate) for given, width in zip(before, widths, strict=True)]
+        )
+        self.feature_info = [
+            {"num_chs": width, "reduction": 2 ** (i + 1), "module": f"blocks.{i}"} for i, width in enumerate(widths)
+        ]
+        self.global_pool, self.fc = create_classifier(widths[-1], num_classes, pool_type=global_pool)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
+
+    def get_classifier(self) -> nn.Module:
+        """The linear layer in the head slot."""
+        return self.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Put a new random head into the slot; 0 classes leave it empty."""
+        self.num_classes = num_classes
+        self.global_pool, self.fc = create_classifier(
+            self.num_features, num_classes, pool_type=global_pool or self.global_pool.pool_type
+        )
+
+    def forward_features(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch feature rows columns"]:
+        """The map before pooling, 16 times smaller than the image."""
+        return self.blocks(images)  # rows = height // 16
+
+    def forward_head(self, maps: Float[Tensor, "batch feature rows columns"], pre_logits: bool = False) -> Tensor:
+        """Logits, or with `pre_logits` the features that the head sees."""
+        pooled = self.global_pool(maps)  # (batch, feature)
+        return pooled if pre_logits else self.fc(pooled)
+
+    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+        return self.forward_head(self.forward_features(images))
+
+
+@register_model
+def resnet12(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-12; options `widths` (64, 160, 320, 640), `in_chans` (3), `drop_rate` (0)."""
+    return build_model_with_cfg(
+        ResNet12,
+        "resnet12",
+        pretrained,
+        feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
+        **kwargs,
+    )
