@@ -1,0 +1,1 @@
+"""Parameter vectors: layout, scale, symmetry."""

@@ -1,0 +1,70 @@
+"""How prototypes in the standardised space become the rows and biases of a linear head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from weightgen.dataflow import Head
+from weightgen.errors import InputError
+from weightgen.parameters.standardizer import Standardizer
+from weightgen.registry import nearest
+
+Readout = Literal["cosine", "gaussian"]
+_NEVER = -1e9  # bias of a padding class: finite, and softmax gives it probability 0
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """Reads a linear head off generated class rows.
+
+    cosine: logits = ŵ·z / radius with unit rows ŵ. The constant radius stands for each image's own length, which
+        a linear layer cannot divide by; the ranking of classes is the same.
+    gaussian: logits = log N(z; w, v) up to a constant, = w·z/v − w²/2v. v is the noise of one image plus what the
+        average number of support images leaves unknown of a prototype (the predictive variance of a
+        linear-Gaussian class; probabilistic LDA, Ioffe 2006), shared by the classes so that the head stays linear.
+
+    `scale` multiplies the logits and makes the probabilities honest.
+    """
+
+    standardizer: Standardizer
+    readout: Readout
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.readout not in get_args(Readout):
+            raise InputError(f"unknown readout '{self.readout}'{nearest(self.readout, get_args(Readout))}")
+
+    def standardised_head(
+        self, rows: Float[Tensor, "batch samples ways feature"], counts: Float[Tensor, "batch ways"]
+    ) -> Head:
+        """The head that acts on standardised features.
+
+        `counts` are support images per class; a class without any is padding and gets probability 0.
+        """
+        real = (counts > 0)[:, None]
+        if self.readout == "cosine":
+            rows = torch.nn.functional.normalize(rows, dim=-1) / self.standardizer.radius
+            bias = rows.new_zeros(rows.shape[:-1])
+        else:
+            variance = self._predictive_variance(counts)[:, None, None]
+            bias = -(rows.square() / variance).sum(-1) / 2
+            rows = rows / variance
+        bias = torch.where(real, self.scale * bias, torch.full_like(bias, _NEVER))
+        return Head(self.scale * rows * real[..., None], bias)
+
+    def head(self, rows: Float[Tensor, "batch samples ways feature"], counts: Float[Tensor, "batch ways"]) -> Head:
+        """The same head acting on raw features: the affine map folded into rows and biases."""
+        head = self.standardised_head(rows, counts)
+        weight = head.weight @ self.standardizer.matrix
+        return Head(weight, head.bias - weight @ self.standardizer.mean)
+
+    def _predictive_variance(self, counts: Float[Tensor, "batch ways"]) -> Float[Tensor, "batch feature"]:
+        shots = counts.sum(-1) / (counts > 0).sum(-1).clamp(min=1)
+        noise, prior = self.standardizer.noise_variance, self.standardizer.prior_variance
+        posterior = 1 / (1 / prior.clamp(min=1e-8) + shots[:, None] / noise)
+        return noise + posterior

@@ -1,0 +1,1 @@
+"""Which tensors are generated; one file each."""

@@ -1,0 +1,73 @@
+"""What every selector offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weightgen.errors import InputError
+from weightgen.parameters.layout import Layout
+
+
+class Selector(ABC):
+    """Says which tensors of a timm model are generated, and moves them to and from one vector.
+
+    A subclass answers `tensors`; the rest follows from it.
+    """
+
+    @abstractmethod
+    def tensors(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """The selected parameters by their names in the model, in the model's order; empty if it has none."""
+
+    def layout(self, model: nn.Module, *, ways: int | None = None) -> Layout:
+        """Layout of the selected parameters.
+
+        `ways` is the number of classes where it is not the model's own; it changes only selections made of class
+        rows. Raises InputError when the model has no such part.
+        """
+        return Layout.of(self._found(model))
+
+    def read(self, model: nn.Module) -> Float[Tensor, " parameters"]:
+        """A copy of the selected parameters as one vector. Raises InputError when the model has no such part."""
+        detached = {name: parameter.detach() for name, parameter in self._found(model).items()}
+        return self.layout(model).flatten(detached)
+
+    @torch.no_grad()
+    def write(self, model: nn.Module, vector: Float[Tensor, " parameters"]) -> None:
+        """Set the selected parameters in place.
+
+        Raises InputError when the model has no such part or the vector has another shape.
+        """
+        found = self._found(model)
+        if vector.dim() != 1:
+            raise InputError(f"{self._name}: one vector is written at a time, shape {list(vector.shape)} given")
+        for name, value in self.layout(model).unflatten(vector).items():
+            found[name].copy_(value)
+
+    @property
+    def _name(self) -> str:
+        return type(self).__module__.rpartition(".")[2]
+
+    def _found(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        found = self.tensors(model)
+        if not found:
+            raise InputError(
+                f"selector '{self._name}': a {type(model).__name__} has no such parameters; choose another selector"
+            )
+        return found
+
+
+def head_slot(model: nn.Module) -> str:
+    """Name of the linear layer that makes a timm model's logits, such as "fc" or "head.fc".
+
+    Raises InputError for a model that is not timm's, has several heads, or none (`num_classes=0`).
+    """
+    name = (getattr(model, "pretrained_cfg", None) or {}).get("classifier")
+    if not isinstance(name, str):
+        raise InputError(
+            f"a {type(model).__name__} names no single head in pretrained_cfg['classifier']; use a timm classifier"
+        )
+    return name
