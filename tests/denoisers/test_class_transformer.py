@@ -1,0 +1,115 @@
+"""The default denoiser: exact where classes are Gaussian, and blind to everything but inner products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from weightgen.conditioners.task_prototypes import TaskPrototypes
+from weightgen.dataflow import Condition, Episode
+from weightgen.denoisers.class_transformer import ClassTransformer
+from weightgen.diffusion.schedulers import build_scheduler
+from weightgen.errors import InputError
+from weightgen.parameters.standardizer import Standardizer
+
+TIMES = torch.tensor([70, 620])
+
+
+def attuned(*, noisiest: bool = False, **options) -> ClassTransformer:
+    torch.manual_seed(2)
+    denoiser = ClassTransformer(feature_width=8, **options).eval()
+    denoiser.attune(build_scheduler("DDPMScheduler", {"rescale_betas_zero_snr": noisiest}))
+    return denoiser
+
+
+@pytest.fixture
+def condition(base_standardizer: Standardizer, draw_episode: Callable[..., Episode]) -> Condition:
+    return TaskPrototypes()(base_standardizer.standardize(draw_episode()), base_standardizer)
+
+
+@pytest.fixture
+def noisy() -> torch.Tensor:
+    return 1.5 * torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(6))
+
+
+def test_without_network_it_is_the_gaussian_posterior(
+    base_standardizer: Standardizer, condition: Condition, noisy: torch.Tensor
+) -> None:
+    """E[w | x, f_1 … f_K] by inverting the joint covariance of everything seen, entry by entry."""
+    denoiser = attuned()
+    prediction = denoiser.without_network(noisy, TIMES, condition).double()
+    noise = base_standardizer.noise_variance.double()
+    for i in range(2):
+        signal = build_scheduler("DDPMScheduler", {}).alphas_cumprod[TIMES[i]].double()
+        for c in range(3):
+            images = condition.support[i, c][condition.support_mask[i, c]].double()
+            seen = torch.cat([noisy[i, c][None].double(), images])  # [1 + shots, feature]
+            slope = torch.ones(len(seen), dtype=torch.float64)
+            slope[0] = signal.sqrt()
+            errors = noise.expand(len(seen)).clone()
+            errors[0] = 1 - signal
+            for d, prior in enumerate(base_standardizer.prior_variance.double()):
+                covariance = prior * torch.outer(slope, slope) + errors.diag()
+                expected = prior * slope @ torch.linalg.solve(covariance, seen[:, d])
+                assert float(prediction[i, c, d]) == pytest.approx(float(expected), rel=1e-3, abs=1e-4)
+
+
+def test_a_variance_of_zero_is_certainty(condition: Condition, noisy: torch.Tensor) -> None:
+    certain = replace(condition, variance=torch.zeros_like(condition.tokens))
+    torch.testing.assert_close(attuned().without_network(noisy, TIMES, certain), condition.tokens)
+
+
+def test_pure_noise_tells_nothing(condition: Condition, noisy: torch.Tensor) -> None:
+    prediction = attuned(noisiest=True).without_network(noisy, torch.tensor([999, 999]), condition)
+    torch.testing.assert_close(prediction, condition.tokens)
+
+
+def test_it_starts_near_the_gaussian_posterior(condition: Condition, noisy: torch.Tensor) -> None:
+    denoiser = attuned()
+    exact = denoiser.without_network(noisy, TIMES, condition)
+    assert (denoiser(noisy, TIMES, condition) - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_one_band_is_equivariant_to_rotations(condition: Condition, noisy: torch.Tensor) -> None:
+    """With variances equal along all axes, turning features turns rows; with bands it does not."""
+    rotation, _ = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(3)))
+    even = replace(condition, variance=torch.full_like(condition.tokens, 0.4))
+    turned = replace(even, tokens=even.tokens @ rotation, support=even.support @ rotation)
+    for bands, equivariant in ((1, True), (3, False)):
+        denoiser = attuned(bands=bands)
+        for layer in (denoiser.own, denoiser.shared):
+            torch.nn.init.normal_(layer.weight, std=0.2)
+        difference = denoiser(noisy @ rotation, TIMES, turned) - denoiser(noisy, TIMES, even) @ rotation
+        assert bool(difference.abs().max() < 1e-3) == equivariant
+
+
+def test_rows_are_combinations_of_what_the_episode_holds(condition: Condition, noisy: torch.Tensor) -> None:
+    """Where tokens and noise have nothing along an axis, the answer has nothing either: nothing is memorised."""
+    flat = torch.ones(8)
+    flat[2:5] = 0
+    empty = replace(condition, tokens=condition.tokens * flat, support=condition.support * flat)
+    denoiser = attuned(bands=2)
+    torch.nn.init.normal_(denoiser.shared.weight, std=0.2)
+    prediction = denoiser(noisy * flat, TIMES, empty)
+    assert not prediction[..., 2:5].any()
+    assert prediction[..., 5:].all()
+
+
+@pytest.mark.parametrize(("width", "bands"), [(8, 1), (8, 4), (7, 3), (1, 4), (64, 4)])
+def test_bands_cover_every_axis_once(width: int, bands: int) -> None:
+    sizes = ClassTransformer(feature_width=width, bands=bands).sizes
+    assert sum(sizes) == width
+    assert min(sizes) >= 1
+    assert sizes == sorted(sizes)
+    assert len(sizes) <= bands
+
+
+def test_a_conditioner_without_variance_is_refused(
+    base_standardizer: Standardizer, draw_episode: Callable[..., Episode], noisy: torch.Tensor
+) -> None:
+    condition = TaskPrototypes(shrink=False)(base_standardizer.standardize(draw_episode()), base_standardizer)
+    with pytest.raises(InputError, match="task_prototypes with shrink"):
+        attuned()(noisy, TIMES, condition)

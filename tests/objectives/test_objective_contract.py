@@ -1,0 +1,184 @@
+"""What every objective promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from diffusers import SchedulerMixin
+from episode_changes import padded
+
+from weightgen import registry
+from weightgen.conditioners.task_prototypes import TaskPrototypes
+from weightgen.dataflow import Episode, Features
+from weightgen.denoisers.class_transformer import ClassTransformer
+from weightgen.denoisers.gradient_mlp import GradientMlp
+from weightgen.diffusion.schedulers import build_scheduler
+from weightgen.interfaces import Denoiser, Objective
+from weightgen.objectives.noise_prediction import NoisePrediction
+from weightgen.objectives.query_loss import QueryLoss
+from weightgen.parameters.class_rows import RowReader
+from weightgen.parameters.standardizer import Standardizer
+from weightgen.zoo.ideal_prototypes import ideal_prototypes
+
+
+@dataclass
+class Lesson:
+    """One batch of episodes with its targets, and all that an objective is given besides."""
+
+    standardizer: Standardizer
+    raw: Episode
+    targets: torch.Tensor
+    denoiser: Denoiser
+    scheduler: SchedulerMixin
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "denoiser": self.denoiser,
+            "conditioner": TaskPrototypes(),
+            "scheduler": self.scheduler,
+            "reader": RowReader(self.standardizer, "gaussian"),
+            "episode": self.standardizer.standardize(self.raw),
+            "target": self.targets[self.raw.classes],
+        }
+
+    def ask(self, objective: Objective, seed: int = 0, **changes: Any) -> dict[str, torch.Tensor]:
+        return objective(**{**self.arguments, **changes}, generator=torch.Generator().manual_seed(seed))
+
+
+def denoiser_of(prediction_type: str) -> Denoiser:
+    torch.manual_seed(3)
+    if prediction_type == "sample":
+        return ClassTransformer(feature_width=8, width=12, depth=1, heads=3)
+    return GradientMlp(feature_width=8, width=24, time_width=20)
+
+
+@pytest.fixture(params=["sample", "epsilon", "v_prediction"])
+def lesson(
+    request: pytest.FixtureRequest,
+    base_features: Features,
+    base_standardizer: Standardizer,
+    draw_episode: Callable[..., Episode],
+) -> Lesson:
+    scheduler = build_scheduler("DDPMScheduler", {"prediction_type": request.param})
+    denoiser = denoiser_of(request.param)
+    denoiser.attune(scheduler)
+    targets = ideal_prototypes(base_features, base_standardizer)
+    return Lesson(base_standardizer, draw_episode(batch=6, ways=4), targets, denoiser, scheduler)
+
+
+@pytest.fixture(params=registry.names("objectives"))
+def objective(request: pytest.FixtureRequest) -> Objective:
+    return registry.create("objectives", request.param, {})
+
+
+def test_losses_are_finite_scalars_and_one_of_them_learns(objective: Objective, lesson: Lesson) -> None:
+    losses = lesson.ask(objective)
+    assert all(value.shape == () and torch.isfinite(value) for value in losses.values())
+    assert [name for name, value in losses.items() if value.requires_grad] == ["loss"]
+
+
+def test_the_generator_decides_and_nothing_else(objective: Objective, lesson: Lesson) -> None:
+    torch.manual_seed(1)
+    first = lesson.ask(objective, seed=5)["loss"]
+    torch.manual_seed(2)
+    assert torch.equal(lesson.ask(objective, seed=5)["loss"], first)
+    assert not torch.equal(lesson.ask(objective, seed=6)["loss"], first)
+
+
+def test_descending_lowers_the_loss(objective: Objective, lesson: Lesson) -> None:
+    """Judged on noise and times that were not trained on."""
+
+    def judged() -> float:
+        with torch.no_grad():
+            return sum(float(lesson.ask(objective, seed=1000 + seed)["loss"]) for seed in range(25))
+
+    before = judged()
+    optimiser = torch.optim.Adam(lesson.denoiser.parameters(), lr=3e-3)
+    for step in range(40):
+        optimiser.zero_grad()
+        lesson.ask(objective, seed=step)["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(lesson.denoiser.parameters(), 1.0)
+        optimiser.step()
+    assert judged() < 0.97 * before
+
+
+class Oracle(torch.nn.Module):
+    """Knows the targets, and says of them what `prediction_type` asks for."""
+
+    def __init__(self, lesson: Lesson, targets: torch.Tensor) -> None:
+        super().__init__()
+        self.targets, self.scheduler = targets, lesson.scheduler
+
+    def forward(self, noisy: torch.Tensor, timestep: torch.Tensor, condition: object) -> torch.Tensor:
+        signal = self.scheduler.alphas_cumprod[timestep][:, None, None]
+        noise = (noisy - signal.sqrt() * self.targets) / (1 - signal).sqrt()
+        velocity = signal.sqrt() * noise - (1 - signal).sqrt() * self.targets
+        return {"sample": self.targets, "epsilon": noise, "v_prediction": velocity}[
+            self.scheduler.config.prediction_type
+        ]
+
+
+def test_an_oracle_has_no_denoising_error_whatever_it_predicts(lesson: Lesson) -> None:
+    targets = lesson.targets[lesson.raw.classes]
+    assert float(lesson.ask(NoisePrediction(), denoiser=Oracle(lesson, targets))["loss"]) < 1e-6
+
+
+def test_the_head_of_an_oracle_is_that_of_its_targets_whatever_it_predicts(lesson: Lesson) -> None:
+    """So the clean rows that a prediction implies are inverted rightly at every time drawn."""
+    targets, arguments = lesson.targets[lesson.raw.classes], lesson.arguments
+    head = arguments["reader"].standardised_head(targets[:, None], arguments["episode"].counts)
+    logits = head.logits(arguments["episode"].query)
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), lesson.raw.query_labels.flatten())
+    accuracy = (logits.argmax(-1) == lesson.raw.query_labels).float().mean()
+    for seed in range(5):
+        losses = lesson.ask(QueryLoss(), seed=seed, denoiser=Oracle(lesson, targets))
+        torch.testing.assert_close(losses["query_loss"], expected, rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(losses["query_accuracy"], accuracy, rtol=0, atol=0.02)
+
+
+def test_padding_classes_do_not_count(lesson: Lesson) -> None:
+    """The oracle misses on the padding alone."""
+    targets = lesson.targets[lesson.raw.classes]
+    wide = torch.cat([targets, torch.full((6, 1, 8), 7.0)], 1)
+    episode = lesson.standardizer.standardize(padded(lesson.raw))
+    oracle = Oracle(lesson, torch.cat([targets, torch.zeros(6, 1, 8)], 1))
+    assert float(lesson.ask(NoisePrediction(), denoiser=oracle, episode=episode, target=wide)["loss"]) < 1e-6
+
+
+def test_the_query_loss_is_weighed_against_the_denoising_error(lesson: Lesson) -> None:
+    plain = lesson.ask(NoisePrediction())["loss"]
+    half, twice = (lesson.ask(QueryLoss(weight=weight)) for weight in (0.5, 2.0))
+    torch.testing.assert_close(half["noise_loss"], plain.detach())
+    torch.testing.assert_close(half["loss"], plain + 0.5 * half["query_loss"])
+    torch.testing.assert_close(twice["loss"], plain + 2 * half["query_loss"])
+    torch.testing.assert_close(lesson.ask(QueryLoss(weight=0.0))["loss"], plain)
+
+
+def test_noise_prediction_does_not_look_at_queries(lesson: Lesson) -> None:
+    episode = lesson.arguments["episode"]
+    poisoned = replace(episode, query=episode.query * torch.nan)
+    assert torch.equal(lesson.ask(NoisePrediction(), episode=poisoned)["loss"], lesson.ask(NoisePrediction())["loss"])
+
+
+def test_times_cover_the_whole_chain(lesson: Lesson) -> None:
+    seen: list[int] = []
+
+    def spy(noisy: torch.Tensor, timestep: torch.Tensor, condition: object) -> torch.Tensor:
+        seen.extend(timestep.tolist())
+        return noisy
+
+    for seed in range(200):
+        lesson.ask(NoisePrediction(), seed=seed, denoiser=spy)
+    assert min(seen) < 10
+    assert max(seen) in range(990, 1000)
+    assert len(set(seen[:6])) > 1  # one time per episode, not one for all
+
+
+def test_a_negative_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match="weight is -1"):
+        QueryLoss(weight=-1.0)

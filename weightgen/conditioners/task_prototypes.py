@@ -1,0 +1,51 @@
+"""MetaDiff's condition: support means, and the gradient of the support loss at the noisy head."""
+
+from __future__ import annotations
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from jaxtyping import Float
+from torch import Tensor
+
+from weightgen.dataflow import Condition, Episode
+from weightgen.interfaces import Conditioner
+from weightgen.parameters.standardizer import Standardizer
+
+
+class TaskPrototypes(Conditioner):
+    """Support means, and the support loss's gradient at the noisy rows (MetaDiff, arXiv 2307.16424, eq. 10).
+
+    The loss L = Σ_i ‖w_{y_i} − f_i‖² has the gradient 2K (w_c − f̄_c), so no autograd is needed.
+
+    Options:
+        normalise: divide the gradient by 2K. Raw, it grows with the number of shots, and ties a network to the
+            shots it was trained on; the paper's code feeds it raw.
+        shrink: tokens are E[w | support] of the linear-Gaussian model of base classes, with its variance, instead of
+            the plain support means; the gradient is still that of the support loss.
+    """
+
+    @register_to_config
+    def __init__(self, *, normalise: bool = True, shrink: bool = True) -> None:
+        super().__init__()
+        # Nothing is learnt here; diffusers tells a component's device by its first tensor.
+        self.register_buffer("place", torch.zeros(1))
+
+    def forward(self, episode: Episode, standardizer: Standardizer) -> Condition:
+        means, counts = episode.support_means(), episode.counts
+        variance = None
+        if self.config.shrink:
+            prior = standardizer.prior_variance
+            noise = standardizer.noise_variance / counts.clamp(min=1)[..., None]
+            means = means * prior / (prior + noise)
+            variance = prior * noise / (prior + noise)
+        return Condition(
+            tokens=means, variance=variance, counts=counts, support=episode.support, support_mask=episode.support_mask
+        )
+
+    def at(self, condition: Condition, noisy: Float[Tensor, "batch ways width"]) -> Condition:
+        total = (condition.support * condition.support_mask[..., None]).sum(2)
+        means = total / condition.counts.clamp(min=1)[..., None]
+        gradient = (noisy - means) * condition.mask[..., None]
+        if not self.config.normalise:
+            gradient = 2 * condition.counts[..., None] * gradient
+        return condition.with_gradient(gradient)

@@ -1,0 +1,1 @@
+"""Networks that denoise parameter tokens; one file each."""

@@ -1,0 +1,1 @@
+"""Building diffusers schedulers, and the noise-free one."""

@@ -1,0 +1,75 @@
+"""Building diffusers schedulers by name, with the settings that parameters need."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import diffusers
+from diffusers import DDPMScheduler, SchedulerMixin
+
+from weightgen.diffusion.mean_ddpm import MeanDDPMScheduler
+from weightgen.errors import InputError
+from weightgen.registry import nearest
+
+# Parameters are no pixels: nothing bounds them to ±1. Trailing spacing starts at pure noise for any number of
+# steps, and an explicit spacing gives the same timesteps before and after a reload.
+_ALWAYS = {"clip_sample": False, "thresholding": False, "timestep_spacing": "trailing"}
+# diffusers writes these for predicted noise or velocity alone
+_NEVER_SAMPLE = {
+    "PNDMScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+}
+
+
+def scheduler_names() -> list[str]:
+    """Schedulers that can run the same chain: those which diffusers declares compatible, and the noise-free one.
+
+    Left out are those without a choice of spacing, and those whose packages are not installed.
+    """
+    compatible = {name: getattr(diffusers, name) for name in DDPMScheduler._compatibles}
+    usable = [name for name, made in compatible.items() if "timestep_spacing" in inspect.signature(made).parameters]
+    return sorted([*usable, MeanDDPMScheduler.__name__])
+
+
+def scheduler_class(name: str) -> type[SchedulerMixin]:
+    """A scheduler class of diffusers, or `MeanDDPMScheduler`. Raises InputError with the nearest right name."""
+    known = scheduler_names()
+    if name not in known:
+        raise InputError(f"unknown scheduler '{name}'{nearest(str(name), known)}")
+    return MeanDDPMScheduler if name == MeanDDPMScheduler.__name__ else getattr(diffusers, name)
+
+
+def build_scheduler(name: str, options: Mapping[str, Any]) -> SchedulerMixin:
+    """A scheduler from scratch. Raises InputError for an option it does not take."""
+    made = scheduler_class(name)
+    taken = _defaults(made)
+    for key in options:
+        if key not in taken:
+            raise InputError(f"scheduler.{name} has no option '{key}'{nearest(key, taken)}")
+        if key in _ALWAYS and options[key] != _ALWAYS[key]:
+            raise InputError(f"scheduler.{key} must be {_ALWAYS[key]!r} for parameters, which have no bounds; drop it")
+    fixed = {key: value for key, value in _ALWAYS.items() if key in taken}
+    # Defaults too are given by name: diffusers passes only what was, and another scheduler has other defaults.
+    return made(**{**taken, **options, **fixed})
+
+
+def swap_scheduler(name: str, scheduler: SchedulerMixin) -> SchedulerMixin:
+    """Another scheduler for the same chain: same noise levels and prediction type.
+
+    Raises InputError when it is unknown, or cannot take what the denoiser predicts.
+    """
+    made = scheduler_class(name)
+    if scheduler.config.prediction_type == "sample" and name in _NEVER_SAMPLE:
+        raise InputError(f"scheduler '{name}' takes no denoiser that predicts clean rows; use DDIMScheduler")
+    taken = _defaults(made)
+    config = {key: value for key, value in scheduler.config.items() if key != "_use_default_values"}
+    return made.from_config(config, **{key: value for key, value in _ALWAYS.items() if key in taken})
+
+
+def _defaults(made: type[SchedulerMixin]) -> dict[str, Any]:
+    parameters = inspect.signature(made.__init__).parameters
+    return {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}

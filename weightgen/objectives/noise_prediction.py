@@ -1,0 +1,80 @@
+"""Plain diffusion training: undo the noise that was added."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from weightgen.dataflow import Condition, Episode
+from weightgen.interfaces import Conditioner, Denoiser, Objective
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
+
+    from weightgen.parameters.class_rows import RowReader
+    from weightgen.parameters.standardizer import Standardizer
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """One denoiser call of training: what it was given, what it said, what it should have said."""
+
+    condition: Condition
+    noisy: Float[Tensor, "batch ways width"]
+    timestep: Int[Tensor, " batch"]
+    prediction: Float[Tensor, "batch ways width"]
+    wanted: Float[Tensor, "batch ways width"]
+
+    def loss(self) -> Tensor:
+        """Mean squared error over the rows of real classes."""
+        mask = self.condition.mask[..., None].expand_as(self.wanted)
+        return (self.prediction - self.wanted)[mask].square().mean()
+
+
+class NoisePrediction(Objective):
+    """Mean squared error of the denoiser at a uniformly drawn time (Ho et al. 2020, eq. 14; MetaDiff, eq. 12).
+
+    What is compared follows the denoiser's prediction type: the noise itself, the clean rows, or the velocity.
+    """
+
+    def __call__(
+        self,
+        *,
+        denoiser: Denoiser,
+        conditioner: Conditioner,
+        scheduler: SchedulerMixin,
+        reader: RowReader,
+        episode: Episode,
+        target: Float[Tensor, "batch ways width"],
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        denoised = denoise_once(denoiser, conditioner, scheduler, reader.standardizer, episode, target, generator)
+        return {"loss": denoised.loss()}
+
+
+def denoise_once(
+    denoiser: Denoiser,
+    conditioner: Conditioner,
+    scheduler: SchedulerMixin,
+    standardizer: Standardizer,
+    episode: Episode,
+    target: Float[Tensor, "batch ways width"],
+    generator: torch.Generator,
+) -> Denoised:
+    """Add noise to `target` at random times, one per episode, and ask the denoiser once."""
+    noise = torch.randn(target.shape, generator=generator, dtype=target.dtype, device=generator.device)
+    last = scheduler.config.num_train_timesteps
+    timestep = torch.randint(last, (len(target),), generator=generator, device=generator.device)
+    noise, timestep = noise.to(target.device), timestep.to(target.device)
+    noisy = scheduler.add_noise(target, noise, timestep)
+    condition = conditioner.at(conditioner(episode, standardizer), noisy)
+    wanted = {
+        "epsilon": lambda: noise,
+        "sample": lambda: target,
+        "v_prediction": lambda: scheduler.get_velocity(target, noise, timestep),
+    }[scheduler.config.prediction_type]()
+    return Denoised(condition, noisy, timestep, denoiser(noisy, timestep, condition), wanted)

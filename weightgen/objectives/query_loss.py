@@ -1,0 +1,68 @@
+"""Noise prediction plus discrimination: the clean head seen from every noise level classifies the queries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from weightgen.dataflow import Episode
+from weightgen.interfaces import Conditioner, Denoiser, Objective
+from weightgen.objectives.noise_prediction import Denoised, denoise_once
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
+
+    from weightgen.parameters.class_rows import RowReader
+
+
+class QueryLoss(Objective):
+    """Noise prediction plus the cross-entropy of the predicted clean head on the episode's queries.
+
+    Diffusion alone imitates targets; the queries teach what tells classes apart.
+
+    Options:
+        weight: of the cross-entropy, against 1 for the denoising error.
+    """
+
+    def __init__(self, *, weight: float = 1.0) -> None:
+        if weight < 0:
+            raise ValueError(f"weight is {weight}; it must be 0 or more")
+        self.weight = weight
+
+    def __call__(
+        self,
+        *,
+        denoiser: Denoiser,
+        conditioner: Conditioner,
+        scheduler: SchedulerMixin,
+        reader: RowReader,
+        episode: Episode,
+        target: Float[Tensor, "batch ways width"],
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        denoised = denoise_once(denoiser, conditioner, scheduler, reader.standardizer, episode, target, generator)
+        head = reader.standardised_head(clean_rows(denoised, scheduler)[:, None], episode.counts)
+        logits = head.logits(episode.query)
+        query_loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), episode.query_labels.flatten())
+        noise_loss = denoised.loss()
+        accuracy = (logits.detach().argmax(-1) == episode.query_labels).float().mean()
+        return {
+            "loss": noise_loss + self.weight * query_loss,
+            "noise_loss": noise_loss.detach(),
+            "query_loss": query_loss.detach(),
+            "query_accuracy": accuracy,
+        }
+
+
+def clean_rows(denoised: Denoised, scheduler: SchedulerMixin) -> Float[Tensor, "batch ways width"]:
+    """The rows without noise that a prediction implies, whatever its parameterisation."""
+    signal = scheduler.alphas_cumprod.to(denoised.noisy.device)[denoised.timestep][:, None, None]
+    kind, x, prediction = scheduler.config.prediction_type, denoised.noisy, denoised.prediction
+    if kind == "sample":
+        return prediction
+    if kind == "epsilon":
+        return (x - (1 - signal).sqrt() * prediction) / signal.sqrt()
+    return signal.sqrt() * x - (1 - signal).sqrt() * prediction

@@ -1,0 +1,1 @@
+"""Parameters fitted to many tasks, the targets to learn from."""
