@@ -1,0 +1,1 @@
+"""Heads on disk and at work."""

@@ -1,0 +1,62 @@
+"""What the pipeline returns: a head that predicts, attaches itself to its backbone, and saves itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from weightgen.backbones.backbone import Backbone
+from weightgen.dataflow import Head
+from weightgen.export.head_folder import check_head, save_head
+from weightgen.export.predictor import Prediction, Predictor
+
+
+@dataclass(frozen=True)
+class GeneratedHead:
+    """One written head, with all that is needed to use it.
+
+    head: a batch of one, with one or more draws on raw features of `backbone`.
+    class_names: one per row.
+    provenance: how it was made; saved along.
+
+    Raises InputError when head, names and backbone do not fit each other.
+    """
+
+    head: Head
+    class_names: tuple[str, ...]
+    backbone: Backbone
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_head(self.head, ways=len(self.class_names), feature_width=self.backbone.feature_width)
+
+    def attach(self) -> nn.Module:
+        """A timm model with the mean head in its slot, in evaluation mode; the backbone is copied."""
+        mean = self.head.mean()
+        return self.backbone.with_head(mean.weight[0, 0], mean.bias[0, 0])
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write a head folder; see `save_head`."""
+        save_head(
+            Path(folder),
+            head=self.head,
+            backbone=self.backbone,
+            class_names=self.class_names,
+            provenance=self.provenance,
+        )
+
+    def predict(self, images: Sequence[Path | str | Image.Image] | Path | str | Image.Image) -> list[Prediction]:
+        """Class, probability and uncertainty of images; see `Predictor.predict`."""
+        return self._predictor().predict(images)
+
+    def probabilities(self, features: Float[Tensor, "images feature"]) -> Float[Tensor, "images ways"]:
+        """Class probabilities of backbone features, under the mixture of all draws."""
+        return self._predictor().probabilities(features)
+
+    def _predictor(self) -> Predictor:
+        return Predictor(head=self.head, class_names=self.class_names, backbone=self.backbone)

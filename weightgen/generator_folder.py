@@ -1,0 +1,145 @@
+"""A generator on disk, in diffusers' layout: one folder per component, safetensors and JSON only."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
+from huggingface_hub import HfApi
+
+from weightgen.backbones.backbone import Backbone
+from weightgen.diffusion.schedulers import scheduler_class
+from weightgen.errors import InputError
+from weightgen.files import new_folder, read_json, read_tensors, write_json, write_tensors
+from weightgen.interfaces import Conditioner, Denoiser
+from weightgen.parameters.standardizer import Standardizer
+
+_INDEX = "model_index.json"
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_KINDS: dict[str, type] = {"denoiser": Denoiser, "conditioner": Conditioner, "standardizer": Standardizer}
+_COMPONENTS = (*_KINDS, "scheduler", "backbone")
+
+
+def save_components(pipeline: DiffusionPipeline, folder: Path) -> None:
+    """Write every component and the index; the folder appears whole or not at all."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / _INDEX).exists():
+        raise InputError(f"{folder}: holds something else than a generator; choose another folder")
+    index: dict[str, Any] = {key: value for key, value in pipeline.config.items() if not key.startswith("_")}
+    with new_folder(folder) as path:
+        for name in _COMPONENTS:
+            component = getattr(pipeline, name)
+            place = path / name
+            place.mkdir()
+            index[name] = [type(component).__module__, type(component).__name__]
+            if isinstance(component, ModelMixin):
+                component.save_config(place)
+                write_tensors(place / _WEIGHTS, component.state_dict(), {"format": "pt"})
+            else:
+                component.save_pretrained(place)
+        index["scheduler"][0] = index["scheduler"][0].partition(".")[0]
+        write_json(path / _INDEX, {"_class_name": type(pipeline).__name__, **index})
+
+
+def load_components(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Components and config values of a generator's folder.
+
+    Raises InputError: no generator there, a component of a module that is not ours, or tensors that do not fit.
+    """
+    if not (folder / _INDEX).exists():
+        raise InputError(f"{folder}: is no generator (no {_INDEX}); give the folder generator/ of a finished run")
+    index = _config(folder / _INDEX)
+    for name in _COMPONENTS:
+        named = index.get(name)
+        if not isinstance(named, list) or [type(word) for word in named] != [str, str]:
+            wrong = f"component '{name}' is missing or not [module, class]"
+            raise InputError(f"{folder / _INDEX}: {wrong}; save the generator again")
+    components: dict[str, Any] = {}
+    for name, kind in _KINDS.items():
+        module, class_name = index[name]
+        components[name] = _load_module(_class_of(module, class_name, kind, folder / _INDEX), folder / name)
+    components["scheduler"] = _load_scheduler(index["scheduler"][1], folder / "scheduler")
+    components["backbone"] = Backbone.from_pretrained(folder / "backbone")
+    _check_sizes(components, folder)
+    config = {key: value for key, value in index.items() if key not in _COMPONENTS and not key.startswith("_")}
+    return components, config
+
+
+def _check_sizes(components: dict[str, Any], folder: Path) -> None:
+    """Refuse components that do not belong together; not every size shows in the shape of a tensor."""
+    sizes = {
+        "feature_width": components["backbone"].feature_width,
+        "num_train_timesteps": components["scheduler"].config.num_train_timesteps,
+    }
+    for name in _KINDS:
+        for key, size in sizes.items():
+            own = components[name].config.get(key, size)
+            if own != size:
+                raise InputError(
+                    f"{folder / name / 'config.json'}: {key} is {own}, but backbone and scheduler have {size}; "
+                    "these parts are not of one generator, save it again"
+                )
+
+
+def push_folder(save: Callable[[Path], None], repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+    """Save into a temporary folder and upload it to a hub repository; returns its address."""
+    api = HfApi(token=token)
+    address = api.create_repo(repo_id, private=private, exist_ok=True)
+    with TemporaryDirectory() as folder:
+        save(Path(folder) / "generator")
+        api.upload_folder(repo_id=address.repo_id, folder_path=Path(folder) / "generator")
+    return str(address)
+
+
+def _class_of(module: str, class_name: str, kind: type, index: Path) -> type:
+    """The class a folder names. A folder may not make us import code that the user did not, nor call any other."""
+    if not module.startswith("weightgen.") and module not in sys.modules:
+        raise InputError(f"{index}: '{class_name}' comes from '{module}'; import that module first if you trust it")
+    try:
+        found = getattr(importlib.import_module(module), class_name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{index}: this weightgen has no {module}.{class_name}; update it") from error
+    if not isinstance(found, type) or not issubclass(found, kind):
+        raise InputError(f"{index}: {module}.{class_name} is no {kind.__name__}; save the generator again")
+    return found
+
+
+def _load_scheduler(class_name: str, place: Path) -> SchedulerMixin:
+    path = place / "scheduler_config.json"
+    made, config = scheduler_class(class_name), _config(path)
+    try:
+        return made.from_config(config)
+    except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{path}: does not fit {class_name} ({error}); save the generator again") from error
+
+
+def _load_module(made: type, place: Path) -> torch.nn.Module:
+    config = {key: value for key, value in _config(place / "config.json").items() if not key.startswith("_")}
+    try:
+        module = made(**config)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{place / 'config.json'}: does not fit {made.__name__} ({error})") from error
+    tensors, wanted = read_tensors(place / _WEIGHTS), module.state_dict()
+    for key in sorted(tensors.keys() ^ wanted.keys()):
+        state = "is missing" if key in wanted else "is not one of its tensors"
+        raise InputError(f"{place / _WEIGHTS}: '{key}' {state}; save the generator again")
+    for key, tensor in tensors.items():
+        if tensor.shape != wanted[key].shape or tensor.dtype != wanted[key].dtype:
+            raise InputError(
+                f"{place / _WEIGHTS}: '{key}' has shape {list(tensor.shape)} {tensor.dtype}, not "
+                f"{list(wanted[key].shape)} {wanted[key].dtype}; save the generator again"
+            )
+    module.load_state_dict(tensors)
+    return module
+
+
+def _config(path: Path) -> dict[str, Any]:
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: is not a JSON object; save the generator again")
+    return config
