@@ -1,0 +1,71 @@
+"""Every base class is learnt from once, in a space that was fitted without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from weightgen.conditioners.task_prototypes import TaskPrototypes
+from weightgen.dataflow import Features
+from weightgen.errors import InputError
+from weightgen.parameters.standardizer import Standardizer
+from weightgen.training.folds import Fold, cross_fitted
+from weightgen.zoo.ideal_prototypes import ideal_prototypes
+
+MakeFeatures = Callable[..., Features]
+
+
+def fitted(features: Features, *, folds: int = 3, **changes: Any) -> tuple[Fold, ...]:
+    arguments: dict[str, Any] = {
+        "shape": {"feature_width": 8},
+        "conditioner": TaskPrototypes(),
+        "readout": "gaussian",
+        "shots": (1, 4),
+        "seed": 2,
+    }
+    return cross_fitted(features, folds=folds, **{**arguments, **changes})
+
+
+def test_every_class_is_in_one_fold(base_features: Features) -> None:
+    names = [name for fold in fitted(base_features, folds=5) for name in fold.features.class_names]
+    assert sorted(names) == sorted(base_features.class_names)
+
+
+def test_a_fold_is_seen_through_the_other_classes(base_features: Features) -> None:
+    for fold in fitted(base_features):
+        others = [name for name in base_features.class_names if name not in fold.features.class_names]
+        expected = Standardizer(feature_width=8).fit(base_features.of_classes(others))
+        torch.testing.assert_close(fold.reader.standardizer.state_dict(), expected.state_dict())
+        torch.testing.assert_close(fold.targets, ideal_prototypes(fold.features, expected))
+
+
+def test_one_fold_is_the_paper(base_features: Features) -> None:
+    (fold,) = fitted(base_features, folds=1)
+    assert sorted(fold.features.class_names) == sorted(base_features.class_names)
+    expected = Standardizer(feature_width=8).fit(base_features)
+    torch.testing.assert_close(fold.reader.standardizer.state_dict(), expected.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_seed_decides(base_features: Features) -> None:
+    torch.manual_seed(1)
+    first = fitted(base_features)
+    torch.manual_seed(2)
+    again, other = fitted(base_features), fitted(base_features, seed=3)
+    assert [f.features.class_names for f in first] == [f.features.class_names for f in again]
+    assert [f.reader.scale for f in first] == [f.reader.scale for f in again]
+    assert [f.features.class_names for f in first] != [f.features.class_names for f in other]
+
+
+@pytest.mark.parametrize("images", [5, 9, 30])
+def test_few_images_a_class_are_enough(make_features: MakeFeatures, images: int) -> None:
+    """At the most shots there may be fewer queries left than at the fewest."""
+    for fold in fitted(make_features(images=images)):
+        assert 0 < fold.reader.scale < 100
+
+
+def test_too_few_classes_are_refused(make_features: MakeFeatures) -> None:
+    with pytest.raises(InputError, match=r"training\.folds is 4 and there are 7 base classes"):
+        fitted(make_features(classes=7), folds=4)

@@ -1,0 +1,51 @@
+"""Resumable training state as safetensors and JSON, whole or absent."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from weightgen.files import new_folder, read_json, read_tensors, write_json, write_tensors
+
+
+class CheckpointFolder:
+    """`checkpoints/step-000500/` holding `tensors.safetensors` and `state.json`; only the newest is kept.
+
+    A checkpoint appears by one rename, so that a kill at any moment leaves the last whole one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        older = self._all()
+        with new_folder(self.folder / f"step-{step:07d}") as path:
+            write_tensors(path / "tensors.safetensors", tensors)
+            write_json(path / "state.json", {"step": step, **state})
+        for path in older:
+            if path.name != f"step-{step:07d}":
+                shutil.rmtree(path)
+
+    def newest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and state of the newest checkpoint, or None before the first."""
+        paths = self._all()
+        if not paths:
+            return None
+        return read_tensors(paths[-1] / "tensors.safetensors"), read_json(paths[-1] / "state.json")
+
+    def _all(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"))
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with `prefix.` before every name."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose name starts with `prefix.`, without it."""
+    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(prefix + ".")}

@@ -1,0 +1,51 @@
+"""All that learns, in one module, so that one wrapper serves every process and precision."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import SchedulerMixin
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weightgen.dataflow import Episode
+from weightgen.interfaces import Conditioner, Denoiser, Objective
+from weightgen.parameters.class_rows import RowReader
+
+
+class EpisodeLoss(nn.Module):
+    """Raw episodes and standardised targets in, named losses out.
+
+    Denoiser and conditioner are its submodules; scheduler and objective have nothing to learn, and each fold of the
+    base classes brings its own reader.
+    """
+
+    def __init__(
+        self,
+        *,
+        denoiser: Denoiser,
+        conditioner: Conditioner,
+        scheduler: SchedulerMixin,
+        objective: Objective,
+    ) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.conditioner = conditioner
+        self.scheduler, self.objective = scheduler, objective
+
+    def forward(
+        self,
+        episode: Episode,
+        target: Float[Tensor, "batch ways feature"],
+        reader: RowReader,
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        """Losses of raw episodes whose `target` is standardised by `reader.standardizer`."""
+        return self.objective(
+            denoiser=self.denoiser,
+            conditioner=self.conditioner,
+            scheduler=self.scheduler,
+            reader=reader,
+            episode=reader.standardizer.standardize(episode),
+            target=target,
+            generator=generator,
+        )

@@ -1,0 +1,128 @@
+"""What training changes: weights, their average, the optimiser, and the best average so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+
+from weightgen.training.checkpoint import CheckpointFolder, with_prefix, without_prefix
+from weightgen.training.episode_loss import EpisodeLoss
+from weightgen.training.options import TrainingOptions
+
+_NOTHING = float("-inf")
+
+
+class Learner:
+    """The learnt weights of an `EpisodeLoss` and everything that moves them; saves and restores itself."""
+
+    def __init__(self, module: EpisodeLoss, options: TrainingOptions, accelerator: Accelerator) -> None:
+        self.module, self.options, self.accelerator = module, options, accelerator
+        module.to(accelerator.device)
+        self.learnt = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        optimiser = torch.optim.AdamW(self.learnt, lr=options.learning_rate, weight_decay=options.weight_decay)
+        self.wrapped, self.optimiser = accelerator.prepare(module, optimiser)
+        self.learning_rate = get_scheduler(
+            options.schedule,
+            optimiser,
+            num_warmup_steps=options.warmup_steps,
+            num_training_steps=options.steps,
+        )
+        # The warm-up of the average keeps the random start from weighing on short runs.
+        self.average = EMAModel(
+            self.learnt, decay=0.5 ** (1 / options.ema_halflife_steps), use_ema_warmup=True, power=0.9
+        )
+        self.best_score, self.best_step, self.best = _NOTHING, 0, self._averaged()
+
+    def descend(self, loss: Tensor) -> None:
+        """One optimiser step, and one of the average."""
+        self.accelerator.backward(loss)
+        if self.accelerator.sync_gradients:
+            self.accelerator.clip_grad_norm_(self.learnt, self.options.max_gradient_norm)
+        self.optimiser.step()
+        self.learning_rate.step()
+        self.optimiser.zero_grad()
+        self.average.step(self.learnt)
+
+    def consider(self, step: int, score: Callable[[], float]) -> float:
+        """Score the averaged weights, and keep them if they are the best so far."""
+        self.average.store(self.learnt)
+        self.average.copy_to(self.learnt)
+        self.module.eval()
+        with torch.no_grad():
+            value = score()
+        self.module.train()
+        self.average.restore(self.learnt)
+        if value > self.best_score:
+            self.best_score, self.best_step, self.best = value, step, self._averaged()
+        return value
+
+    def _averaged(self) -> list[Tensor]:
+        return [tensor.detach().clone() for tensor in self.average.shadow_params]
+
+    def finish(self) -> None:
+        """Leave the best averaged weights in the module."""
+        kept = self.best if self.best_score > _NOTHING else self.average.shadow_params
+        with torch.no_grad():
+            for parameter, tensor in zip(self.learnt, kept, strict=True):
+                parameter.copy_(tensor)
+        self.module.eval()
+
+    def save(self, checkpoints: CheckpointFolder, step: int) -> None:
+        """Write a checkpoint, from the main process."""
+        if not self.accelerator.is_main_process:
+            return
+        moments = self.optimiser.state_dict()["state"]
+        tensors = {
+            **with_prefix("learnt", _numbered(self.learnt)),
+            **with_prefix("average", _numbered(self.average.shadow_params)),
+            **with_prefix("best", _numbered(self.best)),
+            **{f"moments.{i}.{key}": value for i, parts in moments.items() for key, value in parts.items()},
+        }
+        best = None if self.best_score == _NOTHING else self.best_score
+        state = {
+            "best_score": best,
+            "best_step": self.best_step,
+            "average_steps": self.average.optimization_step,
+        }
+        checkpoints.save(step, tensors, state)
+
+    def restore(self, checkpoints: CheckpointFolder) -> int:
+        """Take up the newest checkpoint; returns the steps already done."""
+        newest = checkpoints.newest()
+        if newest is None:
+            return 0
+        tensors, state = newest
+        with torch.no_grad():
+            for name, targets in (
+                ("learnt", self.learnt),
+                ("average", self.average.shadow_params),
+                ("best", self.best),
+            ):
+                for i, target in enumerate(targets):
+                    target.copy_(tensors[f"{name}.{i}"])
+        packed = self.optimiser.state_dict()
+        packed["state"] = {i: without_prefix(f"moments.{i}", tensors) for i in range(len(self.learnt))}
+        self.optimiser.load_state_dict(packed)
+        self._set_learning_rate(state["step"])
+        self.average.optimization_step = state["average_steps"]
+        self.best_step = state["best_step"]
+        self.best_score = _NOTHING if state["best_score"] is None else state["best_score"]
+        return int(state["step"])
+
+    def _set_learning_rate(self, step: int) -> None:
+        """Put the schedule at `step`; it is a function of the step alone."""
+        schedule = self.learning_rate
+        schedule.last_epoch = step
+        rates = [base * factor(step) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+        for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate
+        schedule.load_state_dict({**schedule.state_dict(), "_last_lr": rates})
+
+
+def _numbered(tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {str(i): tensor for i, tensor in enumerate(tensors)}

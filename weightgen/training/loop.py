@@ -1,0 +1,104 @@
+"""The training loop: one visible function that yields one record per step."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from weightgen.dataflow import Episode
+from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.seeds import derive
+from weightgen.seeds import generator as seeded
+from weightgen.training.checkpoint import CheckpointFolder
+from weightgen.training.episode_loss import EpisodeLoss
+from weightgen.training.folds import Fold
+from weightgen.training.learner import Learner
+from weightgen.training.options import TrainingOptions
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learnt from: folds of base classes, and how good a state is on held-out ones.
+
+    score: accuracy in percent on the held-out classes, of the weights as they stand; None keeps the last step.
+    """
+
+    folds: tuple[Fold, ...]
+    score: Callable[[], float] | None
+
+
+def train(
+    module: EpisodeLoss,
+    lesson: Lesson,
+    options: TrainingOptions,
+    *,
+    seed: int,
+    checkpoints: CheckpointFolder,
+    accelerator: Accelerator,
+) -> Iterator[dict[str, Any]]:
+    """Train `module` in place and yield one record per step; resumes from the newest checkpoint.
+
+    The exponential average of the weights is what is scored and, when the iterator is used up, what `module` holds:
+    the average of the step with the best score, or of the last step without a score. Step 0 competes too, so that
+    training which only harms is thrown away.
+
+    Randomness is stateless (a function of seed, step and process), so that a resumed run on one CPU process ends with
+    the same bits as an uninterrupted one.
+    """
+    learner = Learner(module, options, accelerator)
+    done = learner.restore(checkpoints)
+    samplers, device = [EpisodeSampler(fold.features) for fold in lesson.folds], accelerator.device
+    if done == 0 and lesson.score is not None:
+        learner.consider(0, lesson.score)
+        yield {"step": 0, "held_out_accuracy": learner.best_score}
+    for step in range(done, options.steps):
+        draw = seeded(seed, "training", step, accelerator.process_index)
+        fold, sampler = lesson.folds[step % len(samplers)], samplers[step % len(samplers)]
+        episode = _draw_episodes(sampler, options, seed=seed, step=step, accelerator=accelerator, generator=draw)
+        target = fold.targets[episode.classes]
+        with accelerator.autocast(), _dropout_seeded(seed, step, accelerator):
+            losses = learner.wrapped(episode.to(device), target.to(device), fold.reader, draw)
+        learner.descend(losses["loss"])
+        record = {"step": step + 1, **{name: float(value.detach()) for name, value in losses.items()}}
+        record["learning_rate"] = learner.learning_rate.get_last_lr()[0]
+        last = step + 1 == options.steps
+        if lesson.score is not None and (last or (step + 1) % options.evaluate_every == 0):
+            record["held_out_accuracy"] = learner.consider(step + 1, lesson.score)
+        yield record  # before the checkpoint: a kill in between repeats the step instead of losing its record
+        if last or (step + 1) % options.checkpoint_every == 0:
+            learner.save(checkpoints, step + 1)
+    learner.finish()
+
+
+@contextlib.contextmanager
+def _dropout_seeded(seed: int, step: int, accelerator: Accelerator) -> Iterator[None]:
+    """Dropout draws from torch's global state, the only thing that does; afterwards that is as before."""
+    device = accelerator.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derive(seed, "dropout", step, accelerator.process_index))
+        yield
+
+
+def _draw_episodes(
+    sampler: EpisodeSampler,
+    options: TrainingOptions,
+    *,
+    seed: int,
+    step: int,
+    accelerator: Accelerator,
+    generator: torch.Generator,
+) -> Episode:
+    """This process's share of a step's episodes."""
+    # Sizes are drawn from seed and step alone: every process works on tensors of the same shape.
+    sizes = seeded(seed, "sizes", step)
+    classes = len(sampler.features.class_names)
+    least, most = (min(number, classes) for number in options.ways)
+    ways = int(torch.randint(least, most + 1, (), generator=sizes))
+    shots = int(torch.randint(options.shots[0], options.shots[1] + 1, (), generator=sizes))
+    batch = max(1, options.episodes_per_step // accelerator.num_processes)
+    return sampler.sample(batch=batch, ways=ways, shots=shots, queries=options.queries, generator=generator)

@@ -1,0 +1,58 @@
+"""Options of a recipe's `training` section."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from weightgen.section import Section
+
+
+class TrainingOptions(Section):
+    """How the denoiser learns from episodes of base classes."""
+
+    steps: PositiveInt = 2000
+    """Optimiser steps."""
+    episodes_per_step: PositiveInt = 32
+    """Episodes in one step, over all processes together."""
+    ways: tuple[PositiveInt, PositiveInt] = (5, 20)
+    """Fewest and most classes of an episode; each step draws one number. Fewer classes than asked for lower it."""
+    shots: tuple[PositiveInt, PositiveInt] = (1, 5)
+    """Fewest and most support images of a class; each step draws one number."""
+    queries: PositiveInt = 10
+    """Query images of a class, for objectives that look at them."""
+    learning_rate: PositiveFloat = 3e-4
+    """Peak learning rate of Adam; it rises linearly during the warm-up and then falls along a cosine."""
+    schedule: Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"] = (
+        "cosine"
+    )
+    """Learning rate over steps, by diffusers' names; constant has no warm-up."""
+    warmup_steps: int = Field(default=100, ge=0)
+    """Steps in which the learning rate rises from 0."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay (AdamW)."""
+    max_gradient_norm: PositiveFloat = 1.0
+    """Gradients longer than this are shortened to it."""
+    ema_halflife_steps: PositiveFloat = 100
+    """After so many steps a weight counts half in the exponential average that is sampled from."""
+    held_out_classes: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the base classes kept out of training, to choose the best step on; 0 keeps the last step."""
+    folds: PositiveInt = 3
+    """Groups of base classes; episodes of one see the feature space through statistics of the others. 1: no groups."""
+    evaluate_every: PositiveInt = 250
+    """Steps between two looks at the held-out classes."""
+    checkpoint_every: PositiveInt = 250
+    """Steps between two checkpoints."""
+    precision: str = Field(default="no", pattern="^(no|fp16|bf16)$")
+    """accelerate's mixed precision: no, fp16 or bf16."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TrainingOptions:
+        for name in ("ways", "shots"):
+            least, most = getattr(self, name)
+            if least > most:
+                raise ValueError(f"{name} is [{least}, {most}]: put the smaller number first")
+        if self.ways[0] < 2:
+            raise ValueError(f"ways starts at {self.ways[0]}: an episode needs 2 classes or more")
+        return self
