@@ -1,0 +1,104 @@
+"""Laws that every feature baseline obeys, with every combination of options it would try."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from weightgen import registry
+from weightgen.baselines._baseline import PADDING_BIAS, FeatureBaseline
+from weightgen.dataflow import Episode, Head
+from weightgen.parameters.class_statistics import ClassStatistics
+
+NAMES = ["cosine_centroid", "logistic_regression", "ridge", "shrunk_centroid", "shrunk_lda"]
+CASES = [(name, options) for name in NAMES for options in registry.get("baselines", name).grid()]
+Draw = Callable[..., Episode]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{'-'.join(map(str, case[1].values()))}")
+def baseline(request: pytest.FixtureRequest, statistics: ClassStatistics) -> FeatureBaseline:
+    name, options = request.param
+    made = registry.create("baselines", name, options, statistics=statistics, scale=1.7)
+    assert made.name == name
+    return made
+
+
+def assert_same(ours: Head, theirs: Head) -> None:
+    """Equal up to rounding; logistic regression stops its descent within 1e-3."""
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=2e-3, atol=2e-4)
+    torch.testing.assert_close(ours.bias, theirs.bias, rtol=2e-3, atol=2e-3)
+
+
+def test_head_is_finite_and_has_one_sample(baseline: FeatureBaseline, draw: Draw) -> None:
+    head = baseline(draw(), [])
+    assert head.weight.shape == (2, 1, 3, 7)
+    assert head.bias.shape == (2, 1, 3)
+    assert head.weight.isfinite().all()
+    assert head.bias.isfinite().all()
+    assert head.weight.dtype == head.bias.dtype == torch.float32
+
+
+def test_beats_chance_by_far(baseline: FeatureBaseline, draw: Draw) -> None:
+    episode = draw(batch=20)
+    correct = baseline(episode, []).logits(episode.query).argmax(-1) == episode.query_labels
+    assert correct.float().mean() > 0.5
+
+
+def test_permuting_classes_permutes_rows(baseline: FeatureBaseline, draw: Draw) -> None:
+    episode, order = draw(), torch.tensor([2, 0, 1])
+    permuted = replace(episode, support=episode.support[:, order], support_mask=episode.support_mask[:, order])
+    head = baseline(episode, [])
+    assert_same(baseline(permuted, []), Head(head.weight[:, :, order], head.bias[:, :, order]))
+
+
+def test_order_of_support_images_does_not_matter(baseline: FeatureBaseline, draw: Draw) -> None:
+    episode, order = draw(), torch.tensor([3, 1, 0, 2])
+    assert_same(baseline(replace(episode, support=episode.support[:, :, order]), []), baseline(episode, []))
+
+
+def test_batch_of_two_is_two_of_one(baseline: FeatureBaseline, draw: Draw) -> None:
+    episode = draw()
+    head = baseline(episode, [])
+    for i in range(2):
+        alone = baseline(episode[i : i + 1], [])
+        assert_same(alone, Head(head.weight[i : i + 1], head.bias[i : i + 1]))
+
+
+def test_ragged_episode_ignores_what_the_mask_hides(baseline: FeatureBaseline, draw: Draw) -> None:
+    episode = draw(shots=(2, 6))
+    assert not episode.support_mask.all()
+    noise = torch.where(episode.support_mask[..., None], episode.support, 1e3)
+    wider = torch.nn.functional.pad(noise, (0, 0, 0, 5), value=-1e3)
+    mask = torch.nn.functional.pad(episode.support_mask, (0, 5))
+    assert_same(baseline(replace(episode, support=wider, support_mask=mask), []), baseline(episode, []))
+
+
+def test_padding_class_changes_no_other_and_is_never_chosen(baseline: FeatureBaseline, draw: Draw) -> None:
+    episode = draw()
+    padded = replace(
+        episode,
+        support=torch.nn.functional.pad(episode.support, (0, 0, 0, 0, 0, 1), value=9.0),
+        support_mask=torch.nn.functional.pad(episode.support_mask, (0, 0, 0, 1)),
+        classes=torch.nn.functional.pad(episode.classes, (0, 1)),
+    )
+    head = baseline(padded, [])
+    assert (head.weight[:, :, 3] == 0).all()
+    assert (head.bias[:, :, 3] == PADDING_BIAS).all()
+    assert (head.probabilities(episode.query)[..., 3] == 0).all()
+    assert_same(Head(head.weight[:, :, :3], head.bias[:, :, :3]), baseline(episode, []))
+
+
+def test_queries_are_not_looked_at(baseline: FeatureBaseline, draw: Draw) -> None:
+    episode = draw()
+    blind = replace(episode, query=episode.query * torch.nan)
+    assert_same(baseline(blind, []), baseline(episode, []))
+
+
+def test_scale_multiplies_logits(baseline: FeatureBaseline, draw: Draw) -> None:
+    episode = draw()
+    logits = baseline(episode, []).logits(episode.query)
+    baseline.scale *= 3
+    torch.testing.assert_close(baseline(episode, []).logits(episode.query), 3 * logits, rtol=2e-3, atol=1e-3)

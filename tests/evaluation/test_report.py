@@ -1,0 +1,74 @@
+"""The JSON holds the contract's keys and the files on disk say the same."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from weightgen.evaluation.comparison import MethodResult
+from weightgen.evaluation.report import as_json, markdown_table, write_report
+
+OURS = MethodResult("metadiff", "generator", 80.26, 0.5, 1.24, 0.3, 0.8, 1.5, 2.0, 0.91, 1.2)
+RIDGE = MethodResult("ridge", "baseline", 79.02, 0.52, 0.0, 0.0, 0.0, 0.1, 3.0, None, None)
+SETTING: dict[str, Any] = {"data": "glyphs", "ways": 5, "shots": 1, "queries": 15, "episodes": 600, "seed": 0}
+CURVE = [
+    {"scheduler": scheduler, "steps": steps, "shots": 1, "accuracy": 79.0 + steps / 10, "ci95": 0.4}
+    for scheduler in ("DDPMScheduler", "DDIMScheduler")
+    for steps in (10, 1, 3)
+]
+
+
+def evaluation(*results: MethodResult) -> dict[str, Any]:
+    return as_json(results, **SETTING, backbone="conv4", generator="runs/metadiff", chain="the chain adds nothing")
+
+
+def test_keys_are_the_contract() -> None:
+    made = evaluation(OURS, RIDGE)
+    head = ["data", "ways", "shots", "queries", "episodes", "seed", "backbone", "generator", "methods"]
+    assert list(made) == [*head, "verdict", "chain"]
+    contract = {
+        "name", "accuracy", "ci95", "delta", "delta_ci95", "delta_ci95_classes",
+        "ms_per_episode", "ece", "norm_ratio", "novelty",
+    }  # fmt: skip
+    for method in made["methods"]:
+        assert set(method) == contract | {"kind"}
+    assert made["methods"][1]["norm_ratio"] is None
+
+
+def test_values_json_cannot_hold_become_null() -> None:
+    made = evaluation(replace(OURS, novelty=float("inf")), RIDGE)
+    assert json.loads(json.dumps(made, allow_nan=False))["methods"][0]["novelty"] is None
+
+
+def test_markdown_table_is_rectangular() -> None:
+    lines = markdown_table([OURS, RIDGE]).splitlines()
+    assert len(lines) == 4
+    assert len({line.count("|") for line in lines}) == 1
+    assert "| 80.3 ± 0.5 | +1.2 ± 0.3 | 0.8 |" in lines[2]
+
+
+def test_report_folder(tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "notes.txt").write_text("mine")
+    made = [evaluation(OURS, RIDGE), evaluation(RIDGE) | {"shots": 5}]
+    write_report(tmp_path / "report", made, CURVE)
+    assert json.loads((tmp_path / "report" / "results.json").read_text()) == made
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "## 5-way 1-shot on glyphs" in text and "## 5-way 5-shot on glyphs" in text
+    assert "The generator (metadiff) is 1.2 ± 0.3 points ahead of ridge, the best baseline." in text
+    assert "The chain adds nothing." in text
+    assert markdown_table([OURS, RIDGE]) in text
+    assert "| DDIMScheduler | 1 | 10 | 80.0 ± 0.4 |" in text
+    with Image.open(tmp_path / "report" / "steps_accuracy.png") as picture:
+        assert min(picture.size) > 300
+    assert (tmp_path / "report" / "notes.txt").exists()
+
+
+def test_no_curve_no_picture(tmp_path: Path) -> None:
+    write_report(tmp_path / "new", [evaluation(OURS, RIDGE)], [])
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["report.md", "results.json"]
+    assert "steps_accuracy" not in (tmp_path / "new" / "report.md").read_text()

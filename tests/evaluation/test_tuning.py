@@ -1,0 +1,84 @@
+"""Tuning picks what helps, on classes whose statistics it has not seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from weightgen import registry
+from weightgen.baselines.shrunk_lda import ShrunkLDA
+from weightgen.dataflow import Episode, Features
+from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.errors import InputError
+from weightgen.evaluation.calibration import expected_calibration_error
+from weightgen.evaluation.scoring import score
+from weightgen.evaluation.tuning import tune
+from weightgen.parameters.class_statistics import ClassStatistics
+
+
+@pytest.mark.parametrize("name", ["cosine_centroid", "logistic_regression", "ridge", "shrunk_centroid", "shrunk_lda"])
+def test_every_baseline_tunes(name: str, features: Features) -> None:
+    baseline = tune(registry.get("baselines", name), features, ways=3, shots=1, queries=4, episodes=3, seed=0)
+    assert baseline.name == name
+    assert 0 < baseline.scale < float("inf")
+    assert baseline.statistics.classes == 12
+
+
+def test_seed_decides_the_tuning(features: Features) -> None:
+    first, again, other = (
+        tune(ShrunkLDA, features, ways=3, shots=1, queries=4, episodes=6, seed=seed).scale for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+class Watched(ShrunkLDA):
+    """Notes the class means it is given statistics of, and the episodes it sees."""
+
+    made: list[ClassStatistics] = []  # noqa: RUF012
+    episodes: list[Episode] = []  # noqa: RUF012
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.made.append(self.statistics)
+
+    def rows(self, episode: Episode) -> Any:
+        self.episodes.append(episode)
+        return super().rows(episode)
+
+
+def test_tuning_needs_classes_it_was_not_fitted_on(features: Features) -> None:
+    Watched.made.clear()
+    Watched.episodes.clear()
+    tune(Watched, features, ways=9, shots=3, queries=40, episodes=5, seed=1)
+    means = features.means()
+    for statistics, episode in zip(Watched.made, Watched.episodes, strict=False):  # the last is the result
+        assert statistics.classes == 6
+        assert episode.ways == 6  # as many as a half has
+        assert episode.query.shape[1] == 6 * 22  # as many as 25 images leave
+        images = torch.cat([episode.support.flatten(0, 2), episode.query.flatten(0, 1)])
+        origin = torch.cdist(images, features.values).argmin(-1)
+        unseen = features.labels[origin].unique()
+        seen = torch.tensor([i for i in range(12) if i not in unseen.tolist()])
+        torch.testing.assert_close(means[seen].mean(0), statistics.mean, atol=1e-5, rtol=1e-5)
+    assert Watched.made[-1].classes == 12
+
+
+def test_tuned_lda_is_better_and_honest(features: Features) -> None:
+    tuned = tune(ShrunkLDA, features, ways=3, shots=2, queries=8, episodes=80, seed=0)
+    isotropic = ShrunkLDA(statistics=tuned.statistics, scale=30.0, shrinkage=1.0)
+    setting: dict[str, Any] = {"ways": 3, "shots": 2, "queries": 8, "episodes": 100, "seed": 3}
+    ours = score(tuned, EpisodeSampler(features), **setting)
+    theirs = score(isotropic, EpisodeSampler(features), **setting)
+    assert ours.episode_accuracies.mean() > theirs.episode_accuracies.mean() + 0.03
+    assert expected_calibration_error(ours) < 6
+    assert expected_calibration_error(theirs) > 20
+
+
+def test_too_little_data_is_said(features: Features) -> None:
+    few = features.of_classes(["class0", "class4", "class2"])
+    with pytest.raises(InputError, match="at least 4"):
+        tune(ShrunkLDA, few, ways=2, shots=1, queries=3, seed=0)
+    with pytest.raises(InputError, match="no image beside 25 shots"):
+        tune(ShrunkLDA, features, ways=2, shots=25, queries=3, seed=0)

@@ -1,0 +1,32 @@
+"""The whole pipeline with an untrained network."""
+
+from collections.abc import Sequence
+
+import torch
+
+from weightgen.baselines._own_variants import OwnVariant
+from weightgen.dataflow import Episode, Head
+from weightgen.pipeline import WeightGenerationPipeline
+
+
+class RandomDenoiser(OwnVariant):
+    """The generator before training: first weights instead of learnt ones.
+
+    MetaDiff's released code samples from an average of weights that it never updates, so that its published
+    evaluation measures just this.
+    """
+
+    name = "random_denoiser"
+
+    def __init__(self, *, pipeline: WeightGenerationPipeline) -> None:
+        super().__init__(pipeline=pipeline)
+        trained = pipeline.denoiser
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.denoiser = type(trained)(**{k: v for k, v in trained.config.items() if not k.startswith("_")})
+        self.denoiser.attune(pipeline.scheduler)
+        self.denoiser.to(pipeline.device).eval()
+
+    @torch.no_grad()
+    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head:
+        return self.pipeline.heads(episode, generators, denoiser=self.denoiser)

@@ -1,0 +1,1 @@
+"""Accuracy, calibration, novelty, and the report that compares methods."""

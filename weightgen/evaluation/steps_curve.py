@@ -1,0 +1,82 @@
+"""Accuracy against the number of denoiser calls, for several schedulers on the same episodes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from weightgen.dataflow import Episode, Features, Head
+from weightgen.diffusion.schedulers import swap_scheduler
+from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.evaluation.comparison import half_width
+from weightgen.evaluation.scoring import score_all
+from weightgen.pipeline import WeightGenerationPipeline
+
+SCHEDULERS = (
+    "MeanDDPMScheduler",
+    "DDIMScheduler",
+    "DPMSolverMultistepScheduler",
+    "UniPCMultistepScheduler",
+)
+STEPS = (1, 2, 5, 10, 50)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """The pipeline with another scheduler and number of steps, one draw."""
+
+    pipeline: WeightGenerationPipeline
+    scheduler: Any
+    steps: int
+    name: str
+
+    @torch.no_grad()
+    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head:
+        swapped = copy.copy(self.pipeline)
+        swapped.scheduler = self.scheduler
+        return swapped.heads(episode, generators, steps=self.steps, samples=1)
+
+
+def steps_curve(
+    pipeline: WeightGenerationPipeline,
+    features: Features,
+    *,
+    ways: int,
+    shots: int,
+    queries: int,
+    seed: int,
+    episodes: int = 100,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Points {"scheduler", "steps", "shots", "accuracy", "ci95"}, all on the same episodes.
+
+    One draw each: a scheduler other than the mean is judged with its own spread.
+    """
+    settings = [
+        _Setting(pipeline, swap_scheduler(name, pipeline.scheduler), steps, f"{name}/{steps}")
+        for name in SCHEDULERS
+        for steps in STEPS
+        if steps <= pipeline.scheduler.config.num_train_timesteps
+    ]
+    points, sampler = [], EpisodeSampler(features)
+    for i, setting in enumerate(settings):
+        scores = score_all([setting], sampler, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed)[
+            setting.name
+        ]
+        accuracy = 100 * scores.episode_accuracies
+        points.append(
+            {
+                "scheduler": setting.name.partition("/")[0],
+                "steps": setting.steps,
+                "shots": shots,
+                "accuracy": float(accuracy.mean()),
+                "ci95": half_width(accuracy),
+            }
+        )
+        if progress is not None:
+            progress(f"steps against accuracy, {shots}-shot", i + 1, len(settings))
+    return points
