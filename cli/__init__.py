@@ -1,0 +1,1 @@
+"""The `weightgen` command: parse, call the library once, print."""

@@ -1,0 +1,47 @@
+"""weightgen data"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .output import Format, FormatOption, Output, QuietOption
+
+app = typer.Typer(no_args_is_help=True, help="Look at image data, and take examples out of it.")
+Spec = Annotated[
+    str, typer.Argument(metavar="SPEC", help="glyphs, an image folder, a .parquet file, or hub:owner/name.")
+]
+
+
+@app.command("info")
+def info(spec: Spec, format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
+    """Say how many classes and images there are. Example: weightgen data info images.parquet"""
+    output = Output(format, quiet)
+    from weightgen.options.data_tools import describe
+
+    facts = describe(spec)
+    output.result(facts, lambda console: _lines(console, facts))
+
+
+@app.command("sample")
+def sample(
+    spec: Spec,
+    out: Annotated[Path, typer.Option(help="Folder in which support/ and query/ are written.")],
+    ways: Annotated[int, typer.Option(help="Classes.")] = 5,
+    shots: Annotated[int, typer.Option(help="Support images of a class.")] = 5,
+    queries: Annotated[int, typer.Option(help="Query images of a class.")] = 10,
+    seed: Annotated[int, typer.Option(help="Decides which.")] = 0,
+    format: FormatOption = Format.text,
+    quiet: QuietOption = False,
+) -> None:
+    """Write one episode as image folders. Example: weightgen data sample glyphs --out example"""
+    output = Output(format, quiet)
+    from weightgen.options.data_tools import write_sample
+
+    facts = write_sample(spec, out, ways=ways, shots=shots, queries=queries, seed=seed)
+    output.result(facts, lambda console: _lines(console, facts))
+
+
+def _lines(console: Any, facts: dict[str, Any]) -> None:
+    text = "\n".join(f"{key:18} {', '.join(map(str, v)) if isinstance(v, list) else v}" for key, v in facts.items())
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

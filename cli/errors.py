@@ -1,0 +1,44 @@
+"""What goes wrong, in one line on stderr, and the exit code that says whose doing it was."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from typer.core import TyperGroup
+
+
+class OneLineErrors(TyperGroup):
+    """Exit 2 for wrong input, 1 for what failed while running; one line each, no traceback.
+
+    Any other exception is a defect of weightgen and keeps its traceback.
+    """
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except Exception as error:
+            told = _told(error)
+            if not standalone_mode or told is None:
+                raise
+            message, code = told
+            print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        if not standalone_mode:
+            return code
+        if code == 130:
+            print("interrupted; nothing half-written is left, and the same command resumes a training", file=sys.stderr)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _told(error: Exception) -> tuple[str, int] | None:
+    """Message and exit code of an expected failure, None for a defect."""
+    if hasattr(error, "format_message"):  # a usage error; typer carries its own copy of click
+        return error.format_message(), 2
+    from weightgen.errors import InputError
+
+    if isinstance(error, InputError):
+        return str(error), 2
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}", 1
+    return None

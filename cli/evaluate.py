@@ -1,0 +1,57 @@
+"""weightgen evaluate"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .output import Format, FormatOption, Output, QuietOption
+
+
+def evaluate(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="Run folder; the newest finished run if left out.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="glyphs, a folder, a .parquet file or hub:owner/name; the run's novel classes if left out."),
+    ] = None,
+    ways: Annotated[int | None, typer.Option(help="Classes of an episode.")] = None,
+    shots: Annotated[
+        list[int] | None, typer.Option(help="Support images of a class; give it again for more tables.")
+    ] = None,
+    queries: Annotated[int | None, typer.Option(help="Query images of a class.")] = None,
+    episodes: Annotated[int | None, typer.Option(help="Episodes of a table.")] = None,
+    methods: Annotated[str | None, typer.Option(help="Comma-separated methods; all if left out.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides the episodes.")] = 0,
+    report: Annotated[
+        Path | None, typer.Option(help="Also write report.md, results.json and the steps-accuracy curve here.")
+    ] = None,
+    format: FormatOption = Format.text,
+    quiet: QuietOption = False,
+) -> None:
+    """Compare a generator with cheap baselines on the same episodes of unseen classes.
+
+    Example: weightgen evaluate runs/metadiff-1a2b3c4d --data flowers/ --ways 5 --shots 1 --shots 5
+    """
+    output = Output(format, quiet)
+    from weightgen.options.evaluation_run import evaluate_run
+    from weightgen.options.runs import RunFolder, newest_run
+
+    from .tables import print_evaluations
+
+    chosen = RunFolder(run) if run is not None else newest_run(Path("runs"))
+    with output.progress() as progress:
+        evaluations = evaluate_run(
+            chosen,
+            data=data,
+            ways=ways,
+            shots=shots or None,
+            queries=queries,
+            episodes=episodes,
+            methods=None if methods is None else [name.strip() for name in methods.split(",")],
+            seed=seed,
+            report=report,
+            progress=progress,
+        )
+    output.result(evaluations, lambda console: print_evaluations(console, evaluations))

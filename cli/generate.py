@@ -1,0 +1,37 @@
+"""weightgen generate"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .output import Format, FormatOption, Output, QuietOption
+
+
+def generate(
+    support: Annotated[Path, typer.Option(help="Folder of labelled images, one sub-folder per class.")],
+    generator: Annotated[
+        Path | None, typer.Option(help="Run folder or its generator/; the newest finished run under runs/ if left out.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the head folder is written.")] = Path("head"),
+    samples: Annotated[int | None, typer.Option(help="Heads to draw; predict mixes them.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoiser calls in a row.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides the noise.")] = 0,
+    format: FormatOption = Format.text,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a classifier head for a folder of images.
+
+    Example: weightgen generate --support birds/ --out heads/birds
+    """
+    output = Output(format, quiet)
+    from weightgen.options.generation import write_head
+
+    written = write_head(support, generator=generator, out=out, samples=samples, steps=steps, seed=seed)
+    output.result(written.as_dict(), lambda console: _say(console, written.sentence()))
+    output.remark(f"next: weightgen predict --head {out} IMAGE_OR_FOLDER")
+
+
+def _say(console: Console, sentence: str) -> None:
+    console.print(sentence, highlight=False, markup=False, soft_wrap=True)

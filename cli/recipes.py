@@ -1,0 +1,73 @@
+"""weightgen recipes"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .output import Format, FormatOption, Output, QuietOption
+
+app = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes.")
+Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a recipe of weightgen.")]
+
+
+@app.command("ls")
+def ls(format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
+    """List the recipes that come with weightgen. Example: weightgen recipes ls"""
+    from weightgen.options.loading import recipe_names, recipe_path
+
+    found = {name: recipe_path(name).read_text().partition("\n")[0].lstrip("# ") for name in recipe_names()}
+    lines = "\n".join(f"{name:24} {line}" for name, line in found.items())
+    Output(format, quiet).result(
+        found, lambda console: console.print(lines, highlight=False, markup=False, soft_wrap=True)
+    )
+
+
+@app.command("cat")
+def cat(recipe: Name) -> None:
+    """Print a recipe. Example: weightgen recipes cat metadiff"""
+    from weightgen.options.loading import recipe_path
+
+    typer.echo(recipe_path(recipe).read_text(), nl=False)
+
+
+@app.command("cp")
+def cp(recipe: Name, target: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
+    """Copy a recipe, to change it. Example: weightgen recipes cp metadiff mine.yaml"""
+    from weightgen.errors import InputError
+    from weightgen.files import write_text
+    from weightgen.options.loading import recipe_path
+
+    source = recipe_path(recipe)
+    if target.is_dir():
+        target = target / source.name
+    if target.exists():
+        raise InputError(f"{target}: exists already; choose another name")
+    write_text(target, source.read_text())
+
+
+@app.command("validate")
+def validate(
+    recipe: Name,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]…")] = None,
+    format: FormatOption = Format.text,
+    quiet: QuietOption = False,
+) -> None:
+    """Check a recipe without any work. Example: weightgen recipes validate mine.yaml training.steps=10"""
+    output = Output(format, quiet)
+    from weightgen.options.build import check_components
+    from weightgen.options.loading import load_recipe
+
+    chosen = load_recipe(recipe, overrides or [])
+    check_components(chosen)
+    resolved = chosen.model_dump(mode="json")
+    output.result(resolved, lambda console: console.print(f"{recipe} is valid", markup=False))
+
+
+@app.command("schema")
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors. Example: weightgen recipes schema > recipe.schema.json"""
+    from weightgen.options.recipe import Recipe
+
+    typer.echo(json.dumps(Recipe.model_json_schema(), indent=2))

@@ -1,0 +1,1 @@
+"""Recipes that come with weightgen: YAML files, one run each."""

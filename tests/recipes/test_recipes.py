@@ -1,0 +1,112 @@
+"""Every recipe that comes with weightgen: checked, and carried out in miniature."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_runs import CLASSES, QUERIES, SHARED, SHOTS, WAYS, files_below, succeed
+
+from weightgen import registry
+from weightgen.options.build import check_components
+from weightgen.options.loading import check, load_recipe, recipe_names, to_yaml
+from weightgen.options.recipe import Recipe
+
+ROOT = Path(__file__).parents[2] / "recipes"
+FILES = sorted(ROOT.rglob("*.yaml"))
+NAMES = [path.relative_to(ROOT).with_suffix("").as_posix() for path in FILES]
+SMALL = {
+    "conv4": ("backbone.options.width=5",),
+    "resnet12": ("backbone.options.widths=[3, 4, 5, 6]",),
+    "class_transformer": ("denoiser.width=16", "denoiser.depth=1"),
+    "gradient_mlp": ("denoiser.width=16", "denoiser.time_width=6"),
+}
+"""How a backbone or a denoiser becomes small; one that is not here is taken as it is."""
+METHOD_KEYS = {
+    *("name", "kind", "accuracy", "ci95", "delta", "delta_ci95", "delta_ci95_classes"),
+    *("ms_per_episode", "ece", "norm_ratio", "novelty"),
+}
+
+
+def small(recipe: Recipe) -> list[str]:
+    return [*SHARED, *SMALL.get(recipe.backbone.model or "", ()), *SMALL.get(recipe.denoiser.name, ())]
+
+
+def test_there_are_recipes() -> None:
+    assert {"metadiff", "paper/metadiff"} <= set(NAMES)
+    assert recipe_names() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_fits_together(name: str) -> None:
+    check_components(load_recipe(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_resolved_form_says_the_same(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    assert check(yaml.safe_load(to_yaml(recipe)), source=name) == recipe
+    (tmp_path / "resolved.yaml").write_text(to_yaml(recipe))
+    assert load_recipe(str(tmp_path / "resolved.yaml")) == recipe
+
+
+@pytest.mark.parametrize(("name", "path"), list(zip(NAMES, FILES, strict=True)), ids=NAMES)
+def test_the_header_says_what_it_is_and_how_to_run_it(name: str, path: Path) -> None:
+    lines = path.read_text().splitlines()
+    header = [line for line in lines[:5] if line.startswith("#")]
+    assert len(header[0]) > 30
+    assert any(f"weightgen train {name}" in line for line in header)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_sections_stand_in_the_order_of_the_data(path: Path) -> None:
+    sections = list(yaml.safe_load(path.read_text()))
+    assert sections == [name for name in Recipe.model_fields if name in sections]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_small_version_runs_from_end_to_end(
+    name: str, images: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data.parquet").symlink_to(images)
+    made = json.loads(
+        succeed("train", name, "data=data.parquet", *small(load_recipe(name)), "--format", "json", "--quiet").stdout
+    )
+    assert made["trained"]
+    assert [one["shots"] for one in made["evaluations"]] == list(SHOTS)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+
+    sizes = ("--ways", WAYS, "--shots", 2, "--queries", 3)
+    succeed("data", "sample", images, *sizes, "--out", "pictures")
+    run = Path("..") / made["run"]
+    written = json.loads(
+        succeed("generate", "--generator", run, "--support", "pictures/support", "--format", "json").stdout
+    )
+    assert (len(written["classes"]), written["support_images"]) == (WAYS, WAYS * 2)
+    predictions = json.loads(succeed("predict", "--head", "head", "pictures/query", "--format", "json").stdout)
+    assert len(predictions) == WAYS * 3
+    assert {one["class_name"] for one in predictions} <= set(written["classes"])
+    for one in predictions:
+        assert sum(one["probabilities"].values()) == pytest.approx(1)
+
+    (evaluation,) = json.loads(succeed("evaluate", run, "--shots", 1, "--format", "json").stdout)
+    assert evaluation["backbone"] == load_recipe(name).backbone.model
+    assert [one["name"] for one in evaluation["methods"]] == ["generator", *registry.names("baselines")]
+    assert all(set(one) == METHOD_KEYS for one in evaluation["methods"])
+    assert (evaluation["ways"], evaluation["queries"]) == (WAYS, QUERIES)
+    (again,) = (one for one in made["evaluations"] if one["shots"] == 1)
+    for before, after in zip(again["methods"], evaluation["methods"], strict=True):
+        assert before["accuracy"] == after["accuracy"]
+
+    (everything,) = json.loads(
+        succeed("evaluate", run, "--data", "pictures/query", "--shots", 1, "--queries", 2, "--format", "json").stdout
+    )
+    assert everything["data"] == "pictures/query"
+    kept = {file.rpartition(".")[2] for file in files_below(tmp_path / "runs") if "." in Path(file).name}
+    assert kept == {"yaml", "jsonl", "json", "safetensors", "md", "png"}
+    assert CLASSES > WAYS

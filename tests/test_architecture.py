@@ -1,0 +1,125 @@
+"""The layers of the house, read off the import statements."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = (
+    ("dataflow", "errors", "files", "interfaces", "method", "registry", "seeds", "section"),
+    ("parameters", "diffusion", "backbones", "episodes", "data"),
+    ("selectors", "conditioners", "denoisers", "objectives", "export"),
+    ("zoo", "generator_folder", "pipeline"),
+    ("training", "baselines"),
+    ("evaluation",),
+    ("options",),
+    ("cli",),
+)
+LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
+EXCEPTIONS = {("pipeline", "generator_folder")}
+"""(from, to) within a layer."""
+PRINTS = ("print", "rich", "typer", "logging", "sys.stdout", "sys.stderr")
+
+
+def modules() -> list[tuple[str, Path]]:
+    """Dotted name and file of every module; the folder cli/ is the package weightgen.cli."""
+    found = [(path.relative_to(ROOT), path) for path in sorted((ROOT / "weightgen").rglob("*.py"))]
+    found += [(Path("weightgen") / path.relative_to(ROOT), path) for path in sorted((ROOT / "cli").rglob("*.py"))]
+    return [(".".join(name.with_suffix("").parts).removesuffix(".__init__"), path) for name, path in found]
+
+
+def imports(tree: ast.AST, module: str) -> Iterator[str]:
+    """Modules that a tree imports, also inside functions, but not those for type checkers alone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = module.split(".")[: -node.level] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{source}.{name.name}" for name in node.names)
+        yield from imports(node, module)
+
+
+def part(module: str) -> str | None:
+    """`weightgen.data.images` and `weightgen.data` are of the part "data"; others than weightgen's are of none."""
+    first, _, rest = module.partition(".")
+    return rest.partition(".")[0] if first == "weightgen" and rest else None
+
+
+def violations(module: str, source: str) -> list[str]:
+    """What is wrong with the imports of one module."""
+    own = part(module)
+    if own is None:  # weightgen/__init__.py, which hands out the pipeline
+        return []
+    used = {part(name) for name in imports(ast.parse(source), module)} - {None, own, "__version__"}
+    return [
+        f"{module} imports {other}"
+        for other in sorted(filter(None, used))
+        if not (LAYER[own] == LAYER[other] == 0 or LAYER[other] < LAYER[own] or (own, other) in EXCEPTIONS)
+    ]
+
+
+def test_every_part_is_in_a_layer() -> None:
+    parts = {part(module) for module, _ in modules()} - {None, "__main__"}
+    assert parts == set(LAYER)
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: value if isinstance(value, str) else "")
+def test_imports_only_from_below(module: str, path: Path) -> None:
+    assert violations(module, path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("weightgen.data.images", "from weightgen.options.recipe import Recipe"),
+        ("weightgen.data.images", "import weightgen.episodes.sampler"),
+        ("weightgen.data.images", "def f():\n    from weightgen import pipeline"),
+        ("weightgen.data.images", "from ..episodes import sampler"),
+        ("weightgen.generator_folder", "from weightgen.pipeline import WeightGenerationPipeline"),
+        ("weightgen.seeds", "from weightgen.data.images import read_image"),
+        ("weightgen.baselines.ridge", "from weightgen.training.loop import train"),
+    ],
+)
+def test_a_wrong_import_is_found(module: str, source: str) -> None:
+    assert len(violations(module, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("weightgen.data.images", "from .sources import open_data\nfrom weightgen import files\nimport numpy"),
+        ("weightgen.interfaces", "if TYPE_CHECKING:\n    from weightgen.parameters.class_rows import RowReader"),
+        ("weightgen.pipeline", "from weightgen.generator_folder import load_components"),
+        ("weightgen.cli.main", "from . import train\nfrom .errors import OneLineErrors"),
+    ],
+)
+def test_a_right_import_is_left_alone(module: str, source: str) -> None:
+    assert violations(module, source) == []
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: value if isinstance(value, str) else "")
+def test_only_the_commands_print(module: str, path: Path) -> None:
+    if part(module) == "cli":
+        return
+    tree = ast.parse(path.read_text())
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    attributes = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    used = called | attributes | {name.partition(".")[0] for name in imports(tree, module)}
+    assert used.isdisjoint(PRINTS)
+
+
+def test_nothing_pickled_is_written_or_read() -> None:
+    for module, path in modules():
+        tree = ast.parse(path.read_text())
+        calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert not calls & {"torch.load", "torch.save", "eval", "exec"}, module
+        assert not {"pickle", "dill", "cloudpickle"} & {name.partition(".")[0] for name in imports(tree, module)}, (
+            module
+        )

@@ -1,0 +1,141 @@
+"""A recipe carried out in seconds on a few small pictures, for tests of options, recipes and commands."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+from weightgen.cli.main import app
+
+from weightgen.baselines.logistic_regression import LogisticRegression
+from weightgen.data.glyphs import render_glyphs
+from weightgen.evaluation import steps_curve
+
+CLASSES, IMAGES_PER_CLASS = 26, 13
+WAYS, SHOTS, QUERIES, EPISODES = 3, (1, 2), 4, 10
+SHARED = (
+    *("data.backbone_classes=6", "data.validation=2", "data.novel=5"),
+    *("backbone.options.img_size=16", "backbone.pretraining.steps=4", "backbone.pretraining.batch=7"),
+    *("training.steps=6", "training.checkpoint_every=2", "training.evaluate_every=3", "training.episodes_per_step=2"),
+    *("training.ways=[2,3]", "training.shots=[1,2]", "training.queries=2", "training.held_out_classes=0.2"),
+    *(f"evaluation.ways={WAYS}", f"evaluation.shots={list(SHOTS)}", f"evaluation.queries={QUERIES}"),
+    *(f"evaluation.episodes={EPISODES}", "generation.steps=2"),
+)
+TINY = (*SHARED, "backbone.options.width=5", "denoiser.width=16", "denoiser.depth=1")
+"""Overrides that make `metadiff` tiny."""
+
+
+def invoke(*arguments: str | Path) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def succeed(*arguments: str | Path) -> Result:
+    """Run the command; fail the test with what it said unless it exits with 0."""
+    result = invoke(*arguments)
+    _reraise(result)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refuse(*arguments: str | Path, code: int = 2) -> str:
+    """Run the command; its complaint, which must be one line on stderr and nothing on stdout."""
+    result = invoke(*arguments)
+    _reraise(result)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    told = [line for line in result.stderr.splitlines() if not line.endswith("…")]  # "computing features …"
+    assert len(told) == 1, result.stderr
+    assert told[0].startswith("error: ")
+    return told[0].removeprefix("error: ")
+
+
+def files_below(folder: Path) -> set[str]:
+    """Everything in a folder, hidden files too."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One episode to tune the slowest baseline, and a short curve."""
+    _hurry(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Parquet file with 26 classes of 13 images of 12 pixels."""
+    return _images(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run; look, do not touch."""
+    return _trained(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """support/ and query/ with three classes of two and three images; look, do not touch."""
+    return _pictures(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head folder for `pictures`; look, do not touch."""
+    return _head(tmp_path_factory.getbasetemp())
+
+
+def _reraise(result: Result) -> None:
+    """A defect, with its traceback."""
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+
+
+def _hurry(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(LogisticRegression, "tuning_episodes", 1)
+    patch.setattr(steps_curve, "STEPS", (1, 2))
+    patch.setattr(steps_curve, "SCHEDULERS", ("MeanDDPMScheduler", "DDIMScheduler"))  # diffusers' solvers warn
+
+
+@cache
+def _images(place: Path) -> Path:
+    path = place / "shared_images.parquet"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WEIGHTGEN_CACHE", str(place / "weightgen_cache"))
+        glyphs = render_glyphs(seed=0, images_per_class=IMAGES_PER_CLASS, size=12, classes=CLASSES)
+    with path.open("wb") as stream, open(os.devnull, "w") as nowhere, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stderr", nowhere)
+        glyphs.to_parquet(stream)
+    return path
+
+
+@cache
+def _trained(place: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WEIGHTGEN_CACHE", str(place / "weightgen_cache"))
+        _hurry(patch)
+        data, out = f"data={_images(place)}", place / "shared_runs"
+        result = succeed("train", "metadiff", data, *TINY, "--out", out, "--format", "json", "--quiet")
+    return Path(json.loads(result.stdout)["run"])
+
+
+@cache
+def _pictures(place: Path) -> Path:
+    folder = place / "shared_pictures"
+    sizes = ("--ways", "3", "--shots", "2", "--queries", "3")
+    succeed("data", "sample", _images(place), *sizes, "--out", folder, "--quiet")
+    return folder
+
+
+@cache
+def _head(place: Path) -> Path:
+    folder = place / "shared_head"
+    run = _trained(place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WEIGHTGEN_CACHE", str(place / "weightgen_cache"))
+        succeed("generate", "--support", _pictures(place) / "support", "--generator", run, "--out", folder)
+    return folder

@@ -1,0 +1,1 @@
+"""Recipe YAML to options to objects."""

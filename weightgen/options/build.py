@@ -1,0 +1,100 @@
+"""Names in a recipe to objects; the one file that knows both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import SchedulerMixin
+
+from weightgen.backbones.backbone import Backbone
+from weightgen.diffusion.mean_ddpm import MeanDDPMScheduler
+from weightgen.diffusion.schedulers import build_scheduler, swap_scheduler
+from weightgen.errors import InputError
+from weightgen.interfaces import Objective
+from weightgen.options.recipe import BackboneOptions, GenerationOptions, Recipe
+from weightgen.parameters.standardizer import Standardizer
+from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.registry import check_options, create, get, option_names
+from weightgen.seeds import derive
+
+_GIVEN = {
+    "conditioner": {"feature_width"},
+    "denoiser": {"feature_width", "num_train_timesteps"},
+    "objective": set(),
+    "selector": set(),
+}
+
+
+def check_components(recipe: Recipe) -> None:
+    """Refuse unknown components and options before any work. Raises InputError."""
+    for section, given in _GIVEN.items():
+        options = getattr(recipe, section)
+        component = get(f"{section}s", options.name)
+        check_options(component, options.options, place=section, given=given)
+    if recipe.selector.name != "head":
+        raise InputError(f"selector '{recipe.selector.name}': zoo.targets '{recipe.zoo.targets}' are heads; use head")
+    generation_scheduler(recipe.generation, build_scheduler(recipe.scheduler.name, _scheduler_options(recipe)))
+    steps, chain = recipe.generation.steps, _chain(recipe)
+    if steps > chain:
+        raise InputError(f"generation.steps is {steps} and scheduler.num_train_timesteps {chain}; take fewer steps")
+
+
+def build_backbone(options: BackboneOptions, *, seed: int) -> Backbone:
+    """The backbone of a recipe, not yet pretrained."""
+    return Backbone.create(
+        model=options.model,
+        pretrained=options.pretrained,
+        checkpoint=options.checkpoint,
+        options=options.options,
+        seed=derive(seed, "backbone"),
+    )
+
+
+def build_generator(recipe: Recipe, backbone: Backbone, standardizer: Standardizer) -> WeightGenerationPipeline:
+    """An untrained generator on a fitted standardizer; its scheduler is that of training."""
+    scheduler = build_scheduler(recipe.scheduler.name, _scheduler_options(recipe))
+    # Components draw their first weights from torch's global state; the caller's stays as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(recipe.seed, "components"))
+        denoiser = _component(recipe, "denoiser", backbone.feature_width)
+        conditioner = _component(recipe, "conditioner", backbone.feature_width)
+    denoiser.attune(scheduler)
+    return WeightGenerationPipeline(
+        denoiser,
+        conditioner,
+        standardizer,
+        scheduler,
+        backbone,
+        readout=recipe.generation.readout,
+        steps=recipe.generation.steps,
+        samples=recipe.generation.samples,
+    )
+
+
+def build_objective(recipe: Recipe) -> Objective:
+    """The objective of a recipe."""
+    return create("objectives", recipe.objective.name, recipe.objective.options)
+
+
+def generation_scheduler(generation: GenerationOptions, training: SchedulerMixin) -> SchedulerMixin:
+    """The scheduler that heads are read with, on the noise levels of training."""
+    return swap_scheduler(generation.scheduler or MeanDDPMScheduler.__name__, training)
+
+
+def _component(recipe: Recipe, section: str, feature_width: int) -> Any:
+    chosen = getattr(recipe, section)
+    given = {"feature_width": feature_width, "num_train_timesteps": _chain(recipe)}
+    taken = option_names(get(f"{section}s", chosen.name))
+    return create(f"{section}s", chosen.name, chosen.options, **{k: v for k, v in given.items() if k in taken})
+
+
+def _scheduler_options(recipe: Recipe) -> dict[str, Any]:
+    """A recipe's scheduler options; what is predicted is the denoiser's to say."""
+    denoiser = get("denoisers", recipe.denoiser.name)
+    return {**recipe.scheduler.options, "prediction_type": denoiser.prediction_type}
+
+
+def _chain(recipe: Recipe) -> int:
+    """Length of the training chain."""
+    return int(build_scheduler(recipe.scheduler.name, _scheduler_options(recipe)).config.num_train_timesteps)

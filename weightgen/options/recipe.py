@@ -1,0 +1,174 @@
+"""A recipe: every choice of a run, in data-flow order."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from weightgen.section import Section
+from weightgen.training.options import TrainingOptions
+
+Share = NonNegativeInt | Annotated[float, Field(gt=0, lt=1)] | list[str]
+
+
+class DataOptions(Section):
+    """Where images come from and which classes serve for what; no class serves twice."""
+
+    source: str = "glyphs"
+    """SPEC of the images: glyphs, an image folder, a .parquet file, or hub:owner/name[:split]."""
+    split: Literal["cifar_fs", "fc100", "mini_imagenet", "omniglot"] | None = None
+    """A published class split of `source`, by class name; replaces `validation` and `novel`."""
+    backbone_classes: Share = 0
+    """Classes that only the backbone is pretrained on: a number, a share, or names. 0: it shares the base classes."""
+    validation: Share | str = 0.1
+    """Classes for reporting while choosing: a number, a share, names, or a SPEC of their own."""
+    novel: Share | str = 0.2
+    """Classes for the final figures, never seen before: a number, a share, names, or a SPEC of their own. 0: none."""
+
+    @property
+    def keeps_novel(self) -> bool:
+        """Whether there is something to evaluate on."""
+        return self.split is not None or self.novel not in (0, [])
+
+
+class PretrainingOptions(Section):
+    """How the backbone learns to tell its classes apart, before it is frozen."""
+
+    steps: PositiveInt = 500
+    """Optimiser steps."""
+    batch: PositiveInt = 128
+    """Images in one step."""
+    learning_rate: PositiveFloat | None = None
+    """Peak learning rate; None takes the default of `weightgen.backbones.pretraining`."""
+    head: Literal["cosine", "linear"] = "cosine"
+    """Classifier used while pretraining, thrown away afterwards."""
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    """Probability spread over the wrong classes."""
+    augment: Literal["none", "crop", "crop_flip"] = "crop"
+    """Random shift, and mirror images where the data allow them."""
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+    """Share of each class's images that chooses the best step."""
+
+
+class BackboneOptions(Section):
+    """The frozen network that gives features."""
+
+    model: str | None = None
+    """A timm name; `conv4` and `resnet12` come with weightgen. A checkpoint that names its architecture needs none."""
+    pretrained: bool = False
+    """Take timm's published weights from the hub."""
+    checkpoint: str | None = None
+    """A safetensors file with the weights."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the timm model, such as in_chans."""
+    pretraining: PretrainingOptions | None = None
+    """Pretrain here, on this recipe's classes."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> BackboneOptions:
+        sources = [self.pretrained, self.checkpoint is not None, self.pretraining is not None]
+        if sum(sources) > 1:
+            raise ValueError("give one of pretrained, checkpoint and pretraining: they contradict each other")
+        if not any(sources):
+            raise ValueError("give one of pretrained, checkpoint and pretraining: random weights give no features")
+        if self.model is None and self.checkpoint is None:
+            raise ValueError("give model, a timm name")
+        return self
+
+
+class StandardizerOptions(Section):
+    """The affine map that features and rows share."""
+
+    map: Literal["identity", "scale", "whiten"] = "whiten"
+    """identity (the paper's raw features), scale (centre, one factor), whiten (within-class covariance made round)."""
+    unit_length: bool = True
+    """Stretch every labelled image to the mean length first."""
+    within_shrinkage: float | None = Field(default=None, ge=0, le=1)
+    """How far the within-class covariance is drawn towards a round one; None chooses on folds of the base classes."""
+    between_shrinkage: float | None = Field(default=None, ge=0, le=1)
+    """The same for the between-class variances."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StandardizerOptions:
+        if self.map == "identity" and self.unit_length:
+            raise ValueError("map: identity leaves features as they are; set unit_length: false")
+        return self
+
+
+class ComponentOptions(Section):
+    """A component by name; the other keys are the options of its class."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    """File name in the component's folder, or a dotted module of your own."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
+class ZooOptions(Section):
+    """Parameters to learn from."""
+
+    targets: Literal["ideal_prototypes"] = "ideal_prototypes"
+    """The mean of all images of each base class (MetaDiff)."""
+
+
+class GenerationOptions(Section):
+    """How a head is read off the reverse chain."""
+
+    read: Literal["mean", "draws"] = "mean"
+    """mean: noise-free chain, one head. draws: a scheduler of your choice, `samples` heads mixed."""
+    readout: Literal["cosine", "gaussian"] = "gaussian"
+    """Logits of a row: its cosine, or its Gaussian log-likelihood (which has a bias)."""
+    scheduler: str | None = None
+    """With `draws`: a diffusers scheduler, such as DPMSolverMultistepScheduler."""
+    steps: PositiveInt = 5
+    """Denoiser calls in a row."""
+    samples: PositiveInt = 1
+    """Heads drawn per episode."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GenerationOptions:
+        if self.read == "mean" and self.scheduler is not None:
+            raise ValueError(
+                f"read: mean has a scheduler of its own; drop scheduler {self.scheduler} or use read: draws"
+            )
+        if self.read == "draws" and self.scheduler is None:
+            raise ValueError("read: draws needs a scheduler, e.g. scheduler: DDIMScheduler")
+        return self
+
+
+class EvaluationOptions(Section):
+    """What `weightgen evaluate` measures unless told otherwise."""
+
+    ways: Annotated[int, Field(ge=2)] = 5
+    """Classes of an episode."""
+    shots: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5)
+    """Support images of a class; one table each."""
+    queries: PositiveInt = 15
+    """Query images of a class."""
+    episodes: PositiveInt = 600
+    """Episodes of a table."""
+
+
+class Recipe(Section):
+    """Every choice of a run."""
+
+    seed: NonNegativeInt = 0
+    """Decides everything random."""
+    data: DataOptions = DataOptions()
+    backbone: BackboneOptions
+    standardizer: StandardizerOptions = StandardizerOptions()
+    selector: ComponentOptions = ComponentOptions(name="head")
+    zoo: ZooOptions = ZooOptions()
+    conditioner: ComponentOptions = ComponentOptions(name="task_prototypes")
+    denoiser: ComponentOptions = ComponentOptions(name="class_transformer")
+    objective: ComponentOptions = ComponentOptions(name="noise_prediction")
+    scheduler: ComponentOptions = ComponentOptions(name="DDPMScheduler")
+    training: TrainingOptions = TrainingOptions()
+    generation: GenerationOptions = GenerationOptions()
+    evaluation: EvaluationOptions = EvaluationOptions()
