@@ -46,7 +46,8 @@ class Features:
 class Episode:
     """A batch of N-way problems; the support may be ragged, which `support_mask` tells.
 
-    A class without any support image is padding. `query` may hold no image at all (a user's folder).
+    A class without any support image is padding. `query` may hold no image at all (a user's folder), and so may
+    `unlabelled`: images to learn from whose classes nobody told, some perhaps of no class of the episode.
     `classes` gives the row of `Features.class_names` that each way was drawn from.
     """
 
@@ -55,6 +56,8 @@ class Episode:
     query: Float[Tensor, "batch queries feature"]
     query_labels: Int[Tensor, "batch queries"]
     classes: Int[Tensor, "batch ways"]
+    unlabelled: Float[Tensor, "batch extra feature"]
+    unlabelled_mask: Bool[Tensor, "batch extra"]
 
     def __len__(self) -> int:
         return self.support.shape[0]
@@ -80,6 +83,10 @@ class Episode:
     def support_only(self) -> Episode:
         """The episode without its queries: all that a method may look at."""
         return replace(self, query=self.query[:, :0], query_labels=self.query_labels[:, :0])
+
+    def labelled_only(self) -> Episode:
+        """The episode without its unlabelled images: what an inductive method sees."""
+        return replace(self, unlabelled=self.unlabelled[:, :0], unlabelled_mask=self.unlabelled_mask[:, :0])
 
     def to(self, device: torch.device | str) -> Episode:
         return Episode(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})

@@ -34,10 +34,10 @@ _MARGIN_PIXELS = 2
 _BRAILLE = range(0x2800, 0x2900)  # 256 patterns of the same six dots say nothing about shapes
 _CLASSES_PER_BATCH = 64
 
-_ROTATION_RADIANS = 0.5
-_SHEAR = 0.4
-_ZOOM = 0.3
-_SHIFT = 4 / 32
+_ROTATION_RADIANS = 0.7
+_SHEAR = 0.5
+_ZOOM = 0.4
+_SHIFT = 5 / 32
 _DRAWING = (_FACES_NEEDED, _CANVAS_PIXELS, _EM_PIXELS, _ROTATION_RADIANS, _SHEAR, _ZOOM, _SHIFT)
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
 from weightgen.dataflow import Episode, Features
+from weightgen.episodes.unlabelled import UnlabelledDraw, pick
 from weightgen.errors import InputError
 
 
@@ -21,7 +25,14 @@ class EpisodeSampler:
         self._starts = self._counts.cumsum(0) - self._counts
 
     def sample(
-        self, *, batch: int, ways: int, shots: int | tuple[int, int], queries: int, generator: torch.Generator
+        self,
+        *,
+        batch: int,
+        ways: int,
+        shots: int | tuple[int, int],
+        queries: int,
+        generator: torch.Generator,
+        unlabelled: UnlabelledDraw | None = None,
     ) -> Episode:
         """A batch of episodes.
 
@@ -30,38 +41,77 @@ class EpisodeSampler:
             ways: classes of an episode.
             shots: support images of a class; a pair (least, most) draws each class's number evenly.
             queries: query images of a class, none of them in the support.
-            generator: decides everything; the same state gives the same episodes.
+            generator: decides everything; the same state gives the same episodes, and the same support and queries
+                whatever unlabelled images come along.
+            unlabelled: further images without labels; none if None.
 
         Raises:
-            InputError: fewer than `ways` classes, or a class with fewer than `shots + queries` images.
+            InputError: too few classes, or a class with fewer than `shots + queries` images.
         """
         least, most = (shots, shots) if isinstance(shots, int) else shots
-        self.check(ways=ways, shots=most, queries=queries)
+        self.check(ways=ways, shots=most, queries=queries, unlabelled=unlabelled)
+        extra = 0 if unlabelled is None else unlabelled.extra_classes
         order = torch.rand(batch, len(self._counts), generator=generator)
-        classes = order.topk(ways).indices
-        images = self._draw_images(classes, most + queries, generator)
-        values = self.features.values[images]
+        drawn = order.topk(ways + extra).indices
+        classes, strangers = drawn[:, :ways], drawn[:, ways:]
+        rows, present = self._shuffled(classes, generator)
+        values = self.features.values[rows[:, :, : most + queries]]
         kept = torch.randint(least, most + 1, (batch, ways, 1), generator=generator)
         labels = torch.arange(ways).repeat_interleave(queries).expand(batch, -1)
+        query = values[:, :, most:].flatten(1, 2)
+        left = rows[:, :, most + queries :], present[:, :, most + queries :]
+        others, others_mask = self._unlabelled(unlabelled, query, left, strangers, generator)
         return Episode(
             support=values[:, :, :most],
             support_mask=torch.arange(most) < kept,
-            query=values[:, :, most:].flatten(1, 2),
+            query=query,
             query_labels=labels,
             classes=classes,
+            unlabelled=others,
+            unlabelled_mask=others_mask,
         )
 
-    def _draw_images(self, classes: torch.Tensor, number: int, generator: torch.Generator) -> torch.Tensor:
-        """Rows of `features.values` for each class, shape (batch, ways, number)."""
+    def _shuffled(
+        self, classes: Int[Tensor, "batch ways"], generator: torch.Generator
+    ) -> tuple[Int[Tensor, "batch ways images"], Bool[Tensor, "batch ways images"]]:
+        """Rows of `features.values` of each class in random order, absent ones last, and which are there."""
         largest = int(self._counts.max())
         keys = torch.rand(*classes.shape, largest, generator=generator)
-        keys = keys.masked_fill(torch.arange(largest) >= self._counts[classes][..., None], -1.0)
-        return self._starts[classes][..., None] + keys.topk(number).indices
+        present = torch.arange(largest) < self._counts[classes][..., None]
+        order = keys.masked_fill(~present, -1.0).argsort(-1, descending=True)
+        return self._starts[classes][..., None] + torch.where(present, order, 0), present
 
-    def check(self, *, ways: int, shots: int, queries: int) -> None:
+    def _unlabelled(
+        self,
+        wanted: UnlabelledDraw | None,
+        query: Float[Tensor, "batch queries feature"],
+        left: tuple[Int[Tensor, "batch ways images"], Bool[Tensor, "batch ways images"]],
+        strangers: Int[Tensor, "batch extra"],
+        generator: torch.Generator,
+    ) -> tuple[Float[Tensor, "batch extra feature"], Bool[Tensor, "batch extra"]]:
+        """Images beside support and queries (`left`), and of other classes; and which of them are there."""
+        if wanted is not None and wanted.transductive:
+            return query, torch.ones(query.shape[:2], dtype=torch.bool)
+        if wanted is None or wanted.images == 0:
+            return query[:, :0], torch.ones(len(query), 0, dtype=torch.bool)
+        own = wanted.images - wanted.strangers
+        parts = [pick(*left, number=own, concentration=wanted.concentration, generator=generator)]
+        if wanted.strangers:
+            pool = self._shuffled(strangers, generator)
+            parts.append(pick(*pool, number=wanted.strangers, concentration=None, generator=generator))
+        rows, there = (torch.cat(pieces, 1) for pieces in zip(*parts, strict=True))
+        return self.features.values[rows], there
+
+    def check(self, *, ways: int, shots: int, queries: int, unlabelled: UnlabelledDraw | None = None) -> None:
         """Raise InputError if episodes of this size cannot be drawn."""
-        if ways > len(self._counts):
-            raise InputError(f"{ways} ways need {ways} classes and there are {len(self._counts)}; lower the ways")
+        classes, extra = len(self._counts), 0 if unlabelled is None else unlabelled.extra_classes
+        if ways > classes:
+            raise InputError(f"{ways} ways need {ways} classes and there are {classes}; lower the ways")
+        if ways + extra > classes:
+            raise InputError(
+                f"{ways} ways and {extra} classes of distractors need {ways + extra} classes and there are {classes}; "
+                "lower the ways or set distractors to 0"
+            )
         fewest = int(self._counts.argmin())
         if shots + queries > int(self._counts[fewest]):
             raise InputError(
