@@ -62,8 +62,8 @@ def test_characters_that_look_alike_count_once(monkeypatch):
 def test_motions_stay_within_their_bounds():
     motions = glyphs._random_motions(4001, seeds.generator(0, "test"))
     across, zoom = motions[:, :, 2], motions[:, :, :2].det().rsqrt()  # the mean zoom of both axes
-    assert across.abs().max() <= 2 * 4 / 32 and across.abs().max() > 0.24
-    assert 0.7 <= zoom.min() < 0.72 and 1.28 < zoom.max() <= 1.3
+    assert 0.3 < across.abs().max() <= 2 * 5 / 32
+    assert 0.6 <= zoom.min() < 0.63 and 1.37 < zoom.max() <= 1.4
 
 
 def test_sampling_without_motion_keeps_the_drawing():
