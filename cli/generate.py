@@ -11,6 +11,10 @@ from .output import Format, FormatOption, Output, QuietOption
 
 def generate(
     support: Annotated[Path, typer.Option(help="Folder of labelled images, one sub-folder per class.")],
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(help="Folder of further, unsorted images of these classes; they make the head better."),
+    ] = None,
     generator: Annotated[
         Path | None, typer.Option(help="Run folder or its generator/; the newest finished run under runs/ if left out.")
     ] = None,
@@ -23,12 +27,14 @@ def generate(
 ) -> None:
     """Write a classifier head for a folder of images.
 
-    Example: weightgen generate --support birds/ --out heads/birds
+    Example: weightgen generate --support birds/ --unlabelled photos/ --out heads/birds
     """
     output = Output(format, quiet)
     from weightgen.options.generation import write_head
 
-    written = write_head(support, generator=generator, out=out, samples=samples, steps=steps, seed=seed)
+    written = write_head(
+        support, unlabelled=unlabelled, generator=generator, out=out, samples=samples, steps=steps, seed=seed
+    )
     output.result(written.as_dict(), lambda console: _say(console, written.sentence()))
     output.remark(f"next: weightgen predict --head {out} IMAGE_OR_FOLDER")
 

@@ -13,6 +13,7 @@ from weightgen.dataflow import Episode, Features
 from weightgen.denoisers.class_transformer import ClassTransformer
 from weightgen.diffusion.schedulers import build_scheduler, swap_scheduler
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.parameters.standardizer import Standardizer
 from weightgen.pipeline import WeightGenerationPipeline
 
@@ -77,10 +78,18 @@ def draw_episode(base_features: Features) -> Callable[..., Episode]:
     """Raw episodes of `base_features`, ragged, with sizes pairwise different unless told."""
 
     def draw(
-        *, batch: int = 2, ways: int = 3, shots: int | tuple[int, int] = (1, 4), queries: int = 5, seed: int = 0
+        *,
+        batch: int = 2,
+        ways: int = 3,
+        shots: int | tuple[int, int] = (1, 4),
+        queries: int = 5,
+        seed: int = 0,
+        unlabelled: UnlabelledDraw | None = None,
     ) -> Episode:
         generator = torch.Generator().manual_seed(seed)
         sampler = EpisodeSampler(base_features)
-        return sampler.sample(batch=batch, ways=ways, shots=shots, queries=queries, generator=generator)
+        return sampler.sample(
+            batch=batch, ways=ways, shots=shots, queries=queries, generator=generator, unlabelled=unlabelled
+        )
 
     return draw

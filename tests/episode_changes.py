@@ -25,10 +25,17 @@ def shuffled_support(episode: Episode) -> Episode:
     return replace(episode, support=episode.support.flip(2), support_mask=episode.support_mask.flip(2))
 
 
+def shuffled_unlabelled(episode: Episode) -> Episode:
+    """The unlabelled images in reverse."""
+    return replace(episode, unlabelled=episode.unlabelled.flip(1), unlabelled_mask=episode.unlabelled_mask.flip(1))
+
+
 def padded(episode: Episode, value: float = 9.0) -> Episode:
-    """One more class without images, and one more absent image for every class."""
+    """One more class without images, and one more absent image for every class and among the unlabelled."""
     return replace(
         episode,
+        unlabelled=torch.nn.functional.pad(episode.unlabelled, (0, 0, 0, 1), value=value),
+        unlabelled_mask=torch.nn.functional.pad(episode.unlabelled_mask, (0, 1)),
         support=torch.nn.functional.pad(episode.support, (0, 0, 0, 1, 0, 1), value=value),
         support_mask=torch.nn.functional.pad(episode.support_mask, (0, 1, 0, 1)),
         classes=torch.nn.functional.pad(episode.classes, (0, 1)),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+TURNED = ", turned by "
+"""Ends the name of a class made by turning the images of another; what follows says how far."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,25 @@ class Features:
         rows = torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.int64)
         labels = torch.repeat_interleave(torch.arange(len(wanted)), self.counts[wanted])
         return Features(self.values[rows], labels, tuple(names))
+
+    @property
+    def families(self) -> list[list[str]]:
+        """Names of the classes, each together with its turned versions."""
+        families: dict[str, list[str]] = {}
+        for name in self.class_names:
+            families.setdefault(name.partition(TURNED)[0], []).append(name)
+        return list(families.values())
+
+    def groups(self, number: int, generator: torch.Generator) -> list[tuple[str, ...]]:
+        """Class names in `number` random groups of about equal size, families kept together."""
+        families = self.families
+        order = torch.randperm(len(families), generator=generator).tolist()
+        return [tuple(name for i in order[start::number] for name in families[i]) for start in range(number)]
+
+    def without(self, names: Sequence[str]) -> Features:
+        """The images of all other classes."""
+        left_out = set(names)
+        return self.of_classes([name for name in self.class_names if name not in left_out])
 
 
 @dataclass(frozen=True)
@@ -93,6 +116,21 @@ class Episode:
 
 
 @dataclass(frozen=True)
+class Space:
+    """What base classes tell of the standardised space in which conditions and rows live.
+
+    prior_variance: of class prototypes, along each axis. noise_variance: of images around their prototype.
+    sharpness: the factor that makes Gaussian log-likelihoods honest.
+    axes: orthogonal; `vector @ axes` has the axes of the raw features, the same for every set of base classes.
+    """
+
+    prior_variance: Float[Tensor, " feature"]
+    noise_variance: Float[Tensor, "1"]
+    sharpness: Float[Tensor, ""]
+    axes: Float[Tensor, "feature feature"]
+
+
+@dataclass(frozen=True)
 class Condition:
     """What the denoiser is told about a batch of episodes; one token per class row.
 
@@ -102,6 +140,8 @@ class Condition:
     variance: what that guess leaves unknown, per entry; None where a conditioner does not say.
     counts: support images behind each token; 0 marks padding.
     support, support_mask: the standardised support images themselves.
+    unlabelled, unlabelled_mask: further images, of these classes or of others; perhaps none.
+    space: what is known of the space.
     gradient: direction of the support loss at the noisy rows. It changes with every denoiser call,
         so a conditioner fills it in through `Conditioner.at`; None where a conditioner has none.
     """
@@ -110,6 +150,9 @@ class Condition:
     counts: Float[Tensor, "batch ways"]
     support: Float[Tensor, "batch ways shots feature"]
     support_mask: Bool[Tensor, "batch ways shots"]
+    unlabelled: Float[Tensor, "batch extra feature"]
+    unlabelled_mask: Bool[Tensor, "batch extra"]
+    space: Space
     variance: Float[Tensor, "batch ways feature"] | None = None
     gradient: Float[Tensor, "batch ways feature"] | None = None
 
@@ -121,7 +164,9 @@ class Condition:
     def repeat(self, times: int) -> Condition:
         """Every episode `times` times in a row."""
         present = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{k: v.repeat_interleave(times, 0) for k, v in present.items() if v is not None})
+        tensors = {name: value for name, value in present.items() if isinstance(value, Tensor)}
+        batched: dict[str, Any] = {name: value.repeat_interleave(times, 0) for name, value in tensors.items()}
+        return replace(self, **batched)
 
     def with_gradient(self, gradient: Float[Tensor, "batch ways feature"]) -> Condition:
         return replace(self, gradient=gradient)

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import features_of
-from weightgen.data.sources import data_fingerprint, open_data
+from weightgen.data.sources import data_fingerprint, open_data, unlabelled_images
 from weightgen.dataflow import Condition, Episode, Head
+from weightgen.diffusion.mean_ddpm import MeanDDPMScheduler
+from weightgen.diffusion.schedulers import swap_scheduler
 from weightgen.episodes.support_folder import episode_of
 from weightgen.errors import InputError
 from weightgen.export.generated_head import GeneratedHead
@@ -25,6 +27,7 @@ from weightgen.generator_folder import load_components, push_folder, save_compon
 from weightgen.interfaces import Conditioner, Denoiser
 from weightgen.parameters.class_rows import RowReader
 from weightgen.parameters.standardizer import Standardizer
+from weightgen.parameters.temperature import Calibration
 from weightgen.seeds import generator as seeded
 
 Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
@@ -37,8 +40,12 @@ class WeightGenerationPipeline(DiffusionPipeline):
     Components: `denoiser`, `conditioner`, `standardizer`, `backbone` and `scheduler`, any diffusers scheduler of the
     same noise levels: `pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)`.
 
-    Config: `readout` and `scale` say how rows become logits (see `RowReader`); `steps` and `samples` are the defaults
-    of a call; `provenance` is written into every head.
+    A single head follows the noise-free chain. Several draws need noise: where `scheduler` is `MeanDDPMScheduler`,
+    asking for more than one sample runs `draw_scheduler` in its place.
+
+    Config: `readout` and `calibration` say how rows become logits (see `RowReader`), `draw_calibration` for several
+    draws; `steps` and `samples` are the defaults of a call, `draw_steps` those of several draws; `provenance` is
+    written into every head.
     """
 
     denoiser: Denoiser
@@ -57,9 +64,12 @@ class WeightGenerationPipeline(DiffusionPipeline):
         backbone: Backbone,
         *,
         readout: str = "gaussian",
-        scale: float = 1.0,
+        calibration: Sequence[Sequence[float]] = ((1.0, 1.0),),
+        draw_calibration: Sequence[Sequence[float]] = ((1.0, 1.0),),
         steps: int = 5,
         samples: int = 1,
+        draw_scheduler: str = "DDPMScheduler",
+        draw_steps: int = 20,
         provenance: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
@@ -76,16 +86,18 @@ class WeightGenerationPipeline(DiffusionPipeline):
         """Where the chain runs."""
         return self.standardizer.mean.device
 
-    @property
-    def reader(self) -> RowReader:
-        """How this generator's rows become a head."""
-        return RowReader(self.standardizer, self.config.readout, self.config.scale)
+    def reader(self, *, samples: int) -> RowReader:
+        """How this generator's rows become heads: a single one, or several draws."""
+        draws = samples > 1
+        calibration = Calibration.of(self.config.draw_calibration if draws else self.config.calibration)
+        return RowReader(self.standardizer, self.config.readout, calibration, draws=draws)
 
     @torch.no_grad()
     def __call__(
         self,
         support: str | Path,
         *,
+        unlabelled: str | Path | None = None,
         num_inference_steps: int | None = None,
         num_samples: int | None = None,
         generator: torch.Generator | None = None,
@@ -94,6 +106,8 @@ class WeightGenerationPipeline(DiffusionPipeline):
 
         Args:
             support: folder with at least two class folders; any numbers of images.
+            unlabelled: folder of further images of these classes, mixed and perhaps with others among them; sub-folders
+                are looked into, their names are not.
             num_inference_steps: denoiser calls in a row; the generator's default if None.
             num_samples: draws, kept and mixed by `predict`; each starts from its own noise.
             generator: source of the noise; seed 0 if None.
@@ -107,14 +121,18 @@ class WeightGenerationPipeline(DiffusionPipeline):
         dataset = open_data(str(folder))
         fingerprint = data_fingerprint(dataset)
         features = features_of(self.backbone, dataset, data_fingerprint=fingerprint, device=str(self.device))
-        episode = episode_of(features)
+        others = None if unlabelled is None else self._features_of_images(Path(unlabelled).expanduser())
+        episode = episode_of(features, others)
         head = self.heads(episode, [generator or seeded(0, "generate")], steps=num_inference_steps, samples=num_samples)
+        samples = head.weight.shape[1]
+        scheduler, steps = self._chain(num_inference_steps, samples)
         made_by = {
             **(self.config.provenance or {}),
-            "scheduler": type(self.scheduler).__name__,
-            "steps": str(num_inference_steps or self.config.steps),
-            "samples": str(num_samples or self.config.samples),
+            "scheduler": type(scheduler).__name__,
+            "steps": str(steps),
+            "samples": str(samples),
             "support_images": str(len(dataset)),
+            "unlabelled_images": str(episode.unlabelled.shape[1]),
         }
         return GeneratedHead(head, class_names=features.class_names, backbone=self.backbone, provenance=made_by)
 
@@ -137,7 +155,7 @@ class WeightGenerationPipeline(DiffusionPipeline):
         """
         episode = episode.support_only().to(self.device)
         rows = self.rows(episode, generators, steps=steps, samples=samples, denoiser=denoiser)
-        return self.reader.head(rows, episode.counts)
+        return self.reader(samples=rows.shape[1]).head(rows, episode.counts)
 
     def rows(
         self,
@@ -149,8 +167,8 @@ class WeightGenerationPipeline(DiffusionPipeline):
         denoiser: Denoise | None = None,
     ) -> Float[Tensor, "batch samples ways feature"]:
         """What the chain ends at, in the standardised space; the arguments are those of `heads`."""
-        steps = self.config.steps if steps is None else steps
         samples = self.config.samples if samples is None else samples
+        scheduler, steps = self._chain(steps, samples)
         for name, number in (("steps", steps), ("samples", samples)):
             if number < 1:
                 raise InputError(f"{name} is {number}; it must be 1 or more")
@@ -159,14 +177,35 @@ class WeightGenerationPipeline(DiffusionPipeline):
         episode = self.standardizer.standardize(episode.support_only().to(self.device))
         condition = self.conditioner(episode, self.standardizer).repeat(samples)
         repeated = [generator for generator in generators for _ in range(samples)]
-        rows = self._denoise(condition, repeated, steps, denoiser or self.denoiser)
+        rows = self._denoise(condition, repeated, scheduler, steps, denoiser or self.denoiser)
         return rows.unflatten(0, (len(episode), samples))
 
+    def _chain(self, steps: int | None, samples: int) -> tuple[SchedulerMixin, int]:
+        """The scheduler that a call runs, and for how many steps."""
+        drawing = samples > 1 and isinstance(self.scheduler, MeanDDPMScheduler)
+        scheduler = swap_scheduler(self.config.draw_scheduler, self.scheduler) if drawing else self.scheduler
+        usual = self.config.draw_steps if drawing else self.config.steps
+        return scheduler, usual if steps is None else steps
+
+    def _features_of_images(self, folder: Path) -> Float[Tensor, "images feature"]:
+        """Features of all images in a folder, whatever their sub-folders are called."""
+        if not folder.is_dir():
+            raise InputError(f"{folder}: is no folder; give one with unlabelled images")
+        dataset = unlabelled_images(folder)
+        return features_of(
+            self.backbone, dataset, data_fingerprint=data_fingerprint(dataset), device=str(self.device)
+        ).values
+
     def _denoise(
-        self, condition: Condition, generators: Sequence[torch.Generator], steps: int, denoiser: Denoise
+        self,
+        condition: Condition,
+        generators: Sequence[torch.Generator],
+        scheduler: SchedulerMixin,
+        steps: int,
+        denoiser: Denoise,
     ) -> Float[Tensor, "batch ways feature"]:
         """Run the reverse chain from noise to clean rows."""
-        scheduler = copy.deepcopy(self.scheduler)  # schedulers keep the history of a chain; ours stays as it was
+        scheduler = copy.deepcopy(scheduler)  # schedulers keep the history of a chain; ours stays as it was
         if steps > scheduler.config.num_train_timesteps:
             raise InputError(f"steps is {steps}; the chain has {scheduler.config.num_train_timesteps}, take fewer")
         scheduler.set_timesteps(steps, device=condition.tokens.device)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from episode_changes import padded, permuted, shuffled_support
+from episode_changes import padded, permuted, shuffled_support, shuffled_unlabelled
 
 from weightgen import registry
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.dataflow import Condition, Episode
 from weightgen.diffusion.schedulers import build_scheduler
+from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.interfaces import Denoiser
 from weightgen.parameters.standardizer import Standardizer
 
@@ -26,7 +28,7 @@ CHAIN = 50
 def denoiser(request: pytest.FixtureRequest) -> Denoiser:
     """A denoiser whose every weight is far from zero, so that each part of it can be seen in the output."""
     component = registry.get("denoisers", request.param)
-    given = {"feature_width": 8, "num_train_timesteps": CHAIN}
+    given = {"feature_width": 8, "num_train_timesteps": CHAIN, "base_classes": 32}
     taken = registry.option_names(component)
     made = registry.create("denoisers", request.param, {}, **{k: v for k, v in given.items() if k in taken})
     generator = torch.Generator().manual_seed(8)
@@ -65,6 +67,7 @@ def noise(*shape: int, seed: int = 6) -> torch.Tensor:
 
 
 TIMES = torch.tensor([9, 41])
+UNLABELLED = UnlabelledDraw(7, distractors=0.3)
 
 
 def assert_same(left: torch.Tensor, right: torch.Tensor) -> None:
@@ -88,7 +91,7 @@ def test_config_and_weights_come_back(
 
 def test_every_weight_learns_and_counts(denoiser: Denoiser, tell: Callable, draw_episode: DrawEpisode) -> None:
     noisy = noise(2, 3)
-    denoiser(noisy, TIMES, tell(draw_episode(), noisy)).square().sum().backward()
+    denoiser(noisy, TIMES, tell(draw_episode(unlabelled=UNLABELLED), noisy)).square().sum().backward()
     idle = [name for name, p in denoiser.named_parameters() if p.grad is None or not p.grad.any()]
     assert idle == []
 
@@ -102,17 +105,25 @@ def test_the_network_and_the_time_have_a_say(denoiser: Denoiser, tell: Callable,
 
 
 def test_permuting_classes_permutes_the_prediction(predict: Predict, draw_episode: DrawEpisode) -> None:
-    episode, noisy = draw_episode(), noise(2, 3)
+    episode, noisy = draw_episode(unlabelled=UNLABELLED), noise(2, 3)
     assert_same(predict(permuted(episode, ORDER), noisy[:, ORDER], TIMES), predict(episode, noisy, TIMES)[:, ORDER])
 
 
-def test_the_order_of_support_images_does_not_matter(predict: Predict, draw_episode: DrawEpisode) -> None:
-    episode, noisy = draw_episode(), noise(2, 3)
-    assert_same(predict(shuffled_support(episode), noisy, TIMES), predict(episode, noisy, TIMES))
+def test_the_order_of_images_does_not_matter(predict: Predict, draw_episode: DrawEpisode) -> None:
+    episode, noisy = draw_episode(unlabelled=UNLABELLED), noise(2, 3)
+    expected = predict(episode, noisy, TIMES)
+    assert_same(predict(shuffled_support(episode), noisy, TIMES), expected)
+    assert_same(predict(shuffled_unlabelled(episode), noisy, TIMES), expected)
+
+
+def test_absent_unlabelled_images_do_not_matter(predict: Predict, draw_episode: DrawEpisode) -> None:
+    episode, noisy = draw_episode(unlabelled=UNLABELLED), noise(2, 3)
+    absent = replace(episode, unlabelled_mask=torch.zeros_like(episode.unlabelled_mask))
+    assert_same(predict(absent, noisy, TIMES), predict(episode.labelled_only(), noisy, TIMES))
 
 
 def test_padding_changes_no_real_class(predict: Predict, draw_episode: DrawEpisode) -> None:
-    episode, noisy = draw_episode(), noise(2, 3)
+    episode, noisy = draw_episode(unlabelled=UNLABELLED), noise(2, 3)
     wide = torch.cat([noisy, noise(2, 1, seed=7)], 1)
     prediction = predict(padded(episode), wide, TIMES)
     assert torch.isfinite(prediction).all()
@@ -120,7 +131,7 @@ def test_padding_changes_no_real_class(predict: Predict, draw_episode: DrawEpiso
 
 
 def test_a_batch_of_two_is_two_of_one(predict: Predict, draw_episode: DrawEpisode) -> None:
-    episode, noisy = draw_episode(), noise(2, 3)
+    episode, noisy = draw_episode(unlabelled=UNLABELLED), noise(2, 3)
     single = [predict(episode[i : i + 1], noisy[i : i + 1], TIMES[i : i + 1]) for i in range(2)]
     assert_same(predict(episode, noisy, TIMES), torch.cat(single))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -220,7 +221,8 @@ def test_a_folder_of_images_becomes_a_head_that_is_used_and_saved(
     head = generator(support, num_inference_steps=2, num_samples=4)
     assert head.class_names == ("dark", "half", "stripes")
     assert head.head.weight.shape == (1, 4, 3, 8)
-    made = {"recipe": "0123", "scheduler": "MeanDDPMScheduler", "steps": "2", "samples": "4", "support_images": "10"}
+    chain = {"scheduler": "DDPMScheduler", "steps": "2", "samples": "4"}  # several draws need noise
+    made = {"recipe": "0123", **chain, "support_images": "10", "unlabelled_images": "0"}
     assert dict(head.provenance) == made
     picture = Image.open(support / "stripes" / "0.png")
     model, mean = head.attach(), head.head.mean()
@@ -275,3 +277,30 @@ def test_swapping_by_name_keeps_the_noise_levels(pipeline: WeightGenerationPipel
     for name in ("HeunDiscreteScheduler", "DDIMScheduler"):
         swapped = swap_scheduler(name, pipeline.scheduler)
         torch.testing.assert_close(swapped.alphas_cumprod, pipeline.scheduler.alphas_cumprod)
+
+
+def test_unlabelled_pictures_are_taken_into_account_whatever_their_folders_are_called(
+    make_generator: MakeGenerator, support: Path, tmp_path: Path
+) -> None:
+    generator, mixed = make_generator(), tmp_path / "mixed"
+    for i, path in enumerate(sorted(support.rglob("*.png"))):
+        place = mixed / f"part{i % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place / f"{i}.png")
+    plain, helped = generator(support), generator(support, unlabelled=mixed)
+    assert helped.provenance["unlabelled_images"] == "10"
+    assert not torch.allclose(helped.head.weight, plain.head.weight, rtol=1e-3)
+    with pytest.raises(InputError, match="is no folder"):
+        generator(support, unlabelled=tmp_path / "missing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no image"):
+        generator(support, unlabelled=tmp_path / "empty")
+
+
+def test_several_samples_of_a_mean_generator_differ(make_generator: MakeGenerator, draw_episode: DrawEpisode) -> None:
+    generator, episode = make_generator(draw_steps=6), draw_episode()
+    draws = generator.heads(episode, [torch.Generator().manual_seed(i) for i in range(2)], samples=3)
+    assert (draws.weight[:, 0] - draws.weight[:, 1]).abs().max() > 0.01
+    single = generator.heads(episode, [torch.Generator().manual_seed(i) for i in range(2)], samples=1)
+    again = generator.heads(episode, [torch.Generator().manual_seed(i + 5) for i in range(2)], samples=1)
+    torch.testing.assert_close(single.weight, again.weight, rtol=0.05, atol=0.05)

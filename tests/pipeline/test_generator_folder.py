@@ -23,7 +23,13 @@ from weightgen.seeds import generator as seeded
 MakeGenerator = Callable[..., WeightGenerationPipeline]
 DrawEpisode = Callable[..., Episode]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-CONFIG: dict[str, Any] = {"readout": "cosine", "scale": 2.5, "steps": 4, "samples": 3, "provenance": {"seed": "0"}}
+CONFIG: dict[str, Any] = {
+    "readout": "cosine",
+    "calibration": ((1.0, 2.5),),
+    "steps": 4,
+    "samples": 3,
+    "provenance": {"seed": "0"},
+}
 FILES = [
     "model_index.json",
     "backbone/config.json",
@@ -74,7 +80,7 @@ def test_a_reloaded_generator_writes_identical_heads(
     assert before.weight.shape == (2, 3, 3, 8)
     assert torch.equal(before.weight, after.weight)
     assert torch.equal(before.bias, after.bias)
-    assert loaded.reader.scale == 2.5
+    assert loaded.reader(samples=1).scale.knots == ((1.0, 2.5),)
     assert loaded.config.provenance == {"seed": "0"}
     assert type(loaded.scheduler) is type(made.scheduler)
     parts = (loaded.denoiser, loaded.conditioner, loaded.standardizer, loaded.backbone)

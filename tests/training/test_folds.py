@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Features
+from weightgen.dataflow import TURNED, Features
 from weightgen.errors import InputError
 from weightgen.parameters.standardizer import Standardizer
-from weightgen.training.folds import Fold, cross_fitted
+from weightgen.training.folds import Fold, cross_fitted, mean_sharpness
 from weightgen.zoo.ideal_prototypes import ideal_prototypes
 
 MakeFeatures = Callable[..., Features]
@@ -38,6 +39,7 @@ def test_a_fold_is_seen_through_the_other_classes(base_features: Features) -> No
     for fold in fitted(base_features):
         others = [name for name in base_features.class_names if name not in fold.features.class_names]
         expected = Standardizer(feature_width=8).fit(base_features.of_classes(others))
+        expected.sharpness.copy_(fold.reader.standardizer.sharpness)  # judged, not fitted
         torch.testing.assert_close(fold.reader.standardizer.state_dict(), expected.state_dict())
         torch.testing.assert_close(fold.targets, ideal_prototypes(fold.features, expected))
 
@@ -46,6 +48,7 @@ def test_one_fold_is_the_paper(base_features: Features) -> None:
     (fold,) = fitted(base_features, folds=1)
     assert sorted(fold.features.class_names) == sorted(base_features.class_names)
     expected = Standardizer(feature_width=8).fit(base_features)
+    expected.sharpness.copy_(fold.reader.standardizer.sharpness)
     torch.testing.assert_close(fold.reader.standardizer.state_dict(), expected.state_dict(), rtol=1e-4, atol=1e-5)
 
 
@@ -63,7 +66,23 @@ def test_the_seed_decides(base_features: Features) -> None:
 def test_few_images_a_class_are_enough(make_features: MakeFeatures, images: int) -> None:
     """At the most shots there may be fewer queries left than at the fewest."""
     for fold in fitted(make_features(images=images)):
-        assert 0 < fold.reader.scale < 100
+        ((_, factor),) = fold.reader.scale.knots
+        assert 0 < factor < 100
+        assert float(fold.reader.standardizer.sharpness) == pytest.approx(factor)  # for the Gaussian readout, the same
+
+
+def test_turned_versions_of_a_class_are_in_one_fold(base_features: Features) -> None:
+    """Else a class would be seen through its own statistics, turned."""
+    names = tuple(f"{name}{TURNED}{90 * turns}°" for turns in (1, 2, 3) for name in base_features.class_names[:8])
+    for fold in fitted(replace(base_features, class_names=names)):
+        families = [name.partition(TURNED)[0] for name in fold.features.class_names]
+        assert all(families.count(family) == 3 for family in families)
+
+
+def test_the_mean_sharpness_is_that_of_the_folds(base_features: Features) -> None:
+    folds = fitted(base_features)
+    sharpnesses = [float(fold.reader.standardizer.sharpness) for fold in folds]
+    assert min(sharpnesses) < float(mean_sharpness(folds)) < max(sharpnesses)
 
 
 def test_too_few_classes_are_refused(make_features: MakeFeatures) -> None:

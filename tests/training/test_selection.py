@@ -10,6 +10,7 @@ import torch
 
 from weightgen import WeightGenerationPipeline
 from weightgen.dataflow import Features
+from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.training.selection import HeldOut, split_held_out
 
 MakeFeatures = Callable[..., Features]
@@ -75,13 +76,10 @@ def test_more_than_there_is_lowers_ways_shots_and_queries(
     assert 0 <= judged.accuracy(make_generator()) <= 100
 
 
-def test_the_scale_makes_probabilities_honest(
+def test_unlabelled_images_are_judged_too(
     make_generator: Callable[..., WeightGenerationPipeline], judged: HeldOut
 ) -> None:
-    """Once the scale is in, there is none left to find; a factor put in comes out again."""
-    pipeline = make_generator()
-    scale = judged.scale(pipeline)
-    pipeline.register_to_config(scale=scale)
-    assert judged.scale(pipeline) == pytest.approx(1, rel=1e-2)
-    pipeline.register_to_config(scale=3 * scale)
-    assert judged.scale(pipeline) == pytest.approx(1 / 3, rel=1e-2)
+    pipeline, drawn = make_generator(), UnlabelledDraw(12, distractors=0.0)
+    both, plain = replace(judged, unlabelled=drawn).accuracy(pipeline), judged.accuracy(pipeline)
+    assert 20 < both < 100
+    assert both != plain

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.dataflow import Features
@@ -17,12 +16,13 @@ from weightgen.objectives.query_loss import QueryLoss
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import cross_fitted
+from weightgen.training.learner import new_accelerator
 from weightgen.training.loop import Lesson, train
 from weightgen.training.options import TrainingOptions
 
 
 def main(folder: Path) -> None:
-    accelerator = Accelerator(cpu=True)
+    accelerator = new_accelerator(cpu=True)
     draw = torch.Generator().manual_seed(0)
     labels = torch.arange(12).repeat_interleave(9)
     values = torch.randn(12, 8, generator=draw)[labels] + 0.4 * torch.randn(108, 8, generator=draw)

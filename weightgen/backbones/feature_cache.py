@@ -26,6 +26,7 @@ def features_of(
     data_fingerprint: str,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
+    quarter_turns: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Features:
     """Float32 features of every image, in the data set's order.
@@ -33,10 +34,11 @@ def features_of(
     dataset: columns `image` (datasets.Image) and `label` (ClassLabel), rows sorted by class.
     data_fingerprint: stable hash of the data; with the hashes of weights and preprocessing the cache's key.
     device: where to compute; the result is on the CPU. The backbone goes back to where it was.
+    quarter_turns: turn every image, as the network would see it, by so many times 90° first.
 
     Raises InputError when an image cannot be decoded, labels are not sorted, or features are not finite.
     """
-    path = cache_path(backbone, data_fingerprint)
+    path = cache_path(backbone, data_fingerprint, quarter_turns)
     names = tuple(dataset.features["label"].names)
     cached = _read(path, len(dataset), names)
     if cached is not None:
@@ -44,7 +46,7 @@ def features_of(
     reader = ImageReader(dataset, backbone.preprocess)
     if bool((reader.labels.diff() < 0).any()):
         raise InputError("data: rows are not sorted by class; sort the data set by its label column")
-    values = _compute(backbone, reader, batch_size, torch.device(device), progress)
+    values = _compute(backbone, reader, batch_size, torch.device(device), quarter_turns, progress)
     if not bool(torch.isfinite(values).all()):
         bad = int((~torch.isfinite(values)).any(1).nonzero()[0])
         raise InputError(f"backbone: '{backbone.architecture}' gives NaN or infinite features for image {bad}")
@@ -53,9 +55,10 @@ def features_of(
     return Features(values, reader.labels, names)
 
 
-def cache_path(backbone: Backbone, data_fingerprint: str) -> Path:
+def cache_path(backbone: Backbone, data_fingerprint: str, quarter_turns: int = 0) -> Path:
     """File of the features of one data set under one backbone, whether it exists or not."""
-    key = text_hash(backbone.weights_hash(), backbone.preprocessing_key(), data_fingerprint)
+    turned = [f"turned {quarter_turns}"] if quarter_turns else []
+    key = text_hash(backbone.weights_hash(), backbone.preprocessing_key(), data_fingerprint, *turned)
     return cache_directory() / "features" / f"{key}.safetensors"
 
 
@@ -64,6 +67,7 @@ def _compute(
     reader: ImageReader,
     batch_size: int,
     device: torch.device,
+    quarter_turns: int,
     progress: Callable[[str, int, int], None] | None,
 ) -> Float[Tensor, "images feature"]:
     home = next(backbone.parameters()).device
@@ -72,7 +76,7 @@ def _compute(
     try:
         with torch.inference_mode():
             for start, pixels in reader.stream(batch_size):
-                images = backbone.preprocess.normalise(pixels.to(device))
+                images = backbone.preprocess.normalise(pixels.to(device).rot90(quarter_turns, (-2, -1)))
                 values[start : start + len(images)] = backbone(images).float().cpu()
                 if progress is not None:
                     progress("computing features", start + len(images), len(reader))

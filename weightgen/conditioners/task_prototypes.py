@@ -39,7 +39,14 @@ class TaskPrototypes(Conditioner):
             means = means * prior / (prior + noise)
             variance = prior * noise / (prior + noise)
         return Condition(
-            tokens=means, variance=variance, counts=counts, support=episode.support, support_mask=episode.support_mask
+            tokens=means,
+            variance=variance,
+            counts=counts,
+            support=episode.support,
+            support_mask=episode.support_mask,
+            unlabelled=episode.unlabelled,
+            unlabelled_mask=episode.unlabelled_mask,
+            space=standardizer.space,
         )
 
     def at(self, condition: Condition, noisy: Float[Tensor, "batch ways width"]) -> Condition:

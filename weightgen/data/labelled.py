@@ -94,6 +94,11 @@ def labelled_images(
     return _dataset(stored, codes, [names[i] for i in present])
 
 
+def one_class(images: pa.ChunkedArray, name: str) -> Dataset:
+    """A dataset like that of `labelled_images` for images that nobody sorted."""
+    return _dataset(images, np.zeros(len(images), dtype=np.int64), [name])
+
+
 def _codes(labels: pa.ChunkedArray, names: Sequence[str] | None, *, where: str) -> tuple[np.ndarray, Sequence[str]]:
     """Labels as whole numbers, and what each number means."""
     if pa.types.is_dictionary(labels.type):

@@ -10,11 +10,18 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Image, load_dataset
 
 from weightgen.data.glyphs import render_glyphs
-from weightgen.data.images import converted_image, find_classes, shown
-from weightgen.data.labelled import class_counts, class_names, data_fingerprint, labelled_images, select_classes
+from weightgen.data.images import converted_image, find_classes, find_images, shown
+from weightgen.data.labelled import (
+    class_counts,
+    class_names,
+    data_fingerprint,
+    labelled_images,
+    one_class,
+    select_classes,
+)
 from weightgen.errors import InputError
 
-__all__ = ["class_counts", "class_names", "data_fingerprint", "open_data", "select_classes"]
+__all__ = ["class_counts", "class_names", "data_fingerprint", "open_data", "select_classes", "unlabelled_images"]
 
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "fine_label", "labels")
@@ -50,14 +57,25 @@ def open_data(spec: str, *, seed: int = 0) -> Dataset:
     raise InputError(f"{shown(path) if spec else repr(spec)}: {what}; data is {_FORMS}")
 
 
+def unlabelled_images(folder: Path) -> Dataset:
+    """All images in a folder and below it, as one class "unlabelled"; what the sub-folders are called tells nothing.
+
+    Raises InputError when there is none, or one cannot be read.
+    """
+    return one_class(_read(find_images(folder)), "unlabelled")
+
+
 def _open_folder(folder: Path) -> Dataset:
     classes = find_classes(folder)
-    images, labels = [], []
-    for i, paths in enumerate(classes.values()):
-        images += [{"bytes": converted_image(path), "path": str(path.absolute())} for path in paths]
-        labels += [i] * len(paths)
-    column = pa.chunked_array([pa.array(images, Image().pa_type)])
-    return labelled_images(column, pa.chunked_array([labels]), tuple(classes), where=shown(folder))
+    labels = [i for i, paths in enumerate(classes.values()) for _ in paths]
+    images = _read([path for paths in classes.values() for path in paths])
+    return labelled_images(images, pa.chunked_array([labels]), tuple(classes), where=shown(folder))
+
+
+def _read(paths: list[Path]) -> pa.ChunkedArray:
+    """Checked and encoded images, each with the path of its file."""
+    images = [{"bytes": converted_image(path), "path": str(path.absolute())} for path in paths]
+    return pa.chunked_array([pa.array(images, Image().pa_type)])
 
 
 def _open_parquet(path: Path) -> Dataset:

@@ -10,26 +10,33 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from weightgen.dataflow import Condition
+from weightgen.denoisers._belief import Belief
 from weightgen.denoisers._pair_attention import PairAttention, band_products
-from weightgen.errors import InputError
+from weightgen.denoisers._soft_assignment import SoftAssignment
 from weightgen.interfaces import Denoiser
 
 _TIME_WIDTH = 32
+_CLASSES_PER_FEATURE = 4
 
 
 class ClassTransformer(Denoiser):
     """Any ways, any shots, no memory for base classes: rows are combinations of what the episode holds.
 
     It starts from the exact denoiser of a linear-Gaussian model: noisy row and condition, weighted by their
-    precisions. A transformer over class tokens adds a correction. It sees vectors only through inner products, taken
+    precisions, after rounds of expectation–maximisation on the unlabelled images, if there are any. A transformer
+    over class tokens adds a correction. It sees vectors only through inner products, taken
     in bands of neighbouring axes, and can only answer with coefficients for the vectors at hand, so there is no weight
-    in which the prototype of a base class could be stored.
+    in which the prototype of a base class could be stored. Where base classes abound, a linear map of the rows is
+    learnt as well: it tells features apart, but not classes.
 
     Options:
         width: width of a class token. depth: attention layers. heads: attention heads.
         bands: groups of axes, the first ones smallest, with coefficients of their own; 1 makes the network
             equivariant to every rotation of the feature space.
         dropout: share of token entries set to 0 while training.
+        rounds: of expectation–maximisation, where there are unlabelled images.
+        linear: learn a linear map of the rows; None does so where the base classes are four times the features,
+            for with fewer it learns the classes by heart.
     """
 
     prediction_type = "sample"
@@ -41,19 +48,29 @@ class ClassTransformer(Denoiser):
         *,
         feature_width: int,
         num_train_timesteps: int = 1000,
+        base_classes: int = 0,
         width: int = 64,
         depth: int = 2,
         heads: int = 4,
         bands: int = 4,
         dropout: float = 0.0,
+        rounds: int = 5,
+        linear: bool | None = None,
     ) -> None:
         super().__init__()
         if bands < 1:
             raise ValueError(f"bands is {bands}; it must be 1 or more")
+        if linear is None:
+            linear = base_classes >= _CLASSES_PER_FEATURE * feature_width
+            self.register_to_config(linear=linear)
         self.register_buffer("signal", torch.ones(num_train_timesteps))
+        self.assignment = SoftAssignment(rounds=rounds)
+        self.row_map = nn.Linear(feature_width, feature_width, bias=False) if linear else None
+        if self.row_map is not None:
+            nn.init.zeros_(self.row_map.weight)
         self.sizes = _band_sizes(feature_width, bands)
         bands = len(self.sizes)
-        self.embed_token = nn.Linear(4 * bands + 1, width)
+        self.embed_token = nn.Linear(4 * bands + 2, width)
         self.embed_time = nn.Sequential(nn.Linear(_TIME_WIDTH, width), nn.SiLU(), nn.Linear(width, width))
         self.embed_pair = nn.Sequential(nn.Linear(2 * bands, width), nn.SiLU())
         self.layers = nn.ModuleList(PairAttention(width=width, heads=heads, dropout=dropout) for _ in range(depth))
@@ -61,8 +78,8 @@ class ClassTransformer(Denoiser):
         self.own = nn.Linear(width, 2 * bands)
         self.receive, self.send = nn.Linear(width, width), nn.Linear(width, width)
         self.shared = nn.Linear(width, 2 * bands)
-        for layer in (self.own, self.shared):  # the correction starts near zero
-            nn.init.normal_(layer.weight, std=1e-3)
+        for layer in (self.own, self.shared):  # untrained, it is the form alone
+            nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def attune(self, scheduler: SchedulerMixin) -> None:
@@ -71,34 +88,38 @@ class ClassTransformer(Denoiser):
     def forward(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
     ) -> Float[Tensor, "batch ways width"]:
-        anchor = self.without_network(noisy, timestep, condition)
-        vectors = (condition.tokens * condition.mask[..., None], anchor)
-        own, shared = self._coefficients(vectors, timestep, condition)
+        signal, mask = self.signal[timestep][:, None, None], condition.mask[..., None]
+        belief = self.assignment(noisy, signal, condition, learnt=True)
+        anchor = belief.given_noisy(noisy, signal) * mask
+        vectors = (belief.mean * mask, anchor)
+        own, shared = self._coefficients(vectors, timestep, condition, belief)
         rows = anchor
         for i, vector in enumerate(vectors):
             rows = rows + self._mix(vector, own[i], shared[i])
+        if self.row_map is not None:
+            axes = condition.space.axes
+            rows = rows + self.row_map(vectors[0] @ axes) @ axes.mT
         return rows
 
     def without_network(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
     ) -> Float[Tensor, "batch ways width"]:
-        """E[w | noisy row, support] where both are Gaussian around w: the precision-weighted mean."""
-        signal, unknown = self.signal[timestep][:, None, None], _variance(condition)
-        # multiplied out by the variance, which may be 0, and by √signal, which may be too
-        mean = condition.tokens + unknown * signal.sqrt() / (1 - signal) * noisy
-        mean = mean / (1 + unknown * signal / (1 - signal))
-        return mean * condition.mask[..., None]
+        """E[w | noisy row, support, unlabelled] where all are Gaussian around w, by expectation–maximisation."""
+        signal = self.signal[timestep][:, None, None]
+        belief = self.assignment(noisy, signal, condition, learnt=False)
+        return belief.given_noisy(noisy, signal) * condition.mask[..., None]
 
     def _coefficients(
-        self, vectors: tuple[Tensor, Tensor], timestep: Tensor, condition: Condition
+        self, vectors: tuple[Tensor, Tensor], timestep: Tensor, condition: Condition, belief: Belief
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Per vector and band: each class's own coefficients, and those of other classes' vectors."""
         mask = condition.mask
         pairs = torch.cat([band_products(v, v, self.sizes) for v in vectors], -1)
         diagonal = pairs.diagonal(dim1=1, dim2=2).mT  # (batch, ways, 2 bands)
         spread = torch.stack([part.mean(-1) for part in self._spread(condition).split(self.sizes, -1)], -1)
-        unknown = torch.stack([part.mean(-1) for part in _variance(condition).split(self.sizes, -1)], -1)
-        facts = torch.cat([diagonal, spread, unknown, condition.counts[..., None].clamp(min=1)], -1)
+        unknown = torch.stack([part.mean(-1) for part in belief.variance.split(self.sizes, -1)], -1)
+        images = torch.stack([condition.counts.clamp(min=1), belief.found], -1)
+        facts = torch.cat([diagonal, spread, unknown, images], -1)
         time = get_timestep_embedding(timestep, _TIME_WIDTH).to(facts)
         h = self.embed_token(_compressed(facts)) + self.embed_time(time)[:, None]
         p = self.embed_pair(_compressed(pairs))
@@ -129,12 +150,6 @@ class ClassTransformer(Denoiser):
 def _compressed(facts: Tensor) -> Tensor:
     """Linear near 0, logarithmic far out; torch's asinh loses large negative numbers."""
     return facts.sign() * facts.abs().log1p()
-
-
-def _variance(condition: Condition) -> Float[Tensor, "batch ways width"]:
-    if condition.variance is None:
-        raise InputError("class_transformer needs a conditioner that gives a variance: task_prototypes with shrink")
-    return condition.variance
 
 
 def _band_sizes(width: int, bands: int) -> list[int]:

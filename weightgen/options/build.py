@@ -9,10 +9,11 @@ from diffusers import SchedulerMixin
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.diffusion.mean_ddpm import MeanDDPMScheduler
-from weightgen.diffusion.schedulers import build_scheduler, swap_scheduler
+from weightgen.diffusion.schedulers import build_scheduler, scheduler_class, swap_scheduler
 from weightgen.errors import InputError
 from weightgen.interfaces import Objective
 from weightgen.options.recipe import BackboneOptions, GenerationOptions, Recipe
+from weightgen.parameters.class_rows import Readout
 from weightgen.parameters.standardizer import Standardizer
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.registry import check_options, create, get, option_names
@@ -20,7 +21,7 @@ from weightgen.seeds import derive
 
 _GIVEN = {
     "conditioner": {"feature_width"},
-    "denoiser": {"feature_width", "num_train_timesteps"},
+    "denoiser": {"feature_width", "num_train_timesteps", "base_classes"},
     "objective": set(),
     "selector": set(),
 }
@@ -35,9 +36,12 @@ def check_components(recipe: Recipe) -> None:
     if recipe.selector.name != "head":
         raise InputError(f"selector '{recipe.selector.name}': zoo.targets '{recipe.zoo.targets}' are heads; use head")
     generation_scheduler(recipe.generation, build_scheduler(recipe.scheduler.name, _scheduler_options(recipe)))
-    steps, chain = recipe.generation.steps, _chain(recipe)
-    if steps > chain:
-        raise InputError(f"generation.steps is {steps} and scheduler.num_train_timesteps {chain}; take fewer steps")
+    scheduler_class(recipe.generation.draw_scheduler)
+    chain = _chain(recipe)
+    for key in ("steps", "draw_steps"):
+        steps = getattr(recipe.generation, key)
+        if steps > chain and key in recipe.generation.model_fields_set | {"steps"}:
+            raise InputError(f"generation.{key} is {steps} and scheduler.num_train_timesteps {chain}; take fewer steps")
 
 
 def build_backbone(options: BackboneOptions, *, seed: int) -> Backbone:
@@ -51,14 +55,16 @@ def build_backbone(options: BackboneOptions, *, seed: int) -> Backbone:
     )
 
 
-def build_generator(recipe: Recipe, backbone: Backbone, standardizer: Standardizer) -> WeightGenerationPipeline:
-    """An untrained generator on a fitted standardizer; its scheduler is that of training."""
+def build_generator(
+    recipe: Recipe, backbone: Backbone, standardizer: Standardizer, *, readout: Readout, base_classes: int
+) -> WeightGenerationPipeline:
+    """An untrained generator on a fitted standardizer, to learn from so many classes; its scheduler is training's."""
     scheduler = build_scheduler(recipe.scheduler.name, _scheduler_options(recipe))
     # Components draw their first weights from torch's global state; the caller's stays as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(recipe.seed, "components"))
-        denoiser = _component(recipe, "denoiser", backbone.feature_width)
-        conditioner = _component(recipe, "conditioner", backbone.feature_width)
+        denoiser = _component(recipe, "denoiser", backbone.feature_width, base_classes)
+        conditioner = _component(recipe, "conditioner", backbone.feature_width, base_classes)
     denoiser.attune(scheduler)
     return WeightGenerationPipeline(
         denoiser,
@@ -66,9 +72,11 @@ def build_generator(recipe: Recipe, backbone: Backbone, standardizer: Standardiz
         standardizer,
         scheduler,
         backbone,
-        readout=recipe.generation.readout,
+        readout=readout,
         steps=recipe.generation.steps,
         samples=recipe.generation.samples,
+        draw_scheduler=recipe.generation.draw_scheduler,
+        draw_steps=min(recipe.generation.draw_steps, _chain(recipe)),
     )
 
 
@@ -82,9 +90,10 @@ def generation_scheduler(generation: GenerationOptions, training: SchedulerMixin
     return swap_scheduler(generation.scheduler or MeanDDPMScheduler.__name__, training)
 
 
-def _component(recipe: Recipe, section: str, feature_width: int) -> Any:
+def _component(recipe: Recipe, section: str, feature_width: int, base_classes: int) -> Any:
     chosen = getattr(recipe, section)
-    given = {"feature_width": feature_width, "num_train_timesteps": _chain(recipe)}
+    chain = _chain(recipe)
+    given = {"feature_width": feature_width, "num_train_timesteps": chain, "base_classes": base_classes}
     taken = option_names(get(f"{section}s", chosen.name))
     return create(f"{section}s", chosen.name, chosen.options, **{k: v for k, v in given.items() if k in taken})
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import datasets
+import torch
 
+from weightgen.backbones.backbone import Backbone
+from weightgen.backbones.feature_cache import features_of
 from weightgen.data.class_splits import ClassSplit, named_split, split_classes
-from weightgen.data.sources import class_names, open_data, select_classes
+from weightgen.data.sources import class_names, data_fingerprint, open_data, select_classes
+from weightgen.dataflow import TURNED, Features
 from weightgen.errors import InputError
 from weightgen.options.recipe import DataOptions
 
@@ -42,6 +48,29 @@ def open_parts(options: DataOptions, *, seed: int, pretraining: bool) -> DataPar
     )
     _check_disjoint(parts)
     return parts
+
+
+def base_features(
+    options: DataOptions,
+    backbone: Backbone,
+    base: datasets.Dataset,
+    *,
+    device: str = "cpu",
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Features:
+    """Features of the classes that a generator learns from, and that baselines are tuned on."""
+    compute = partial(
+        features_of, backbone, base, data_fingerprint=data_fingerprint(base), device=device, progress=progress
+    )
+    if not options.turned:
+        return compute()
+    parts = [(turns, compute(quarter_turns=turns)) for turns in (1, 2, 3)]
+    classes = len(parts[0][1].class_names)
+    return Features(
+        values=torch.cat([part.values for _, part in parts]),
+        labels=torch.cat([part.labels + i * classes for i, (_, part) in enumerate(parts)]),
+        class_names=tuple(f"{name}{TURNED}{90 * turns}°" for turns, part in parts for name in part.class_names),
+    )
 
 
 def _split(options: DataOptions, names: tuple[str, ...], *, seed: int, pretraining: bool) -> ClassSplit:

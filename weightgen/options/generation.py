@@ -21,6 +21,7 @@ class Written:
     generator: str
     classes: list[str]
     support_images: int
+    unlabelled_images: int
     backbone: str
     steps: int
     samples: int
@@ -30,8 +31,10 @@ class Written:
         return asdict(self)
 
     def sentence(self) -> str:
+        images = _counted(self.support_images, "image")
+        others = f" and {self.unlabelled_images} unlabelled" if self.unlabelled_images else ""
         return (
-            f"{self.head}: a head with {len(self.classes)} classes from {_counted(self.support_images, 'image')}, in "
+            f"{self.head}: a head with {len(self.classes)} classes from {images}{others}, in "
             f"{self.seconds:.1f} s with the features of {self.backbone} ({_counted(self.steps, 'step')}, "
             f"{_counted(self.samples, 'sample')})"
         )
@@ -40,6 +43,7 @@ class Written:
 def write_head(
     support: Path,
     *,
+    unlabelled: Path | None = None,
     generator: Path | None,
     out: Path,
     samples: int | None = None,
@@ -51,6 +55,7 @@ def write_head(
 
     Args:
         support: folder with one sub-folder of images per class.
+        unlabelled: folder of further images of these classes, unsorted.
         generator: a run folder or a generator folder; None takes the newest finished run under `runs`.
         samples, steps: of the generator, if None.
 
@@ -63,16 +68,23 @@ def write_head(
     found = newest_run(runs).path if generator is None else generator
     pipeline = open_generator(found)
     start = time.perf_counter()
-    head = pipeline(support, num_inference_steps=steps, num_samples=samples, generator=seeded(seed, "generate"))
+    head = pipeline(
+        support,
+        unlabelled=unlabelled,
+        num_inference_steps=steps,
+        num_samples=samples,
+        generator=seeded(seed, "generate"),
+    )
     head.save_pretrained(out)
     return Written(
         head=str(out),
         generator=str(found),
         classes=list(head.class_names),
         support_images=int(head.provenance["support_images"]),
+        unlabelled_images=int(head.provenance["unlabelled_images"]),
         backbone=pipeline.backbone.architecture,
-        steps=steps or pipeline.config.steps,
-        samples=samples or pipeline.config.samples,
+        steps=int(head.provenance["steps"]),
+        samples=int(head.provenance["samples"]),
         seconds=time.perf_counter() - start,
     )
 

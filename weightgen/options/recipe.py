@@ -25,6 +25,9 @@ class DataOptions(Section):
     """Classes for reporting while choosing: a number, a share, names, or a SPEC of their own."""
     novel: Share | str = 0.2
     """Classes for the final figures, never seen before: a number, a share, names, or a SPEC of their own. 0: none."""
+    turned: bool = False
+    """Learn from the base classes turned by 90, 180 and 270 degrees: classes that a backbone pretrained on the base
+    classes has never seen. What it has seen looks tidier than new classes will."""
 
     @property
     def keeps_novel(self) -> bool:
@@ -82,8 +85,12 @@ class StandardizerOptions(Section):
 
     map: Literal["identity", "scale", "whiten"] = "whiten"
     """identity (the paper's raw features), scale (centre, one factor), whiten (within-class covariance made round)."""
+    centring: float | None = Field(default=None, ge=0, le=1)
+    """Share of the base classes' mean that is the origin of lengths and angles; None chooses on folds."""
     unit_length: bool = True
     """Stretch every labelled image to the mean length first."""
+    support_power: float | None = Field(default=None, gt=0, le=1)
+    """Below 1, damp the strong features of support images; None chooses on folds of the base classes."""
     within_shrinkage: float | None = Field(default=None, ge=0, le=1)
     """How far the within-class covariance is drawn towards a round one; None chooses on folds of the base classes."""
     between_shrinkage: float | None = Field(default=None, ge=0, le=1)
@@ -122,14 +129,18 @@ class GenerationOptions(Section):
 
     read: Literal["mean", "draws"] = "mean"
     """mean: noise-free chain, one head. draws: a scheduler of your choice, `samples` heads mixed."""
-    readout: Literal["cosine", "gaussian"] = "gaussian"
-    """Logits of a row: its cosine, or its Gaussian log-likelihood (which has a bias)."""
+    readout: Literal["cosine", "gaussian"] | None = None
+    """Logits of a row: its cosine, or its Gaussian log-likelihood (which has a bias); None chooses on folds."""
     scheduler: str | None = None
     """With `draws`: a diffusers scheduler, such as DPMSolverMultistepScheduler."""
     steps: PositiveInt = 5
     """Denoiser calls in a row."""
     samples: PositiveInt = 1
     """Heads drawn per episode."""
+    draw_scheduler: str = "DDPMScheduler"
+    """With `mean`: the scheduler that several samples are drawn with, if somebody asks for them."""
+    draw_steps: PositiveInt = 20
+    """Denoiser calls in a row for each of those."""
 
     @model_validator(mode="after")
     def _consistent(self) -> GenerationOptions:

@@ -11,35 +11,22 @@ import datasets
 from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.backbones.feature_cache import features_of
 from weightgen.backbones.pretraining import pretrain
-from weightgen.data.sources import class_counts, class_names, data_fingerprint
-from weightgen.dataflow import Features
+from weightgen.data.sources import class_counts, class_names
 from weightgen.errors import InputError
 from weightgen.files import new_folder, write_text
-from weightgen.options.build import (
-    build_backbone,
-    build_generator,
-    build_objective,
-    check_components,
-    generation_scheduler,
-)
-from weightgen.options.data_parts import DataParts, open_parts
+from weightgen.options.build import build_backbone, check_components
+from weightgen.options.data_parts import DataParts, base_features, open_parts
+from weightgen.options.generator_training import GeneratorTraining
 from weightgen.options.loading import to_yaml
 from weightgen.options.metrics import MetricsFile
 from weightgen.options.paths import with_absolute_paths
 from weightgen.options.recipe import Recipe
 from weightgen.options.run_card import run_card
 from weightgen.options.runs import RunFolder
-from weightgen.parameters.standardizer import Standardizer
-from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.seeds import derive
 from weightgen.training.checkpoint import CheckpointFolder
-from weightgen.training.episode_loss import EpisodeLoss
-from weightgen.training.folds import cross_fitted
-from weightgen.training.loop import Lesson, train
-from weightgen.training.selection import HeldOut, split_held_out
-from weightgen.training.shrinkage import GRID, choose_shrinkage
+from weightgen.training.learner import new_accelerator
 
 Progress = Callable[[str, int, int], None]
 
@@ -65,7 +52,7 @@ def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: 
         if run.recipe() != recipe:  # the project was moved: its run finds the data again
             write_text(run.path / "recipe.yaml", to_yaml(recipe))
         return False
-    accelerator = Accelerator(mixed_precision=recipe.training.precision)
+    accelerator = new_accelerator(precision=recipe.training.precision)
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
     backbone = build_backbone(recipe.backbone, seed=recipe.seed)
     _check_sizes(recipe, parts)
@@ -78,14 +65,16 @@ def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: 
     metrics = MetricsFile(run.path / "metrics.jsonl")
     if recipe.backbone.pretraining is not None:
         backbone = _pretrained(recipe, backbone, parts, run, metrics, accelerator, progress)
-    base = features_of(
-        backbone,
-        parts.base,
-        data_fingerprint=data_fingerprint(parts.base),
-        device=str(accelerator.device),
-        progress=progress,
-    )
-    pipeline = _train_generator(recipe, backbone, base, run, metrics, accelerator, progress)
+    base = base_features(recipe.data, backbone, parts.base, device=str(accelerator.device), progress=progress)
+    checkpoints = CheckpointFolder(run.path / "checkpoints" / "generator")
+    training = GeneratorTraining(recipe, backbone, base, accelerator)
+    records = _told(training.records(checkpoints), progress, recipe.training.steps)
+    if accelerator.is_main_process:
+        metrics.extend("training", records)
+    else:
+        collections.deque(records, maxlen=0)
+    made_by = {"recipe": run.hash_of(recipe), "generator": run.path.name, "seed": str(recipe.seed)}
+    pipeline = training.finished(provenance=made_by)
     if accelerator.is_main_process:
         write_text(run.path / "README.md", run_card(recipe, run.path.name))
         pipeline.save_pretrained(run.path / "generator")  # last: its presence says that the run is finished
@@ -123,86 +112,11 @@ def _pretrained(
     return Backbone.from_pretrained(done)
 
 
-def _train_generator(
-    recipe: Recipe,
-    backbone: Backbone,
-    base: Features,
-    run: RunFolder,
-    metrics: MetricsFile,
-    accelerator: Accelerator,
-    progress: Progress | None,
-) -> WeightGenerationPipeline:
-    options, seed = recipe.training, recipe.seed
-    learning, held = split_held_out(base, options.held_out_classes, seed=seed)
-    judged = HeldOut(
-        features=held or learning,
-        ways=recipe.evaluation.ways,
-        shots=tuple(sorted(set(recipe.evaluation.shots))),
-        queries=recipe.evaluation.queries,
-        episodes=200,
-        seed=seed,
-    )
-    shape = _standardizer_arguments(recipe, learning)
-    pipeline = build_generator(recipe, backbone, Standardizer(**shape).fit(learning))
-    training_scheduler = pipeline.scheduler
-    pipeline.scheduler = generation_scheduler(recipe.generation, training_scheduler)
-    module = EpisodeLoss(
-        denoiser=pipeline.denoiser,
-        conditioner=pipeline.conditioner,
-        scheduler=training_scheduler,
-        objective=build_objective(recipe),
-    )
-    folds = cross_fitted(
-        learning,
-        folds=options.folds,
-        shape=shape,
-        conditioner=pipeline.conditioner,
-        readout=recipe.generation.readout,
-        shots=options.shots,
-        seed=seed,
-    )
-    lesson = Lesson(folds, score=(lambda: judged.accuracy(pipeline)) if held is not None else None)
-    for standardizer in (pipeline.standardizer, *(fold.reader.standardizer for fold in folds)):
-        standardizer.to(accelerator.device)  # after the targets: features stay on the CPU
-    checkpoints = CheckpointFolder(run.path / "checkpoints" / "generator")
-    records = train(module, lesson, options, seed=seed, checkpoints=checkpoints, accelerator=accelerator)
-    records = _told(records, progress, options.steps)
-    if accelerator.is_main_process:
-        metrics.extend("training", records)
-    else:
-        collections.deque(records, maxlen=0)
-    scale = judged.scale(pipeline)
-    # The held-out classes have done their work; the space of the finished generator knows them too.
-    pipeline.standardizer.cpu().fit(base).to(accelerator.device)
-    pipeline.register_to_config(
-        scale=scale,
-        provenance={"recipe": run.hash_of(recipe), "generator": run.path.name, "seed": str(seed)},
-    )
-    return pipeline
-
-
 def _told(records: Iterator[dict[str, Any]], progress: Progress | None, steps: int) -> Iterator[dict[str, Any]]:
     for record in records:
         if progress is not None:
             progress("training the generator", record["step"], steps)
         yield record
-
-
-def _standardizer_arguments(recipe: Recipe, learning: Features) -> dict[str, Any]:
-    """What the standardizer is built with, its shrinkages chosen where the recipe leaves them open."""
-    chosen = recipe.standardizer
-    shape = {"feature_width": learning.values.shape[1], "map": chosen.map, "unit_length": chosen.unit_length}
-    shrinkage = choose_shrinkage(
-        learning,
-        shape,
-        within=GRID if chosen.within_shrinkage is None else (chosen.within_shrinkage,),
-        between=GRID if chosen.between_shrinkage is None else (chosen.between_shrinkage,),
-        readout=recipe.generation.readout,
-        ways=recipe.evaluation.ways,
-        shots=tuple(sorted(set(recipe.evaluation.shots))),
-        seed=recipe.seed,
-    )
-    return {**shape, **shrinkage}
 
 
 def _check_novel(recipe: Recipe, novel: datasets.Dataset) -> None:

@@ -12,9 +12,11 @@ from torch import Tensor
 from weightgen.dataflow import Head
 from weightgen.errors import InputError
 from weightgen.parameters.standardizer import Standardizer
+from weightgen.parameters.temperature import Calibration
 from weightgen.registry import nearest
 
 Readout = Literal["cosine", "gaussian"]
+_HONEST = Calibration()
 _NEVER = -1e9  # bias of a padding class: finite, and softmax gives it probability 0
 
 
@@ -22,18 +24,22 @@ _NEVER = -1e9  # bias of a padding class: finite, and softmax gives it probabili
 class RowReader:
     """Reads a linear head off generated class rows.
 
-    cosine: logits = ŵ·z / radius with unit rows ŵ. The constant radius stands for each image's own length, which
-        a linear layer cannot divide by; the ranking of classes is the same.
+    cosine: logits = ŵ·(z − o) / radius, where o is the standardizer's origin and ŵ the row's direction from there.
+        The constant radius stands for each image's own length, which a linear layer cannot divide by; the ranking of
+        classes is the same. The cosine to the average base class is taken off all logits alike: that changes no
+        probability, but makes a large logit mean "more like this class than like any other", and not "a long feature".
     gaussian: logits = log N(z; w, v) up to a constant, = w·z/v − w²/2v. v is the noise of one image plus what the
         average number of support images leaves unknown of a prototype (the predictive variance of a
         linear-Gaussian class; probabilistic LDA, Ioffe 2006), shared by the classes so that the head stays linear.
+        Where rows are `draws`, what is unknown is in their spread, and v is the noise alone.
 
     `scale` multiplies the logits and makes the probabilities honest.
     """
 
     standardizer: Standardizer
     readout: Readout
-    scale: float = 1.0
+    scale: Calibration = _HONEST
+    draws: bool = False
 
     def __post_init__(self) -> None:
         if self.readout not in get_args(Readout):
@@ -47,15 +53,20 @@ class RowReader:
         `counts` are support images per class; a class without any is padding and gets probability 0.
         """
         real = (counts > 0)[:, None]
+        shots = counts.sum(-1) / (counts > 0).sum(-1).clamp(min=1)
+        scale = self.scale.at(shots)[:, None, None]
         if self.readout == "cosine":
-            rows = torch.nn.functional.normalize(rows, dim=-1) / self.standardizer.radius
-            bias = rows.new_zeros(rows.shape[:-1])
+            origin = self.standardizer.query(self.standardizer.origin)
+            directions = torch.nn.functional.normalize(rows - origin, dim=-1)
+            average = torch.nn.functional.normalize(-origin, dim=-1)  # of the base classes; 0 where that is the origin
+            rows = (directions - average) / self.standardizer.radius
+            bias = -rows @ origin
         else:
-            variance = self._predictive_variance(counts)[:, None, None]
+            variance = self._predictive_variance(shots)[:, None, None]
             bias = -(rows.square() / variance).sum(-1) / 2
             rows = rows / variance
-        bias = torch.where(real, self.scale * bias, torch.full_like(bias, _NEVER))
-        return Head(self.scale * rows * real[..., None], bias)
+        bias = torch.where(real, scale * bias, torch.full_like(bias, _NEVER))
+        return Head(scale[..., None] * rows * real[..., None], bias)
 
     def head(self, rows: Float[Tensor, "batch samples ways feature"], counts: Float[Tensor, "batch ways"]) -> Head:
         """The same head acting on raw features: the affine map folded into rows and biases."""
@@ -63,8 +74,8 @@ class RowReader:
         weight = head.weight @ self.standardizer.matrix
         return Head(weight, head.bias - weight @ self.standardizer.mean)
 
-    def _predictive_variance(self, counts: Float[Tensor, "batch ways"]) -> Float[Tensor, "batch feature"]:
-        shots = counts.sum(-1) / (counts > 0).sum(-1).clamp(min=1)
+    def _predictive_variance(self, shots: Float[Tensor, " batch"]) -> Float[Tensor, "batch feature"]:
         noise, prior = self.standardizer.noise_variance, self.standardizer.prior_variance
-        posterior = 1 / (1 / prior.clamp(min=1e-8) + shots[:, None] / noise)
-        return noise + posterior
+        if self.draws:
+            return noise.expand(len(shots), len(prior))
+        return noise + 1 / (1 / prior.clamp(min=1e-8) + shots[:, None] / noise)

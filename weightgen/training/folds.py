@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from weightgen.errors import InputError
 from weightgen.interfaces import Conditioner
 from weightgen.parameters.class_rows import Readout, RowReader
 from weightgen.parameters.standardizer import Standardizer
-from weightgen.parameters.temperature import fit_scale
+from weightgen.parameters.temperature import Calibration, fit_scale
 from weightgen.seeds import derive, generator
 from weightgen.zoo.ideal_prototypes import ideal_prototypes
 
@@ -51,7 +52,7 @@ def cross_fitted(
     centroid with 60 classes of 1280 features). Here every episode looks as one of unseen classes will.
 
     Each fold's reader also gets the scale that makes heads without a network honest, so that the query loss teaches
-    discrimination and not sharpness.
+    discrimination and not sharpness, and its standardizer the sharpness that makes assignments honest.
 
     Args:
         shape: the standardizer's arguments.
@@ -61,28 +62,31 @@ def cross_fitted(
     Raises:
         InputError: too few classes for so many folds.
     """
-    names = features.class_names
-    if len(names) < 2 * folds:
+    classes = len(features.class_names)
+    if classes < 2 * folds:
         raise InputError(
-            f"training.folds is {folds} and there are {len(names)} base classes; every fold needs 2, lower it"
+            f"training.folds is {folds} and there are {classes} base classes; every fold needs 2, lower it"
         )
-    order = torch.randperm(len(names), generator=generator(seed, "folds")).tolist()
     made = []
-    for number in range(folds):
-        own = set(order[number::folds])
-        inside = features.of_classes([name for i, name in enumerate(names) if i in own])
-        outside = features if folds == 1 else features.of_classes([n for i, n in enumerate(names) if i not in own])
+    for number, own in enumerate(features.groups(folds, generator(seed, "folds"))):
+        inside = features.of_classes(own)
+        outside = features if folds == 1 else features.without(own)
         standardizer = Standardizer(**shape).fit(outside)
-        plain = RowReader(standardizer, readout)
-        scale = _honest_scale(inside, plain, conditioner, shots=shots, seed=derive(seed, "fold scale", number))
-        reader = RowReader(standardizer, readout, scale)
-        made.append(Fold(inside, ideal_prototypes(inside, standardizer), reader))
+        judge = partial(_honest_scale, inside, conditioner, shots=shots, seed=derive(seed, "fold scale", number))
+        standardizer.sharpness.fill_(judge(RowReader(standardizer, "gaussian")))
+        scale = Calibration.flat(judge(RowReader(standardizer, readout)))
+        made.append(Fold(inside, ideal_prototypes(inside, standardizer), RowReader(standardizer, readout, scale)))
     return tuple(made)
+
+
+def mean_sharpness(folds: Sequence[Fold]) -> Tensor:
+    """The sharpness of a standardizer fitted on all base classes: that of the folds', on classes unseen by them."""
+    return torch.stack([fold.reader.standardizer.sharpness for fold in folds]).log().mean().exp()
 
 
 @torch.no_grad()
 def _honest_scale(
-    features: Features, reader: RowReader, conditioner: Conditioner, *, shots: tuple[int, int], seed: int
+    features: Features, conditioner: Conditioner, reader: RowReader, *, shots: tuple[int, int], seed: int
 ) -> float:
     """The factor that calibrates heads made of the condition's own tokens."""
     sampler, fewest, logits, labels = EpisodeSampler(features), int(features.counts.min()), [], []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor
@@ -15,6 +15,12 @@ from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.options import TrainingOptions
 
 _NOTHING = float("-inf")
+
+
+def new_accelerator(*, precision: str = "no", cpu: bool = False) -> Accelerator:
+    """For any number of processes: a step without unlabelled images leaves some weights without a gradient."""
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[unused])
 
 
 class Learner:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from weightgen.dataflow import Episode
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.seeds import derive
 from weightgen.seeds import generator as seeded
 from weightgen.training.checkpoint import CheckpointFolder
@@ -19,6 +20,9 @@ from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold
 from weightgen.training.learner import Learner
 from weightgen.training.options import TrainingOptions
+
+_CONCENTRATIONS = (0.5, 1.0, 2.0, None)
+_MOST_DISTRACTORS = 0.4
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,28 @@ def _draw_episodes(
     sizes = seeded(seed, "sizes", step)
     classes = len(sampler.features.class_names)
     least, most = (min(number, classes) for number in options.ways)
-    ways = int(torch.randint(least, most + 1, (), generator=sizes))
-    shots = int(torch.randint(options.shots[0], options.shots[1] + 1, (), generator=sizes))
+    ways = _between(least, most, sizes)
+    shots = _between(*options.shots, sizes)
     batch = max(1, options.episodes_per_step // accelerator.num_processes)
-    return sampler.sample(batch=batch, ways=ways, shots=shots, queries=options.queries, generator=generator)
+    unlabelled = _draw_unlabelled(options, sizes)
+    if unlabelled is not None:
+        ways = max(2, min(ways, classes - unlabelled.extra_classes))
+        if ways + unlabelled.extra_classes > classes:
+            unlabelled = replace(unlabelled, distractors=0.0)
+    return sampler.sample(
+        batch=batch, ways=ways, shots=shots, queries=options.queries, generator=generator, unlabelled=unlabelled
+    )
+
+
+def _draw_unlabelled(options: TrainingOptions, sizes: torch.Generator) -> UnlabelledDraw | None:
+    """Of every kind that a user may bring: few and many, balanced and not, with and without strangers."""
+    if options.unlabelled[1] == 0 or _between(0, 1, sizes) == 0:
+        return None
+    images = _between(*options.unlabelled, sizes)
+    concentration = _CONCENTRATIONS[_between(0, len(_CONCENTRATIONS) - 1, sizes)]
+    strange = _between(0, 2, sizes) * float(torch.rand((), generator=sizes)) * _MOST_DISTRACTORS / 2
+    return UnlabelledDraw(images, concentration, strange)
+
+
+def _between(least: int, most: int, sizes: torch.Generator) -> int:
+    return int(torch.randint(least, most + 1, (), generator=sizes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from weightgen.section import Section
 
@@ -22,6 +22,8 @@ class TrainingOptions(Section):
     """Fewest and most support images of a class; each step draws one number."""
     queries: PositiveInt = 10
     """Query images of a class, for objectives that look at them."""
+    unlabelled: tuple[NonNegativeInt, NonNegativeInt] = (0, 0)
+    """Fewest and most unlabelled images of an episode; every other step comes without. [0, 0]: never any."""
     learning_rate: PositiveFloat = 3e-4
     """Peak learning rate of Adam; it rises linearly during the warm-up and then falls along a cosine."""
     schedule: Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"] = (
@@ -49,7 +51,7 @@ class TrainingOptions(Section):
 
     @model_validator(mode="after")
     def _ordered(self) -> TrainingOptions:
-        for name in ("ways", "shots"):
+        for name in ("ways", "shots", "unlabelled"):
             least, most = getattr(self, name)
             if least > most:
                 raise ValueError(f"{name} is [{least}, {most}]: put the smaller number first")

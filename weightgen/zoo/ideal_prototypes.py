@@ -15,4 +15,4 @@ def ideal_prototypes(features: Features, standardizer: Standardizer) -> Float[Te
     The images of an episode's support are among them: the target is what the support would average to if it were
     the whole class.
     """
-    return replace(features, values=standardizer.labelled(features.values)).means()
+    return replace(features, values=standardizer.base(features.values)).means()

@@ -1,0 +1,113 @@
+"""The generator's part of a recipe: base features in, a trained and calibrated generator out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from accelerate import Accelerator
+
+from weightgen.backbones.backbone import Backbone
+from weightgen.dataflow import Features
+from weightgen.episodes.unlabelled import DISTRACTOR_CLASSES, UnlabelledDraw
+from weightgen.options.build import build_generator, build_objective, generation_scheduler
+from weightgen.options.recipe import Recipe
+from weightgen.parameters.standardizer import Standardizer
+from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.training.calibration import View, calibrated
+from weightgen.training.checkpoint import CheckpointFolder
+from weightgen.training.episode_loss import EpisodeLoss
+from weightgen.training.folds import cross_fitted, mean_sharpness
+from weightgen.training.loop import Lesson, train
+from weightgen.training.selection import HeldOut, split_held_out
+from weightgen.training.space import Space, SpaceGrid, choose_space
+
+_HELD_OUT_EPISODES = 200
+_DRAWS = 8
+
+
+class GeneratorTraining:
+    """Everything between features and a finished generator, of which only `records` takes long."""
+
+    def __init__(self, recipe: Recipe, backbone: Backbone, base: Features, accelerator: Accelerator) -> None:
+        options, seed = recipe.training, recipe.seed
+        self.recipe, self.base, self.accelerator = recipe, base, accelerator
+        self.shots = tuple(sorted(set(recipe.evaluation.shots)))
+        self.learning, self.held = split_held_out(base, options.held_out_classes, seed=seed)
+        space = self._choose_space()
+        standardizer = Standardizer(**space.shape).fit(self.learning)
+        classes = len(self.learning.class_names)
+        self.pipeline = build_generator(recipe, backbone, standardizer, readout=space.readout, base_classes=classes)
+        training_scheduler = self.pipeline.scheduler
+        self.pipeline.scheduler = generation_scheduler(recipe.generation, training_scheduler)
+        self.module = EpisodeLoss(
+            denoiser=self.pipeline.denoiser,
+            conditioner=self.pipeline.conditioner,
+            scheduler=training_scheduler,
+            objective=build_objective(recipe),
+        )
+        self.folds = cross_fitted(
+            self.learning,
+            folds=options.folds,
+            shape=space.shape,
+            conditioner=self.pipeline.conditioner,
+            readout=space.readout,
+            shots=options.shots,
+            seed=seed,
+        )
+        standardizer.sharpness.copy_(mean_sharpness(self.folds))
+        for fitted in (standardizer, *(fold.reader.standardizer for fold in self.folds)):
+            fitted.to(accelerator.device)  # after the targets: features stay on the CPU
+
+    def records(self, checkpoints: CheckpointFolder) -> Iterator[dict[str, Any]]:
+        """Train; one record per step. The generator is of use once the records are used up."""
+        judged, pipeline = self._judge(), self.pipeline
+        lesson = Lesson(self.folds, score=None if judged is None else lambda: judged.accuracy(pipeline))
+        options, seed = self.recipe.training, self.recipe.seed
+        return train(self.module, lesson, options, seed=seed, checkpoints=checkpoints, accelerator=self.accelerator)
+
+    def finished(self, *, provenance: Mapping[str, str]) -> WeightGenerationPipeline:
+        """The generator, calibrated, in a space that knows all base classes."""
+        pipeline, standardizer = self.pipeline, self.pipeline.standardizer
+        views = [View(fold.features, fold.reader.standardizer) for fold in self.folds]
+        if self.held is not None:
+            views.append(View(self.held, standardizer))
+        ways, seed = self.recipe.evaluation.ways, self.recipe.seed
+        pipeline.register_to_config(
+            calibration=calibrated(pipeline, views, ways=ways, samples=1, seed=seed).knots,
+            draw_calibration=calibrated(pipeline, views, ways=ways, samples=_DRAWS, seed=seed).knots,
+            provenance=dict(provenance),
+        )
+        # The held-out classes have done their work; the space of the finished generator knows them too.
+        standardizer.cpu().fit(self.base).to(self.accelerator.device)
+        return pipeline
+
+    def _judge(self) -> HeldOut | None:
+        """Episodes of the held-out classes that choose the best step; None where there are none."""
+        if self.held is None:
+            return None
+        most, ways, classes = self.recipe.training.unlabelled[1], self.recipe.evaluation.ways, self.held.class_names
+        distractors = 0.2 if len(classes) >= ways + DISTRACTOR_CLASSES else 0.0
+        return HeldOut(
+            features=self.held,
+            ways=ways,
+            shots=self.shots,
+            queries=self.recipe.evaluation.queries,
+            episodes=_HELD_OUT_EPISODES,
+            seed=self.recipe.seed,
+            unlabelled=UnlabelledDraw(most // 2, distractors=distractors) if most else None,
+        )
+
+    def _choose_space(self) -> Space:
+        """Standardizer and readout, chosen where the recipe leaves them open."""
+        told, usual = self.recipe.standardizer, SpaceGrid()
+        grid = SpaceGrid(
+            centring=usual.centring if told.centring is None else (told.centring,),
+            within_shrinkage=usual.within_shrinkage if told.within_shrinkage is None else (told.within_shrinkage,),
+            between_shrinkage=usual.between_shrinkage if told.between_shrinkage is None else (told.between_shrinkage,),
+            power=usual.power if told.support_power is None else (told.support_power,),
+            readout=usual.readout if self.recipe.generation.readout is None else (self.recipe.generation.readout,),
+        )
+        shape = {"feature_width": self.base.values.shape[1], "map": told.map, "unit_length": told.unit_length}
+        ways, seed = self.recipe.evaluation.ways, self.recipe.seed
+        return choose_space(self.learning, shape, grid, ways=ways, shots=self.shots, seed=seed)

@@ -1,0 +1,81 @@
+"""The scale of a finished generator's logits, for every number of shots."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from weightgen.dataflow import Features
+from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.parameters.standardizer import Standardizer
+from weightgen.parameters.temperature import Calibration, fit_mixture_scale, fit_scale
+from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.seeds import generator
+
+SHOTS = (1, 2, 5, 10, 20)
+_EPISODES = 30
+_QUERIES = 10
+
+
+@dataclass(frozen=True)
+class View:
+    """Classes as unseen ones look: through statistics of others."""
+
+    features: Features
+    standardizer: Standardizer
+
+
+def calibrated(
+    pipeline: WeightGenerationPipeline, views: Sequence[View], *, ways: int, samples: int, seed: int
+) -> Calibration:
+    """The factor with the least cross-entropy over all views, for each of several numbers of shots.
+
+    Args:
+        pipeline: calibrated or not; its own calibration plays no part.
+        views: held-out classes and folds of base classes.
+        samples: 1 calibrates the single head, more the mixture of so many draws.
+
+    Numbers of shots that leave a class without a query are left out.
+    """
+    uncalibrated = copy.copy(pipeline)
+    uncalibrated.register_to_config(calibration=((1.0, 1.0),), draw_calibration=((1.0, 1.0),))
+    knots = []
+    for shots in SHOTS:
+        parts = [
+            _logits(uncalibrated, view, ways=ways, shots=shots, samples=samples, seed=seed)
+            for view in views
+            if int(view.features.counts.min()) > shots
+        ]
+        if parts:
+            logits, labels = torch.cat([part[0] for part in parts], 1), torch.cat([part[1] for part in parts])
+            first = fit_scale(logits[:1], labels[None])
+            scale = first if samples == 1 else fit_mixture_scale(logits, labels, start=first)
+            knots.append((float(shots), scale))
+    return Calibration(tuple(knots))
+
+
+@torch.no_grad()
+def _logits(
+    pipeline: WeightGenerationPipeline, view: View, *, ways: int, shots: int, samples: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Logits [samples images ways] of every draw, and the labels."""
+    seeing = copy.copy(pipeline)
+    seeing.standardizer = view.standardizer
+    classes, left = len(view.features.class_names), int(view.features.counts.min()) - shots
+    episode = EpisodeSampler(view.features).sample(
+        batch=_EPISODES,
+        ways=min(ways, classes),
+        shots=shots,
+        queries=min(_QUERIES, left),
+        generator=generator(seed, "calibration", shots, classes),
+    )
+    noise = [generator(seed, "calibration head", shots, i) for i in range(len(episode))]
+    head = seeing.heads(episode, noise, samples=samples)
+    query = episode.query.to(head.weight)
+    logits = torch.einsum("bif,bswf->sbiw", query, head.weight) + head.bias.transpose(0, 1)[:, :, None]
+    padded = torch.nn.functional.pad(logits.flatten(1, 2), (0, ways - logits.shape[-1]), value=-1e9)
+    return padded.cpu(), episode.query_labels.flatten()

@@ -1,0 +1,171 @@
+"""Which standardizer and which readout suit new classes, chosen on folds of the base classes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from weightgen.dataflow import Episode, Features
+from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.parameters.class_rows import Readout, RowReader
+from weightgen.parameters.class_statistics import ClassStatistics, shrink_to_isotropic
+from weightgen.parameters.standardizer import Standardizer
+from weightgen.seeds import derive, generator
+
+_FOLDS = 3
+_EPISODES = 200
+_QUERIES = 10
+
+
+@dataclass(frozen=True)
+class SpaceGrid:
+    """Values to choose from; what has a single one is settled.
+
+    The first three are arguments of `Standardizer`, and so is `power`, its `support_power`.
+    """
+
+    centring: Sequence[float] = (1.0, 0.0)
+    within_shrinkage: Sequence[float] = (0.05, 0.2, 0.5, 0.8, 0.9, 0.98, 1.0)
+    between_shrinkage: Sequence[float] = (0.05, 0.5, 0.9, 0.98, 1.0)
+    power: Sequence[float] = (1.0, 0.7, 0.5)
+    readout: Sequence[Readout] = ("gaussian", "cosine")
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing to choose."""
+        return all(len(values) == 1 for values in vars(self).values())
+
+
+@dataclass(frozen=True)
+class Space:
+    """What was chosen: arguments of the standardizer, and the readout."""
+
+    shape: dict[str, Any]
+    readout: Readout
+
+
+def choose_space(
+    features: Features, shape: Mapping[str, Any], grid: SpaceGrid, *, ways: int, shots: tuple[int, ...], seed: int
+) -> Space:
+    """The space in which linear-Gaussian heads are most accurate on classes outside the fit.
+
+    Everything is fitted on all folds of the base classes but one and judged on episodes of that one, for every fold:
+    what suits classes it was fitted on is too bold for new ones. Centring and readout are the first of the grid unless
+    others are better beyond doubt (paired over episodes, two standard errors). Of shrinkages that cannot be told from
+    the best (one standard error) those that shrink most are taken. The support power comes last.
+
+    Args:
+        shape: the standardizer's other arguments. With the map "identity" there is nothing to choose, and the first
+            values are taken.
+    """
+    first = {"centring": grid.centring[0], "support_power": grid.power[0]}
+    first |= {name: getattr(grid, name)[0] for name in ("within_shrinkage", "between_shrinkage")}
+    if shape["map"] == "identity" or grid.settled:
+        return Space({**shape, **first}, grid.readout[0])
+    places = list(itertools.product(grid.centring, grid.readout))
+    pairs = list(itertools.product(grid.within_shrinkage, grid.between_shrinkage))
+    folds = _folds(features, ways=ways, shots=shots, seed=seed)
+    scores = torch.cat([_scores(fold, shape, grid) for fold in folds], -1)  # (places, pairs, episodes)
+    place = _beyond_doubt(scores)
+    within, between = _most_shrunk(scores[place], pairs)
+    centring, readout = places[place]
+    best = {"centring": centring, "within_shrinkage": within, "between_shrinkage": between}
+    power = _best_power(folds, {**shape, **best}, grid.power, readout)
+    return Space({**shape, **best, "support_power": power}, readout)
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """Base classes that a map is fitted on, and episodes of the others."""
+
+    learnt: Features
+    episodes: list[Episode]
+
+
+def _folds(features: Features, *, ways: int, shots: tuple[int, ...], seed: int) -> list[_Fold]:
+    made = []
+    for number, held in enumerate(features.groups(_FOLDS, generator(seed, "space folds"))):
+        judged, draw = features.of_classes(held), derive(seed, "space", number)
+        made.append(_Fold(features.without(held), _episodes(judged, ways=ways, shots=shots, seed=draw)))
+    return made
+
+
+def _scores(fold: _Fold, shape: Mapping[str, Any], grid: SpaceGrid) -> Float[Tensor, "places pairs episodes"]:
+    """Accuracy of every combination on every episode, centring outermost."""
+    places = []
+    for centring in grid.centring:
+        # one fit of the statistics serves all shrinkages, one map all of the second
+        statistics = ClassStatistics.of(Standardizer(**{**shape, "centring": centring}).centre(fold.learnt))
+        pairs = []
+        for within in grid.within_shrinkage:
+            chosen = {"centring": centring, "within_shrinkage": within, "between_shrinkage": 0.0}
+            standardizer = Standardizer(**{**shape, **chosen})
+            standardizer.centre(fold.learnt)
+            standardizer.shape(statistics)
+            prior = standardizer.prior_variance.diag()
+            told = [standardizer.standardize(episode) for episode in fold.episodes]
+            for between in grid.between_shrinkage:
+                standardizer.prior_variance.copy_(shrink_to_isotropic(prior, between).diagonal())
+                pairs.append(torch.stack([_accuracies(standardizer, readout, told) for readout in grid.readout]))
+        places.append(torch.stack(pairs, 1))  # (readouts, pairs, episodes)
+    return torch.cat(places)
+
+
+def _best_power(folds: Sequence[_Fold], shape: Mapping[str, Any], powers: Sequence[float], readout: Readout) -> float:
+    """The first of the best powers; they bend supports alone, so one fit of the map serves them all."""
+    scores = torch.zeros(len(powers))
+    for fold in folds:
+        standardizer = Standardizer(**shape).fit(fold.learnt)
+        for i, power in enumerate(powers):
+            standardizer.register_to_config(support_power=power)
+            standardizer.centre(fold.learnt)
+            told = [standardizer.standardize(episode) for episode in fold.episodes]
+            scores[i] += _accuracies(standardizer, readout, told).sum()
+    return powers[int(scores.argmax())]
+
+
+def _episodes(features: Features, *, ways: int, shots: tuple[int, ...], seed: int) -> list[Episode]:
+    sampler, fewest = EpisodeSampler(features), int(features.counts.min())
+    ways = min(ways, len(features.class_names))
+    return [
+        sampler.sample(
+            batch=_EPISODES,
+            ways=ways,
+            shots=min(number, fewest - 1),
+            queries=min(_QUERIES, fewest - min(number, fewest - 1)),
+            generator=generator(seed, number),
+        )
+        for number in shots
+    ]
+
+
+def _beyond_doubt(scores: Float[Tensor, "places pairs episodes"]) -> int:
+    """The place with the best pair, if that beats the best pair of the first place by two standard errors."""
+    best = torch.stack([place[place.mean(-1).argmax()] for place in scores])  # (places, episodes)
+    winner = int(best.mean(-1).argmax())
+    ahead = best[winner] - best[0]
+    return winner if ahead.mean() > 2 * ahead.std() / len(ahead) ** 0.5 else 0
+
+
+def _most_shrunk(scores: Float[Tensor, "pairs episodes"], pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The one-standard-error rule (Breiman et al. 1984): simplicity where accuracy does not decide."""
+    behind = scores[scores.mean(-1).argmax()] - scores
+    as_good = behind.mean(-1) <= behind.std(-1) / behind.shape[-1] ** 0.5
+    return max((pair for pair, good in zip(pairs, as_good.tolist(), strict=True) if good), key=sum)
+
+
+def _accuracies(standardizer: Standardizer, readout: Readout, told: Sequence[Episode]) -> Float[Tensor, " episodes"]:
+    """Of the linear-Gaussian model's posterior means, for standardised episodes."""
+    reader, prior, correct = RowReader(standardizer, readout), standardizer.prior_variance, []
+    for episode in told:
+        noise = standardizer.noise_variance / episode.counts[..., None]
+        rows = episode.support_means() * prior / (prior + noise)
+        logits = reader.standardised_head(rows[:, None], episode.counts).logits(episode.query)
+        correct.append((logits.argmax(-1) == episode.query_labels).float().mean(-1))
+    return torch.cat(correct)
