@@ -9,9 +9,11 @@ import torch
 
 from weightgen.dataflow import Episode, Features
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.parameters.class_statistics import ClassStatistics
 
 WIDTH = 7
+_UNLABELLED = UnlabelledDraw(11, distractors=0.3)
 
 
 @pytest.fixture
@@ -44,9 +46,17 @@ def statistics(features: Features) -> ClassStatistics:
 def draw(features: Features) -> Callable[..., Episode]:
     """Episodes of `features`; sizes pairwise different unless told."""
 
-    def sample(batch: int = 2, ways: int = 3, shots: int | tuple[int, int] = 4, queries: int = 5) -> Episode:
+    def sample(
+        batch: int = 2,
+        ways: int = 3,
+        shots: int | tuple[int, int] = 4,
+        queries: int = 5,
+        unlabelled: UnlabelledDraw | None = _UNLABELLED,
+    ) -> Episode:
         generator = torch.Generator().manual_seed(1)
         sampler = EpisodeSampler(features)
-        return sampler.sample(batch=batch, ways=ways, shots=shots, queries=queries, generator=generator)
+        return sampler.sample(
+            batch=batch, ways=ways, shots=shots, queries=queries, generator=generator, unlabelled=unlabelled
+        )
 
     return sample

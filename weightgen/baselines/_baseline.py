@@ -26,6 +26,8 @@ class FeatureBaseline(ABC):
     """
 
     name: str
+    # Whether unlabelled images make a difference; such a rival runs only where there are some.
+    uses_unlabelled: bool = False
     # Episodes per half that tuning may use at most; fewer for a baseline that is slow to fit.
     tuning_episodes: int = 1000
 

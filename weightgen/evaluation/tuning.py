@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ from weightgen import seeds
 from weightgen.baselines._baseline import FeatureBaseline
 from weightgen.dataflow import Episode, Features
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.parameters.class_statistics import ClassStatistics
 from weightgen.parameters.temperature import fit_scale
@@ -27,6 +29,7 @@ def tune(
     queries: int,
     episodes: int = 100,
     seed: int,
+    unlabelled: UnlabelledDraw | None = None,
 ) -> AnyBaseline:
     """The baseline with the options of its grid that do best on `training`, and an honest scale.
 
@@ -44,22 +47,21 @@ def tune(
         ways, shots, queries: of the evaluation to come.
         episodes: per half; a slow baseline takes fewer (`FeatureBaseline.tuning_episodes`).
         seed: decides the halves and the episodes.
+        unlabelled: of the evaluation to come; without distractors where a half has too few classes for them.
 
     Raises:
         InputError: fewer than 4 classes, or a class with no image left for a query.
     """
     episodes = min(episodes, baseline_class.tuning_episodes)
-    options, scale = _best_options(baseline_class, _folds(training, ways, shots, queries, episodes, seed))
+    options, scale = _best_options(baseline_class, _folds(training, ways, shots, queries, episodes, seed, unlabelled))
     return baseline_class(statistics=_statistics(training), scale=scale, **options)
 
 
 # The next baselines, and the next number of shots, share halves and statistics; features hash by identity.
 @lru_cache(maxsize=1)
 def _halves(training: Features, seed: int) -> tuple[Features, Features]:
-    names = training.class_names
-    order = torch.randperm(len(names), generator=seeds.generator(seed, "tuning", "halves")).tolist()
-    first, second = order[: len(names) // 2], order[len(names) // 2 :]
-    return training.of_classes([names[i] for i in first]), training.of_classes([names[i] for i in second])
+    first, second = training.groups(2, seeds.generator(seed, "tuning", "halves"))
+    return training.of_classes(first), training.of_classes(second)
 
 
 @lru_cache(maxsize=3)
@@ -68,7 +70,13 @@ def _statistics(features: Features) -> ClassStatistics:
 
 
 def _folds(
-    training: Features, ways: int, shots: int, queries: int, episodes: int, seed: int
+    training: Features,
+    ways: int,
+    shots: int,
+    queries: int,
+    episodes: int,
+    seed: int,
+    unlabelled: UnlabelledDraw | None,
 ) -> list[tuple[ClassStatistics, Episode]]:
     """Statistics of one half of the classes with episodes of the other half, both ways round."""
     classes = len(training.class_names)
@@ -81,9 +89,13 @@ def _folds(
     halves = _halves(training, seed)
     folds = []
     for number, (seen, unseen) in enumerate([halves, halves[::-1]]):
+        ways, present = min(ways, classes // 2), len(unseen.class_names)
+        if unlabelled is not None and ways + unlabelled.extra_classes > present:
+            unlabelled = replace(unlabelled, distractors=0.0)
         episode = EpisodeSampler(unseen).sample(
             batch=episodes,
-            ways=min(ways, classes // 2),
+            ways=ways,
+            unlabelled=unlabelled,
             shots=shots,
             queries=min(queries, left),
             generator=seeds.generator(seed, "tuning", "episodes", number),

@@ -1,0 +1,83 @@
+"""What the rivals share that learn from unlabelled images: a feature space, prototypes in it, and the way back."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from weightgen.baselines._baseline import FeatureBaseline
+from weightgen.baselines._joint_eigenbasis import joint_eigenbasis
+from weightgen.dataflow import Episode
+from weightgen.parameters.class_statistics import ClassStatistics
+
+
+@dataclass(frozen=True)
+class Clouds:
+    """An episode's images in centred, whitened coordinates, all of unit length; absent ones are 0."""
+
+    support: Float[Tensor, "batch ways shots coordinates"]
+    support_mask: Bool[Tensor, "batch ways shots"]
+    unlabelled: Float[Tensor, "batch extra coordinates"]
+    unlabelled_mask: Bool[Tensor, "batch extra"]
+
+    @property
+    def real(self) -> Bool[Tensor, "batch ways"]:
+        """True for classes with a support image; the others are padding."""
+        return self.support_mask.any(-1)
+
+    @property
+    def counts(self) -> Float[Tensor, "batch ways 1"]:
+        """Support images per class, 1 at least."""
+        return self.support_mask.sum(-1, keepdim=True).clamp(min=1).to(self.support.dtype)
+
+    def prototypes(self) -> Float[Tensor, "batch ways coordinates"]:
+        """Mean support image of every class."""
+        return self.support.sum(2) / self.counts
+
+    def probabilities(self, logits: Float[Tensor, "batch extra ways"]) -> Float[Tensor, "batch extra ways"]:
+        """Softmax over real classes; 0 for absent images."""
+        logits = logits.masked_fill(~self.real[:, None], torch.finfo(logits.dtype).min)
+        return logits.softmax(-1) * self.unlabelled_mask[..., None]
+
+    def joined(self, weights: Float[Tensor, "batch extra ways"]) -> Float[Tensor, "batch ways coordinates"]:
+        """Means over the support and the unlabelled images, each of these counting `weights` times."""
+        total = self.support.sum(2) + weights.mT @ self.unlabelled
+        return total / (self.counts + weights.sum(1)[..., None])
+
+
+class UnlabelledBaseline(FeatureBaseline):
+    """Prototypes refined on unlabelled images, read as a cosine head.
+
+    Support and unlabelled images may be stretched to unit length, for they are seen before rows are written; a query
+    cannot, so the mean length takes its place, which changes no ranking.
+    """
+
+    uses_unlabelled = True
+    tuning_episodes = 60
+
+    def __init__(self, *, statistics: ClassStatistics, scale: float = 1.0, within_shrinkage: float = 0.8) -> None:
+        super().__init__(statistics=statistics, scale=scale)
+        self.basis = joint_eigenbasis(statistics, within=within_shrinkage, between=0.0)
+
+    @abstractmethod
+    def refined(self, clouds: Clouds) -> Float[Tensor, "batch ways coordinates"]:
+        """Prototypes after the unlabelled images were seen; those of the support where there are none."""
+
+    def rows(self, episode: Episode) -> tuple[Float[Tensor, "batch ways feature"], Float[Tensor, "batch ways"]]:
+        clouds = Clouds(
+            support=self._unit(episode.support) * episode.support_mask[..., None],
+            support_mask=episode.support_mask,
+            unlabelled=self._unit(episode.unlabelled) * episode.unlabelled_mask[..., None],
+            unlabelled_mask=episode.unlabelled_mask,
+        )
+        directions = torch.nn.functional.normalize(self.refined(clouds), dim=-1)
+        length = (self.basis.between.sum() + len(self.basis.between)).sqrt()  # Σ_w is the identity here
+        weight = directions @ self.basis.into.mT / length
+        return weight, weight.new_zeros(weight.shape[:2])
+
+    def _unit(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any coordinates"]:
+        return torch.nn.functional.normalize((values - self.statistics.mean) @ self.basis.into, dim=-1)

@@ -1,0 +1,72 @@
+"""Prototypes rectified by shifted, pseudo-labelled unlabelled images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from weightgen.baselines._unlabelled_baseline import Clouds, UnlabelledBaseline
+from weightgen.parameters.class_statistics import ClassStatistics
+
+
+class BdCspn(UnlabelledBaseline):
+    """Prototype rectification (BD-CSPN; Liu et al., ECCV 2020, arXiv 1911.10713).
+
+    The unlabelled images are moved by the difference of the means (cross-class bias); each then joins its nearest
+    prototype with a weight that grows with their cosine, as the support images do (intra-class bias).
+
+    Args:
+        statistics: of base classes.
+        scale: factor on the logits.
+        within_shrinkage: pull of Σ_w towards isotropic before whitening, above 0 and up to 1.
+        temperature: the paper's ε, the factor on the cosines in the weights.
+        shift: whether to move the unlabelled images; with unbalanced classes that may harm.
+    """
+
+    def __init__(
+        self,
+        *,
+        statistics: ClassStatistics,
+        scale: float = 1.0,
+        within_shrinkage: float = 0.8,
+        temperature: float = 10.0,
+        shift: bool = True,
+    ) -> None:
+        super().__init__(statistics=statistics, scale=scale, within_shrinkage=within_shrinkage)
+        self.temperature = temperature
+        self.shift = shift
+
+    @classmethod
+    def grid(cls) -> list[dict[str, Any]]:
+        return [
+            {"within_shrinkage": within, "temperature": temperature, "shift": shift}
+            for within in (0.2, 0.8)
+            for temperature in (5.0, 10.0, 20.0)
+            for shift in (True, False)
+        ]
+
+    def refined(self, clouds: Clouds) -> Float[Tensor, "batch ways coordinates"]:
+        basic = torch.nn.functional.normalize(clouds.prototypes(), dim=-1)
+        if self.shift:
+            clouds = replace(clouds, unlabelled=_shifted(clouds))
+        to_support = (clouds.support * basic[:, :, None]).sum(-1)  # (batch, ways, shots)
+        to_unlabelled = clouds.unlabelled @ basic.mT  # (batch, extra, ways)
+        nearest = clouds.probabilities(to_unlabelled).argmax(-1, keepdim=True)
+        chosen = torch.zeros_like(to_unlabelled).scatter(-1, nearest, 1.0) * clouds.unlabelled_mask[..., None]
+        # cosines are at most 1, so the shift by the temperature keeps the exponentials from overflowing
+        own = (self.temperature * (to_support - 1)).exp() * clouds.support_mask
+        theirs = (self.temperature * (to_unlabelled - 1)).exp() * chosen
+        total = (own[..., None] * clouds.support).sum(2) + theirs.mT @ clouds.unlabelled
+        return total / (own.sum(-1) + theirs.sum(1)).clamp(min=1e-12)[..., None]
+
+
+def _shifted(clouds: Clouds) -> Float[Tensor, "batch extra coordinates"]:
+    """The unlabelled images with their mean moved to that of the support, at unit length again."""
+    there = clouds.unlabelled_mask[..., None]
+    own = clouds.support.sum((1, 2)) / clouds.support_mask.sum((1, 2)).clamp(min=1)[:, None]
+    theirs = clouds.unlabelled.sum(1) / there.sum(1).clamp(min=1)
+    return torch.nn.functional.normalize(clouds.unlabelled + (own - theirs)[:, None], dim=-1) * there
