@@ -23,6 +23,26 @@ def evaluate(
     queries: Annotated[int | None, typer.Option(help="Query images of a class.")] = None,
     episodes: Annotated[int | None, typer.Option(help="Episodes of a table.")] = None,
     methods: Annotated[str | None, typer.Option(help="Comma-separated methods; all if left out.")] = None,
+    unlabelled: Annotated[
+        int | None, typer.Option(metavar="N", help="Unlabelled images of an episode; none if left out.")
+    ] = None,
+    shares: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FLOAT|balanced",
+            help="How unlabelled images spread over classes: a Dirichlet parameter, or balanced.",
+            show_default="2",
+        ),
+    ] = None,
+    distractors: Annotated[
+        float | None, typer.Option(help="Share of unlabelled images of three other classes.", show_default="0.2")
+    ] = None,
+    transductive: Annotated[
+        bool,
+        typer.Option(
+            "--transductive", help="The queries are the unlabelled images, whatever the three options above say."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Decides the episodes.")] = 0,
     report: Annotated[
         Path | None, typer.Option(help="Also write report.md, results.json and the steps-accuracy curve here.")
@@ -37,9 +57,11 @@ def evaluate(
     output = Output(format, quiet)
     from weightgen.options.evaluation_run import evaluate_run
     from weightgen.options.runs import RunFolder, newest_run
+    from weightgen.options.unlabelled_images import unlabelled_draw
 
     from .tables import print_evaluations
 
+    extra = unlabelled_draw(unlabelled, shares=shares, distractors=distractors, transductive=transductive)
     chosen = RunFolder(run) if run is not None else newest_run(Path("runs"))
     with output.progress() as progress:
         evaluations = evaluate_run(
@@ -50,6 +72,7 @@ def evaluate(
             queries=queries,
             episodes=episodes,
             methods=None if methods is None else [name.strip() for name in methods.split(",")],
+            unlabelled=extra,
             seed=seed,
             report=report,
             progress=progress,

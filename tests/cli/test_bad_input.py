@@ -309,6 +309,15 @@ EVALUATE: dict[str, tuple[tuple[str, ...], str]] = {
     "no method": (("--methods", ""), "unknown method ''"),
     "a method twice": (("--methods", "ridge, ridge"), "method 'ridge' is named twice"),
     "no data": (("--data", "nowhere"), "nowhere: does not exist"),
+    "no unlabelled images": (("--unlabelled", "0"), "--unlabelled is 0; it must be 1 or more"),
+    "shares of nothing": (("--shares", "3"), "--shares says which unlabelled images there are; give --unlabelled N"),
+    "distractors among nothing": (("--distractors", "0"), "--distractors says which unlabelled images there are"),
+    "no shares": (("--unlabelled", "7", "--shares", "even"), "--shares is 'even'; give balanced or a Dirichlet"),
+    "shares of 0": (("--unlabelled", "7", "--shares", "0"), "--shares: class shares: 0.0 is no Dirichlet parameter"),
+    "all distractors": (("--unlabelled", "7", "--distractors", "1"), "--distractors: distractors: 1.0 is no share"),
+    "queries are no distractors": (("--transductive", "--distractors", "nan"), "--distractors: distractors: nan"),
+    "no class for distractors": (("--unlabelled", "7"), "3 ways and 3 classes of distractors need 6 classes"),
+    "nothing to leave out": (("--methods", "generator,inductive"), "method 'inductive' needs unlabelled images; give"),
 }
 
 

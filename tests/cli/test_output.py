@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +18,15 @@ from tiny_runs import CLASSES, IMAGES_PER_CLASS, files_below, invoke, refuse, su
 from weightgen import registry
 from weightgen.files import read_tensors, tensors_hash
 from weightgen.options.generation import Written
+from weightgen.options.rivals import chosen_methods
 
 EVALUATION_KEYS = {
-    *("data", "ways", "shots", "queries", "episodes", "seed", "backbone", "generator", "methods", "verdict", "chain")
+    *("data", "ways", "shots", "queries", "episodes", "seed", "backbone", "generator", "methods", "verdict", "chain"),
+    "unlabelled",
 }
 METHOD_KEYS = {
     *("name", "kind", "accuracy", "ci95", "delta", "delta_ci95", "delta_ci95_classes"),
-    *("ms_per_episode", "ece", "norm_ratio", "novelty"),
+    *("ms_per_episode", "ece", "norm_ratio", "novelty", "ece_floor", "ood_auroc"),
 }
 FEW = ("--methods", "generator,cosine_centroid", "--shots", "1", "--episodes", "4")
 
@@ -85,6 +88,8 @@ def test_evaluations_keep_their_keys(trained: Path) -> None:
         for method in one["methods"]:
             assert set(method) == METHOD_KEYS
             assert 0 <= method["accuracy"] <= 100
+            assert 0 <= method["ood_auroc"] <= 100
+        assert one["unlabelled"] is None
         assert one["methods"][1]["delta"] == 0
 
 
@@ -119,12 +124,75 @@ def test_a_report_on_request(trained: Path, tmp_path: Path, quick: None) -> None
     assert files_below(tmp_path / "report") == {"report.md", "results.json", "steps_accuracy.png"}
 
 
-def test_the_table_names_every_method_and_the_verdict(trained: Path, quick: None) -> None:
-    text = succeed("evaluate", trained, "--shots", "2", "--episodes", "4", "--quiet").stdout
-    for name in ("generator", *registry.names("baselines")):
-        assert name in text
-    assert "3-way 2-shot, 4 episodes" in text
-    assert "The generator is" in text
+def test_no_classes_beyond_the_episodes_own(trained: Path) -> None:
+    (one,) = json.loads(succeed("evaluate", trained, *FEW, "--ways", "5", "--format", "json").stdout)
+    assert [method["ood_auroc"] for method in one["methods"]] == [None, None]
+
+
+@pytest.mark.parametrize("columns", ["80", "35"])
+def test_the_table_names_every_method_and_the_verdict(
+    trained: Path, quick: None, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    """Every cell whole, within 80 characters; on a narrower terminal the terminal breaks the lines."""
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = succeed("evaluate", trained, "--shots", "2", "--episodes", "4", "--quiet").stdout.splitlines()
+    names = chosen_methods(None, unlabelled=False)
+    assert lines[0].startswith("3-way 2-shot, 4 episodes of ")
+    (header,) = (i for i, line in enumerate(lines) if "accuracy" in line)
+    assert re.split(r" {2,}", lines[header].strip()) == [
+        *("method", "accuracy", "vs best", "± classes", "ECE", "OOD", "ms")
+    ]
+    rows = lines[header + 2 : header + 2 + len(names)]
+    assert [row.split()[0] for row in rows] == names
+    number = r"\d+\.\d"
+    cells = (rf"{number} ± {number}", rf"[+-]{number} ± {number}", number, number, number, r"\d+\.\d\d")
+    for row in rows:
+        assert re.fullmatch(r" +".join((r" \w+", *cells)) + " *", row), row
+        assert len(row) <= 80
+    assert any(line.startswith("The generator is") for line in lines)
+    assert any(line.startswith("The chain adds") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ("--unlabelled", "5", "--shares", "balanced", "--distractors", "0"),
+            {"images": 5, "concentration": None, "distractors": 0.0, "transductive": False},
+        ),
+        (
+            ("--unlabelled", "5", "--shares", "0.5", "--distractors", "0.4"),
+            {"images": 5, "concentration": 0.5, "distractors": 0.4, "transductive": False},
+        ),
+        (("--unlabelled", "7"), {"images": 7, "concentration": 2.0, "distractors": 0.2, "transductive": False}),
+        (("--transductive",), {"images": 8, "concentration": None, "distractors": 0.0, "transductive": True}),
+    ],
+    ids=["balanced", "far from balanced", "unbalanced", "transductive"],
+)
+def test_unlabelled_images_on_request(
+    trained: Path, quick: None, tmp_path: Path, arguments: tuple[str, ...], told: dict[str, object]
+) -> None:
+    sizes = ("--ways", "2", "--shots", "1", "--episodes", "4", "--report", tmp_path)
+    (one,) = json.loads(succeed("evaluate", trained, *sizes, *arguments, "--format", "json").stdout)
+    assert set(one) == EVALUATION_KEYS
+    assert one["unlabelled"] == told
+    assert [method["name"] for method in one["methods"]] == ["generator", *registry.names("baselines")]
+    kinds = {method["name"]: method["kind"] for method in one["methods"]}
+    assert {name for name, kind in kinds.items() if kind == "ablation"} == {"draws", "inductive", "one_step"}
+    assert all(set(method) == METHOD_KEYS for method in one["methods"])
+    assert "; the unlabelled images add " in one["chain"]
+    assert "unlabelled images" in (tmp_path / "report.md").read_text()
+
+
+def test_inductive_is_the_generator_of_the_plain_setting_on_the_same_episodes(trained: Path) -> None:
+    def numbers(*arguments: str) -> tuple[float, ...]:
+        sizes = ("--ways", "2", "--shots", "1", "--format", "json")
+        (one,) = json.loads(succeed("evaluate", trained, *sizes, *arguments).stdout)
+        return tuple(one["methods"][0][key] for key in ("accuracy", "ci95", "ece"))
+
+    plain = numbers("--methods", "generator")
+    assert numbers("--methods", "inductive", "--unlabelled", "7") == plain
+    assert numbers("--methods", "generator", "--unlabelled", "7") != plain
 
 
 def test_predictions_as_csv(head: Path, pictures: Path) -> None:
@@ -167,11 +235,12 @@ def test_the_table_shows_file_names_whole(head: Path, pictures: Path, tmp_path: 
 
 def test_a_sentence_counts_properly() -> None:
     values = {"head": "h", "generator": "g", "classes": ["a", "b"], "backbone": "conv4", "seconds": 1.0}
-    one = Written(**values, support_images=1, steps=1, samples=1).sentence()  # type: ignore[arg-type]
-    many = Written(**values, support_images=5, steps=3, samples=2).sentence()  # type: ignore[arg-type]
+    numbers = {"support_images": 1, "unlabelled_images": 0, "steps": 1, "samples": 1}
+    one = Written(**values, **numbers).sentence()  # type: ignore[arg-type]
+    many = Written(**values, support_images=5, unlabelled_images=4, steps=3, samples=2).sentence()  # type: ignore[arg-type]
     assert "from 1 image," in one
     assert "(1 step, 1 sample)" in one
-    assert "from 5 images," in many
+    assert "from 5 images and 4 unlabelled," in many
     assert "(3 steps, 2 samples)" in many
 
 

@@ -1,4 +1,4 @@
-"""Differences are paired, intervals tell classes from episodes, and the sentence says what the numbers say."""
+"""Differences are paired, and intervals tell classes from episodes."""
 
 from __future__ import annotations
 
@@ -8,20 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from weightgen.evaluation.comparison import (
-    MethodResult,
-    chain_verdict,
-    class_interval,
-    compare,
-    in_points,
-    paired_difference,
-    verdict,
-)
+from weightgen.evaluation.calibration import calibration_floor
+from weightgen.evaluation.comparison import class_interval, compare
 from weightgen.evaluation.scoring import Scores
+from weightgen.evaluation.verdicts import verdict
 
 KINDS = {"metadiff": "generator", "one_step": "ablation", "ridge": "baseline", "cosine_centroid": "baseline"}
-RESULT = MethodResult("metadiff", "generator", 80.0, 0.5, 0.0, 0.0, 0.0, 1.0, 2.0, None, None)
-RIDGE = replace(RESULT, name="ridge", kind="baseline", accuracy=79.0)
 
 
 def test_compare_against_the_best_baseline(make_scores: Any) -> None:
@@ -83,41 +75,17 @@ def test_interval_over_classes_matches_its_definition() -> None:
     assert class_interval(ours, ours, seed=0) == 0
 
 
-@pytest.mark.parametrize(
-    ("delta", "half_width", "over_classes", "words"),
-    [
-        (0.7, 0.3, 0.5, "the generator (metadiff) is 0.7 ± 0.3 points ahead of ridge, the best baseline"),
-        (-0.7, 0.3, 0.5, "the generator (metadiff) is 0.7 ± 0.3 points behind ridge, the best baseline"),
-        (0.2, 0.3, 0.9, "the generator (metadiff) is level with ridge, the best baseline (+0.2 ± 0.3 points)"),
-        (-0.04, 0.03, 0.9, "the generator (metadiff) is level with ridge, the best baseline (+0.0 ± 0.0 points)"),
-        (0.34, 0.26, 0.3, "the generator (metadiff) is level with ridge, the best baseline (+0.3 ± 0.3 points)"),
-    ],
-)
-def test_verdict_words(delta: float, half_width: float, over_classes: float, words: str) -> None:
-    ours = replace(RESULT, delta=delta, delta_ci95=half_width, delta_ci95_classes=over_classes)
-    assert verdict([RIDGE, ours, replace(RIDGE, name="weak", accuracy=60.0)]) == words
+def test_the_best_score_of_a_head_speaks_for_it(make_scores: Any) -> None:
+    """The best over all episodes, not the best of each; an episode without other images counts for nothing."""
+    aurocs = torch.tensor([[0.9, 0.5], [0.2, 0.8], [torch.nan, torch.nan]], dtype=torch.float64)
+    scores = {"ridge": replace(make_scores(0.7), ood_aurocs=aurocs), "one_step": make_scores(0.6)}
+    nowhere = replace(make_scores(0.5), ood_aurocs=torch.full((3, 2), torch.nan))
+    ridge, bare, empty = compare({**scores, "metadiff": nowhere}, KINDS)
+    assert ridge.ood_auroc == pytest.approx(65)
+    assert bare.ood_auroc is empty.ood_auroc is None
 
 
-def test_verdict_says_when_classes_are_too_few() -> None:
-    ours = replace(RESULT, delta=1.1, delta_ci95=0.2, delta_ci95_classes=1.3)
-    assert "too few classes" in verdict([ours, RIDGE])
-    assert "± 1.3" in verdict([ours, RIDGE])
-
-
-def test_verdict_without_a_generator() -> None:
-    assert verdict([RIDGE]) == "ridge is the best baseline with 79.0 %; no generator took part"
-
-
-def test_chain_verdict(make_scores: Any) -> None:
-    scores = {"metadiff": make_scores(0.8, seed=1), "one_step": make_scores(0.8, seed=2), "bare": make_scores(0.5)}
-    sentence = chain_verdict(scores, generator="metadiff", parts=["one_step", "bare"])
-    difference, half_width = paired_difference(scores["metadiff"], scores["bare"])
-    assert sentence.startswith("the chain adds ")
-    assert "over one_step (nothing that can be told from chance) and " in sentence
-    assert sentence.endswith(f"+{difference:.1f} ± {half_width:.1f} points over bare")
-
-
-def test_no_minus_zero() -> None:
-    assert in_points(-0.04) == "0.0"
-    assert in_points(-0.04, signed=True) == "+0.0"
-    assert in_points(-0.06, signed=True) == "-0.1"
+def test_the_floor_is_that_of_the_methods_own_confidences(make_scores: Any) -> None:
+    own = make_scores(0.7)
+    (result,) = compare({"ridge": own}, KINDS, seed=3)
+    assert result.ece_floor == calibration_floor(own, seed=3) != result.ece

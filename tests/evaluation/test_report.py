@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
+from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.comparison import MethodResult
-from weightgen.evaluation.report import as_json, markdown_table, write_report
+from weightgen.evaluation.report import as_json, markdown_table, setting_words, write_report
 
-OURS = MethodResult("metadiff", "generator", 80.26, 0.5, 1.24, 0.3, 0.8, 1.5, 2.0, 0.91, 1.2)
-RIDGE = MethodResult("ridge", "baseline", 79.02, 0.52, 0.0, 0.0, 0.0, 0.1, 3.0, None, None)
+OURS = MethodResult("metadiff", "generator", 80.26, 0.5, 1.24, 0.3, 0.8, 1.5, 2.0, 0.91, 1.2, 1.7, 68.24)
+RIDGE = MethodResult("ridge", "baseline", 79.02, 0.52, 0.0, 0.0, 0.0, 0.1, 3.0, None, None, 1.1, None)
 SETTING: dict[str, Any] = {"data": "glyphs", "ways": 5, "shots": 1, "queries": 15, "episodes": 600, "seed": 0}
 CURVE = [
     {"scheduler": scheduler, "steps": steps, "shots": 1, "accuracy": 79.0 + steps / 10, "ci95": 0.4}
@@ -29,14 +31,43 @@ def evaluation(*results: MethodResult) -> dict[str, Any]:
 def test_keys_are_the_contract() -> None:
     made = evaluation(OURS, RIDGE)
     head = ["data", "ways", "shots", "queries", "episodes", "seed", "backbone", "generator", "methods"]
-    assert list(made) == [*head, "verdict", "chain"]
+    assert list(made) == [*head, "verdict", "chain", "unlabelled"]
     contract = {
         "name", "accuracy", "ci95", "delta", "delta_ci95", "delta_ci95_classes",
-        "ms_per_episode", "ece", "norm_ratio", "novelty",
+        "ms_per_episode", "ece", "norm_ratio", "novelty", "ece_floor", "ood_auroc",
     }  # fmt: skip
     for method in made["methods"]:
         assert set(method) == contract | {"kind"}
-    assert made["methods"][1]["norm_ratio"] is None
+    assert made["methods"][1]["norm_ratio"] is made["methods"][1]["ood_auroc"] is None
+    assert made["unlabelled"] is None
+
+
+@pytest.mark.parametrize(
+    ("draw", "told", "words"),
+    [
+        (
+            UnlabelledDraw(40),
+            {"images": 40, "concentration": 2.0, "distractors": 0.2, "transductive": False},
+            "5-way 1-shot with 40 unlabelled images (Dirichlet(2) shares, 20 % of other classes)",
+        ),
+        (
+            UnlabelledDraw(7, concentration=None, distractors=0.0),
+            {"images": 7, "concentration": None, "distractors": 0.0, "transductive": False},
+            "5-way 1-shot with 7 unlabelled images (balanced, 0 % of other classes)",
+        ),
+        (
+            UnlabelledDraw(7, transductive=True),
+            {"images": 75, "concentration": None, "distractors": 0.0, "transductive": True},
+            "5-way 1-shot with its 75 queries as unlabelled images",
+        ),
+    ],
+)
+def test_the_unlabelled_images_are_told(draw: UnlabelledDraw, told: dict[str, Any], words: str, tmp_path: Path) -> None:
+    made = as_json([OURS, RIDGE], **SETTING, backbone="conv4", generator="runs/metadiff", unlabelled=draw)
+    assert made["unlabelled"] == told
+    assert setting_words(made) == words
+    write_report(tmp_path, [made], [])
+    assert f"## {words} on glyphs" in (tmp_path / "report.md").read_text()
 
 
 def test_values_json_cannot_hold_become_null() -> None:
@@ -48,7 +79,8 @@ def test_markdown_table_is_rectangular() -> None:
     lines = markdown_table([OURS, RIDGE]).splitlines()
     assert len(lines) == 4
     assert len({line.count("|") for line in lines}) == 1
-    assert "| 80.3 ± 0.5 | +1.2 ± 0.3 | 0.8 |" in lines[2]
+    assert "| 80.3 ± 0.5 | +1.2 ± 0.3 | 0.8 | 2.0 | 1.7 | 68.2 | 1.50 |" in lines[2]
+    assert "| 3.0 | 1.1 | - |" in lines[3]
 
 
 def test_report_folder(tmp_path: Path) -> None:

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from weightgen.dataflow import Features
+from weightgen import seeds
+from weightgen.dataflow import Episode, Features, Head
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
+from weightgen.evaluation.out_of_distribution import ood_aurocs, other_images
 from weightgen.evaluation.scoring import score, score_all
 
 SETTING: dict[str, Any] = {"ways": 3, "shots": 2, "queries": 4, "episodes": 7, "seed": 5, "batch": 5}
@@ -62,3 +65,45 @@ def test_refuses_one_episode_and_equal_names(features: Features, nearest_mean: A
         score(nearest_mean(), sampler, **(SETTING | {"episodes": 1}))
     with pytest.raises(ValueError, match="names"):
         score_all([nearest_mean(), nearest_mean()], sampler, **SETTING)
+
+
+class TwoDraws:
+    """One head sure of the first class, one a little for the second: the mean head and the mixture disagree."""
+
+    name = "two_draws"
+
+    def __call__(self, episode: Episode, generators: Any) -> Head:
+        bias = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 8.0], [0.0, 9.0, 8.0]])
+        batch, width = len(episode), episode.query.shape[-1]
+        return Head(torch.zeros(batch, 3, 3, width), bias.expand(batch, 3, 3))
+
+
+def test_several_draws_are_scored_as_a_mixture(features: Features) -> None:
+    scores = score(TwoDraws(), EpisodeSampler(features), **SETTING)
+    mixture = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 8.0], [0.0, 9.0, 8.0]]).softmax(-1).mean(0)
+    assert mixture.argmax() == 1  # the mean head has logits 3, 6, 5.33 and a confidence of 0.64
+    torch.testing.assert_close(scores.confidence, mixture[1].expand(7, 12))
+    assert torch.equal(scores.correct, (torch.arange(12) // 4 == 1).expand(7, 12))
+    assert scores.ood_aurocs is not None and scores.ood_aurocs.shape == (7, 3)
+    assert (scores.ood_aurocs == 0.5).all()
+
+
+@pytest.mark.parametrize("unlabelled", [None, UnlabelledDraw(9), UnlabelledDraw(0, transductive=True)])
+def test_episodes_are_those_of_the_sampler_whatever_else_is_measured(
+    features: Features, nearest_mean: Any, unlabelled: UnlabelledDraw | None
+) -> None:
+    method, sampler = nearest_mean(), EpisodeSampler(features)
+    scores = score(method, sampler, **SETTING, unlabelled=unlabelled)
+    sizes = {"ways": 3, "shots": 2, "queries": 4, "unlabelled": unlabelled}
+    episode = sampler.sample(batch=2, **sizes, generator=seeds.generator(5, "evaluation", 1))
+    for field in ("support", "query", "classes", "unlabelled", "unlabelled_mask"):
+        assert torch.equal(getattr(method.seen[1], field), getattr(episode, field))
+    assert torch.equal(scores.confidence, score(nearest_mean(), sampler, **SETTING).confidence)
+    others = other_images(features, episode, generator=seeds.generator(5, "other classes", 1))
+    assert others is not None and scores.ood_aurocs is not None
+    assert torch.equal(scores.ood_aurocs[5:], ood_aurocs(method(episode, [torch.Generator()] * 2), episode, others))
+
+
+def test_without_other_classes_there_is_no_telling_apart(features: Features, nearest_mean: Any) -> None:
+    few = features.of_classes(["class3", "class0", "class7"])
+    assert score(nearest_mean(), EpisodeSampler(few), **SETTING).ood_aurocs is None

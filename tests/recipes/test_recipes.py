@@ -9,10 +9,10 @@ import pytest
 import yaml
 from tiny_runs import CLASSES, QUERIES, SHARED, SHOTS, WAYS, files_below, succeed
 
-from weightgen import registry
 from weightgen.options.build import check_components
 from weightgen.options.loading import check, load_recipe, recipe_names, to_yaml
 from weightgen.options.recipe import Recipe
+from weightgen.options.rivals import chosen_methods
 
 ROOT = Path(__file__).parents[2] / "recipes"
 FILES = sorted(ROOT.rglob("*.yaml"))
@@ -26,7 +26,7 @@ SMALL = {
 """How a backbone or a denoiser becomes small; one that is not here is taken as it is."""
 METHOD_KEYS = {
     *("name", "kind", "accuracy", "ci95", "delta", "delta_ci95", "delta_ci95_classes"),
-    *("ms_per_episode", "ece", "norm_ratio", "novelty"),
+    *("ms_per_episode", "ece", "norm_ratio", "novelty", "ece_floor", "ood_auroc"),
 }
 
 
@@ -96,7 +96,7 @@ def test_a_small_version_runs_from_end_to_end(
 
     (evaluation,) = json.loads(succeed("evaluate", run, "--shots", 1, "--format", "json").stdout)
     assert evaluation["backbone"] == load_recipe(name).backbone.model
-    assert [one["name"] for one in evaluation["methods"]] == ["generator", *registry.names("baselines")]
+    assert [one["name"] for one in evaluation["methods"]] == chosen_methods(None, unlabelled=False)
     assert all(set(one) == METHOD_KEYS for one in evaluation["methods"])
     assert (evaluation["ways"], evaluation["queries"]) == (WAYS, QUERIES)
     (again,) = (one for one in made["evaluations"] if one["shots"] == 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen import seeds
-from weightgen.evaluation.calibration import expected_calibration_error
+from weightgen.evaluation.calibration import calibration_floor, expected_calibration_error
 from weightgen.evaluation.novelty import norm_ratio, novelty
 from weightgen.evaluation.scoring import Scores
 
 RESAMPLES = 1000
-DECIMALS = 1
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,9 @@ class MethodResult:
     ms_per_episode: time to write one head.
     ece: expected calibration error in percent.
     norm_ratio, novelty: of the class vectors it generates (`weightgen.evaluation.novelty`).
+    ece_floor: the expected calibration error, in percent, that honest probabilities would show here.
+    ood_auroc: percent; how well the head tells its queries from images of other classes, by the best of its scores
+        (`weightgen.evaluation.out_of_distribution`), mean over episodes.
     """
 
     name: str
@@ -43,6 +45,8 @@ class MethodResult:
     ece: float
     norm_ratio: float | None
     novelty: float | None
+    ece_floor: float
+    ood_auroc: float | None
 
 
 def compare(
@@ -60,7 +64,7 @@ def compare(
         kinds: "generator", "baseline" or "ablation" for each name.
         vectors: class vectors (in feature space) that some methods generated.
         members: ideal prototypes of the training classes, needed with `vectors`.
-        seed: of the bootstrap.
+        seed: of the bootstrap and of the calibration floor.
     """
     baselines = [name for name in scores if kinds[name] == "baseline"]
     best = max(baselines, key=lambda name: _mean(scores[name]), default=None)
@@ -82,6 +86,8 @@ def compare(
                 ece=expected_calibration_error(own),
                 norm_ratio=None if generated is None or members is None else norm_ratio(generated, members),
                 novelty=None if generated is None or members is None else novelty(generated, members),
+                ece_floor=calibration_floor(own, seed=seed),
+                ood_auroc=_best_auroc(own),
             )
         )
     return results
@@ -111,52 +117,11 @@ def class_interval(ours: Scores, theirs: Scores, *, seed: int) -> float:
     return 100 * float(high - low) / 2
 
 
-def verdict(results: Sequence[MethodResult]) -> str:
-    """One plain sentence: where the generator stands against the best baseline.
-
-    "level with" where the interval over episodes, as printed, includes 0. Where that over classes
-    includes 0 although that over episodes does not, the sentence says so.
-    """
-    baselines = [result for result in results if result.kind == "baseline"]
-    if not baselines:
-        return "no baseline took part, so the accuracies stand alone"
-    best = max(baselines, key=lambda result: result.accuracy)
-    ours = next((result for result in results if result.kind == "generator"), None)
-    if ours is None or ours.delta is None or ours.delta_ci95 is None or ours.delta_ci95_classes is None:
-        return f"{best.name} is the best baseline with {in_points(best.accuracy)} %; no generator took part"
-    who = "the generator" if ours.name == "generator" else f"the generator ({ours.name})"
-    words = f"{in_points(abs(ours.delta))} ± {in_points(ours.delta_ci95)} points"
-    over_classes = f"± {in_points(ours.delta_ci95_classes)} over classes"
-    if not _clear(ours.delta, ours.delta_ci95):
-        signed = f"{in_points(ours.delta, signed=True)} ± {in_points(ours.delta_ci95)} points"
-        return f"{who} is level with {best.name}, the best baseline ({signed})"
-    side = "ahead of" if ours.delta > 0 else "behind"
-    sentence = f"{who} is {words} {side} {best.name}, the best baseline"
-    if not _clear(ours.delta, ours.delta_ci95_classes):
-        sentence += f", but too few classes took part to say so of other classes ({over_classes})"
-    return sentence
-
-
-def chain_verdict(scores: Mapping[str, Scores], *, generator: str, parts: Sequence[str]) -> str:
-    """One plain sentence: what the chain adds over `parts` of itself (`one_step`, `no_denoiser`), even if nothing."""
-    sayings = []
-    for part in parts:
-        difference, half_width = paired_difference(scores[generator], scores[part])
-        numbers = f"{in_points(difference, signed=True)} ± {in_points(half_width)} points"
-        nothing = "" if _clear(difference, half_width) else " (nothing that can be told from chance)"
-        sayings.append(f"{numbers} over {part}{nothing}")
-    return "the chain adds " + " and ".join(sayings)
-
-
-def in_points(value: float, *, signed: bool = False) -> str:
-    """A percentage as every table and sentence prints it: one decimal, never "-0.0"."""
-    rounded = round(value, DECIMALS) + 0.0
-    return f"{rounded:+.{DECIMALS}f}" if signed else f"{rounded:.{DECIMALS}f}"
-
-
-def _clear(difference: float, half_width: float) -> bool:
-    """Whether 0 lies outside the interval as printed."""
-    return abs(round(difference, DECIMALS)) > round(half_width, DECIMALS)
+def _best_auroc(scores: Scores) -> float | None:
+    """In percent, of the score that does best over all episodes; None where there is no image of another class."""
+    if scores.ood_aurocs is None or scores.ood_aurocs.isnan().all():
+        return None
+    return 100 * float(scores.ood_aurocs.nanmean(0).max())
 
 
 def _mean(scores: Scores) -> float:

@@ -13,7 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from weightgen.evaluation.comparison import MethodResult, in_points, verdict
+from weightgen.episodes.unlabelled import UnlabelledDraw
+from weightgen.evaluation.comparison import MethodResult
+from weightgen.evaluation.verdicts import in_points, verdict
 from weightgen.files import write_bytes, write_json, write_text
 
 COLUMNS = (
@@ -23,6 +25,8 @@ COLUMNS = (
     "against the best baseline",
     "± over classes",
     "ECE %",
+    "ECE floor %",
+    "OOD AUROC %",
     "ms per episode",
     "norm ratio",
     "novelty",
@@ -41,11 +45,13 @@ def as_json(
     backbone: str | None,
     generator: str | None,
     chain: str | None = None,
+    unlabelled: UnlabelledDraw | None = None,
 ) -> dict[str, Any]:
     """One evaluation as `evaluate --format json` prints it and `results.json` keeps it.
 
     Beside the numbers it holds "verdict" and "chain", one sentence each (`chain_verdict`; None without a
-    generator). Values that are not finite become None, which JSON has no other word for.
+    generator). "unlabelled" tells the unlabelled images of an episode, None without. Values that are not finite become
+    None, which JSON has no other word for.
     """
     return {
         "data": data,
@@ -59,6 +65,7 @@ def as_json(
         "methods": [{key: _finite(value) for key, value in asdict(result).items()} for result in results],
         "verdict": verdict(results),
         "chain": chain,
+        "unlabelled": None if unlabelled is None else _unlabelled(unlabelled, queries=ways * queries),
     }
 
 
@@ -72,12 +79,27 @@ def table(results: Sequence[MethodResult]) -> list[tuple[str, ...]]:
             _difference(result),
             "-" if result.delta_ci95_classes is None else in_points(result.delta_ci95_classes),
             in_points(result.ece),
+            in_points(result.ece_floor),
+            "-" if result.ood_auroc is None else in_points(result.ood_auroc),
             f"{result.ms_per_episode:.2f}",
             _ratio(result.norm_ratio),
             _ratio(result.novelty),
         )
         for result in results
     ]
+
+
+def setting_words(evaluation: Mapping[str, Any]) -> str:
+    """The episodes of an object of `as_json`, for a title."""
+    words = f"{evaluation['ways']}-way {evaluation['shots']}-shot"
+    extra = evaluation["unlabelled"]
+    if extra is None:
+        return words
+    if extra["transductive"]:
+        return f"{words} with its {extra['images']} queries as unlabelled images"
+    shares = "balanced" if extra["concentration"] is None else f"Dirichlet({extra['concentration']:g}) shares"
+    others = f"{100 * extra['distractors']:g} % of other classes"
+    return f"{words} with {extra['images']} unlabelled images ({shares}, {others})"
 
 
 def markdown_table(results: Sequence[MethodResult]) -> str:
@@ -107,7 +129,7 @@ def _section(evaluation: Mapping[str, Any]) -> str:
     sentences = [evaluation["verdict"], evaluation["chain"]]
     said = "\n\n".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences if sentence)
     return (
-        f"## {evaluation['ways']}-way {evaluation['shots']}-shot on {evaluation['data']}\n\n"
+        f"## {setting_words(evaluation)} on {evaluation['data']}\n\n"
         f"{evaluation['episodes']} episodes, {evaluation['queries']} queries per class, seed {evaluation['seed']}, "
         f"backbone {evaluation['backbone']}, generator {evaluation['generator']}.\n\n"
         f"{markdown_table(results)}\n\n{said}"
@@ -152,6 +174,17 @@ def _difference(result: MethodResult) -> str:
 
 def _ratio(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+def _unlabelled(draw: UnlabelledDraw, *, queries: int) -> dict[str, Any]:
+    """What `draw` comes to: where the queries serve, as many as there are, balanced, and none of another class."""
+    own = draw.transductive
+    return {
+        "images": queries if own else draw.images,
+        "concentration": None if own else draw.concentration,
+        "distractors": 0.0 if own else draw.distractors,
+        "transductive": own,
+    }
 
 
 def _finite(value: Any) -> Any:

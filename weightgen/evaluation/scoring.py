@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,8 +15,19 @@ from torch import Tensor
 from weightgen import seeds
 from weightgen.dataflow import Episode, Head
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
+from weightgen.evaluation.out_of_distribution import OtherImages, ood_aurocs, other_images
 from weightgen.method import Method
+
+
+class EpisodeSizes(TypedDict):
+    """The keyword arguments that samplers, tuning and scoring have in common."""
+
+    ways: int
+    shots: int
+    queries: int
+    unlabelled: UnlabelledDraw | None
 
 
 @dataclass(frozen=True)
@@ -26,12 +38,15 @@ class Scores:
     confidence: that highest probability.
     classes: the true class, a row of the features' `class_names`.
     seconds: time spent writing the heads, of all episodes together.
+    ood_aurocs: how well each of the head's scores tells queries from images of other classes (`ood_aurocs`), NaN for
+        an episode without such images; None where there is no other class.
     """
 
     correct: Bool[Tensor, "episodes queries"]
     confidence: Float[Tensor, "episodes queries"]
     classes: Int[Tensor, "episodes queries"]
     seconds: float
+    ood_aurocs: Float[Tensor, "episodes scores"] | None = None
 
     @property
     def episode_accuracies(self) -> Float[Tensor, " episodes"]:
@@ -48,6 +63,7 @@ def score_all(
     queries: int,
     episodes: int,
     seed: int,
+    unlabelled: UnlabelledDraw | None = None,
     batch: int = 50,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Scores]:
@@ -55,7 +71,8 @@ def score_all(
 
     Each chunk of `batch` episodes is drawn once, from `seed` and its number; each method gets a fresh
     generator per episode, from `seed` and the episode's number, so adding a method changes no other.
-    What is scored is `head.logits`, exactly the exported head.
+    What is scored is `head.probabilities`: exactly the exported head, or the mixture where it has several
+    draws. The images of other classes come from a generator of their own and change no episode.
 
     Raises:
         InputError: a single episode.
@@ -70,9 +87,12 @@ def score_all(
     for chunk, start in enumerate(range(0, episodes, batch)):
         size = min(batch, episodes - start)
         generator = seeds.generator(seed, "evaluation", chunk)
-        episode = sampler.sample(batch=size, ways=ways, shots=shots, queries=queries, generator=generator)
+        episode = sampler.sample(
+            batch=size, ways=ways, shots=shots, queries=queries, unlabelled=unlabelled, generator=generator
+        )
+        others = other_images(sampler.features, episode, generator=seeds.generator(seed, "other classes", chunk))
         for method in methods:
-            parts[method.name].append(_score_chunk(method, episode, seed=seed, first=start))
+            parts[method.name].append(_score_chunk(method, episode, others, seed=seed, first=start))
         if progress is not None:
             progress("episodes", start + size, episodes)
     return {name: _joined(parts[name]) for name in names}
@@ -87,15 +107,15 @@ def score(
     queries: int,
     episodes: int,
     seed: int,
+    unlabelled: UnlabelledDraw | None = None,
     batch: int = 50,
 ) -> Scores:
     """`score_all` for one method."""
-    return score_all(
-        [method], sampler, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed, batch=batch
-    )[method.name]
+    sizes = EpisodeSizes(ways=ways, shots=shots, queries=queries, unlabelled=unlabelled)
+    return score_all([method], sampler, episodes=episodes, seed=seed, batch=batch, **sizes)[method.name]
 
 
-def _score_chunk(method: Method, episode: Episode, *, seed: int, first: int) -> Scores:
+def _score_chunk(method: Method, episode: Episode, others: OtherImages | None, *, seed: int, first: int) -> Scores:
     generators = [seeds.generator(seed, "head", first + i) for i in range(len(episode))]
     begin = time.perf_counter()
     with torch.no_grad():
@@ -103,19 +123,22 @@ def _score_chunk(method: Method, episode: Episode, *, seed: int, first: int) -> 
         # Onto the features' device inside the timed part: an accelerator has then really finished.
         head = Head(written.weight.to(episode.query.device), written.bias.to(episode.query.device))
     seconds = time.perf_counter() - begin
-    confidence, predicted = head.logits(episode.query).softmax(-1).max(-1)
+    confidence, predicted = head.probabilities(episode.query).max(-1)
     return Scores(
         correct=(predicted == episode.query_labels).cpu(),
         confidence=confidence.cpu(),
         classes=episode.classes.gather(1, episode.query_labels).cpu(),
         seconds=seconds,
+        ood_aurocs=None if others is None else ood_aurocs(head, episode, others).cpu(),
     )
 
 
 def _joined(parts: Sequence[Scores]) -> Scores:
+    aurocs = [part.ood_aurocs for part in parts if part.ood_aurocs is not None]
     return Scores(
         correct=torch.cat([part.correct for part in parts]),
         confidence=torch.cat([part.confidence for part in parts]),
         classes=torch.cat([part.classes for part in parts]),
         seconds=sum(part.seconds for part in parts),
+        ood_aurocs=torch.cat(aurocs) if aurocs else None,
     )

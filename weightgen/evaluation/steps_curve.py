@@ -12,8 +12,9 @@ import torch
 from weightgen.dataflow import Episode, Features, Head
 from weightgen.diffusion.schedulers import swap_scheduler
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.comparison import half_width
-from weightgen.evaluation.scoring import score_all
+from weightgen.evaluation.scoring import EpisodeSizes, score
 from weightgen.pipeline import WeightGenerationPipeline
 
 SCHEDULERS = (
@@ -49,6 +50,7 @@ def steps_curve(
     shots: int,
     queries: int,
     seed: int,
+    unlabelled: UnlabelledDraw | None = None,
     episodes: int = 100,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
@@ -63,10 +65,9 @@ def steps_curve(
         if steps <= pipeline.scheduler.config.num_train_timesteps
     ]
     points, sampler = [], EpisodeSampler(features)
+    sizes = EpisodeSizes(ways=ways, shots=shots, queries=queries, unlabelled=unlabelled)
     for i, setting in enumerate(settings):
-        scores = score_all([setting], sampler, ways=ways, shots=shots, queries=queries, episodes=episodes, seed=seed)[
-            setting.name
-        ]
+        scores = score(setting, sampler, episodes=episodes, seed=seed, **sizes)
         accuracy = 100 * scores.episode_accuracies
         points.append(
             {

@@ -7,47 +7,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen import registry
 from weightgen.backbones.feature_cache import features_of
-from weightgen.baselines._baseline import FeatureBaseline
 from weightgen.data.sources import data_fingerprint, open_data
-from weightgen.dataflow import Episode, Features, Head
+from weightgen.dataflow import Features
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
-from weightgen.evaluation.comparison import chain_verdict, compare
+from weightgen.evaluation.comparison import compare
 from weightgen.evaluation.report import as_json, write_report
-from weightgen.evaluation.scoring import score_all
+from weightgen.evaluation.scoring import EpisodeSizes, Scores, score_all
 from weightgen.evaluation.steps_curve import steps_curve
-from weightgen.evaluation.tuning import tune
+from weightgen.evaluation.verdicts import chain_verdict
 from weightgen.method import Method
 from weightgen.options.data_parts import open_parts
 from weightgen.options.paths import absolute_spec
+from weightgen.options.recipe import Recipe
+from weightgen.options.rivals import INDUCTIVE, OWN, PARTS, build_method, chosen_methods, kind_of
 from weightgen.options.runs import RunFolder
 from weightgen.options.training_run import Progress
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.seeds import generator
 from weightgen.zoo.ideal_prototypes import ideal_prototypes
 
-OWN = "generator"
 _VECTOR_EPISODES = 50
 _CURVE_EPISODES = 200
-_ABLATIONS = ("one_step",)  # the trained generator read otherwise; not a rival that it has to beat
-
-
-@dataclass(frozen=True)
-class GeneratorMethod:
-    """The generator as a method: its own read, steps and samples."""
-
-    pipeline: WeightGenerationPipeline
-    name: str = OWN
-
-    @torch.no_grad()
-    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head:
-        return self.pipeline.heads(episode, generators)
 
 
 def evaluate_run(
@@ -59,6 +47,7 @@ def evaluate_run(
     queries: int | None = None,
     episodes: int | None = None,
     methods: Sequence[str] | None = None,
+    unlabelled: UnlabelledDraw | None = None,
     seed: int = 0,
     report: Path | None = None,
     progress: Progress | None = None,
@@ -68,7 +57,9 @@ def evaluate_run(
     Args:
         data: SPEC whose classes are all used; None, or the very data of training, means the run's novel classes.
         ways, shots, queries, episodes: as in the recipe's evaluation section, if None.
-        methods: names among "generator" and the registered baselines; all if None.
+        methods: names among "generator" and the registered baselines; all if None, except those that need unlabelled
+            images where there are none.
+        unlabelled: images without labels that every method sees beside the support; none if None.
         report: folder for report.md, results.json and the steps-accuracy curve.
 
     Raises:
@@ -80,41 +71,45 @@ def evaluate_run(
     queries = options.queries if queries is None else queries
     episodes = options.episodes if episodes is None else episodes
     numbers = list(options.shots if shots is None else shots)
-    least = (("ways", ways, 2), ("queries", queries, 1), ("episodes", episodes, 1), *(("shots", n, 1) for n in numbers))
-    for name, number, allowed in least:
-        if number < allowed:
-            raise InputError(f"--{name} is {number}; it must be {allowed} or more")
-    names = _checked(methods)
+    _check_numbers(ways=[ways], queries=[queries], episodes=[episodes], shots=numbers)
+    names = chosen_methods(methods, unlabelled=unlabelled is not None)
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
-    images, source = parts.novel, recipe.data.novel if isinstance(recipe.data.novel, str) else recipe.data.source
-    if data is not None and absolute_spec(data) != recipe.data.source:
-        given = open_data(data, seed=recipe.seed)
-        if data_fingerprint(given) != data_fingerprint(open_data(recipe.data.source, seed=recipe.seed)):
-            images, source = given, data
+    images, source = _chosen_images(recipe, parts.novel, data)
     if not len(images):
         raise InputError(f"{run.path}: its recipe keeps no novel classes to evaluate on; give --data SPEC")
     unseen, training = (
         features_of(pipeline.backbone, part, data_fingerprint=data_fingerprint(part), progress=progress)
         for part in (images, parts.base)
     )
-    setting = _Setting(pipeline, unseen, training, ways=ways, queries=queries, episodes=episodes, seed=seed)
-    results, curve = [], []
-    for number in numbers:
-        results.append(_evaluate(setting, names, number, data=source, run=run.path.absolute().name, progress=progress))
+    setting = _Setting(
+        pipeline, unseen, training, data=source, run=run.path.absolute().name, episodes=episodes, seed=seed
+    )
+    sizes = [EpisodeSizes(ways=ways, shots=n, queries=queries, unlabelled=unlabelled) for n in numbers]
+    results = [_evaluate(setting, names, each, progress=progress) for each in sizes]
     if report is not None:
-        for number in numbers:
-            curve += steps_curve(
-                pipeline,
-                unseen,
-                ways=ways,
-                shots=number,
-                queries=queries,
-                seed=seed,
-                episodes=min(episodes, _CURVE_EPISODES),
-                progress=progress,
-            )
+        curve = []
+        for each in sizes:
+            fewer = min(episodes, _CURVE_EPISODES)
+            curve += steps_curve(pipeline, unseen, episodes=fewer, seed=seed, progress=progress, **each)
         write_report(report, results, curve)
     return results
+
+
+def _check_numbers(**numbers: Sequence[int]) -> None:
+    for name, given in numbers.items():
+        least = 2 if name == "ways" else 1
+        for number in given:
+            if number < least:
+                raise InputError(f"--{name} is {number}; it must be {least} or more")
+
+
+def _chosen_images(recipe: Recipe, novel: datasets.Dataset, data: str | None) -> tuple[datasets.Dataset, str]:
+    """Images to evaluate on, and the SPEC they come from: `data`, unless that is what the run was trained on."""
+    if data is not None and absolute_spec(data) != recipe.data.source:
+        given = open_data(data, seed=recipe.seed)
+        if data_fingerprint(given) != data_fingerprint(open_data(recipe.data.source, seed=recipe.seed)):
+            return given, data
+    return novel, recipe.data.novel if isinstance(recipe.data.novel, str) else recipe.data.source
 
 
 @dataclass(frozen=True)
@@ -124,64 +119,47 @@ class _Setting:
     pipeline: WeightGenerationPipeline
     unseen: Features
     training: Features
-    ways: int
-    queries: int
+    data: str
+    run: str
     episodes: int
     seed: int
 
 
-def _checked(methods: Sequence[str] | None) -> list[str]:
-    known = [OWN, *registry.names("baselines")]
-    for i, name in enumerate(methods or ()):
-        if name not in known:
-            raise InputError(f"unknown method '{name}'{registry.nearest(name, known)}")
-        if name in (methods or ())[:i]:
-            raise InputError(f"method '{name}' is named twice; name it once")
-    return list(methods or known)
-
-
 def _evaluate(
-    setting: _Setting, names: Sequence[str], shots: int, *, data: str, run: str, progress: Progress | None
+    setting: _Setting, names: Sequence[str], sizes: EpisodeSizes, *, progress: Progress | None
 ) -> dict[str, Any]:
     """All methods at one number of shots."""
-    pipeline, sampler = setting.pipeline, EpisodeSampler(setting.unseen)
-    sizes = {"ways": setting.ways, "shots": shots, "queries": setting.queries}
+    pipeline, sampler, seed = setting.pipeline, EpisodeSampler(setting.unseen), setting.seed
     sampler.check(**sizes)  # before the work of tuning
     methods: list[Method] = []
     for i, name in enumerate(names):
-        methods.append(_method(name, setting, sizes))
+        methods.append(build_method(name, pipeline, setting.training, sizes=sizes, seed=seed))
         if progress is not None:
-            progress(f"tuning the baselines, {shots}-shot", i + 1, len(names))
-    scores = score_all(methods, sampler, episodes=setting.episodes, seed=setting.seed, progress=progress, **sizes)
-    kinds = {name: OWN if name == OWN else "ablation" if name in _ABLATIONS else "baseline" for name in names}
+            progress(f"tuning the baselines, {sizes['shots']}-shot", i + 1, len(names))
+    scores = score_all(methods, sampler, episodes=setting.episodes, seed=seed, progress=progress, **sizes)
     vectors = {OWN: _generated_vectors(setting, sizes)} if OWN in names else {}
     standardizer = pipeline.standardizer
     members = standardizer.restore(ideal_prototypes(setting.training, standardizer))
-    results = compare(scores, kinds, vectors=vectors, members=members, seed=setting.seed)
-    own_parts = [name for name in ("one_step", "no_denoiser") if name in names and OWN in names]
+    kinds = {name: kind_of(name) for name in names}
     return as_json(
-        results,
-        data=data,
+        compare(scores, kinds, vectors=vectors, members=members, seed=seed),
+        data=setting.data,
         episodes=setting.episodes,
-        seed=setting.seed,
+        seed=seed,
         backbone=pipeline.backbone.architecture,
-        generator=run,
-        chain=chain_verdict(scores, generator=OWN, parts=own_parts) if own_parts else None,
+        generator=setting.run,
+        chain=_chain(scores) if OWN in names else None,
         **sizes,
     )
 
 
-def _method(name: str, setting: _Setting, sizes: Mapping[str, int]) -> Method:
-    if name == OWN:
-        return GeneratorMethod(setting.pipeline)
-    rival = registry.get("baselines", name)
-    if issubclass(rival, FeatureBaseline):
-        return tune(rival, setting.training, seed=setting.seed, **sizes)
-    return rival(pipeline=setting.pipeline)
+def _chain(scores: Mapping[str, Scores]) -> str | None:
+    parts, inductive = [name for name in PARTS if name in scores], INDUCTIVE if INDUCTIVE in scores else None
+    return chain_verdict(scores, generator=OWN, parts=parts, inductive=inductive)
 
 
 @torch.no_grad()
-def _generated_vectors(setting: _Setting, sizes: Mapping[str, int]) -> Float[Tensor, "n feature"]:
+def _generated_vectors(setting: _Setting, sizes: EpisodeSizes) -> Float[Tensor, "n feature"]:
     """Class vectors, in feature space, that the generator writes for some episodes."""
     batch = min(_VECTOR_EPISODES, setting.episodes)
     draw = generator(setting.seed, "novelty")

@@ -1,0 +1,18 @@
+"""The generator without the unlabelled images."""
+
+from collections.abc import Sequence
+
+import torch
+
+from weightgen.baselines._own_variants import OwnVariant
+from weightgen.dataflow import Episode, Head
+
+
+class Inductive(OwnVariant):
+    """The trained generator on the labelled images alone: what the unlabelled ones are worth."""
+
+    name = "inductive"
+
+    @torch.no_grad()
+    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head:
+        return self.pipeline.heads(episode.labelled_only(), generators)

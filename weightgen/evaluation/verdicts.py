@@ -1,0 +1,67 @@
+"""What a comparison comes to, in plain sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from weightgen.evaluation.comparison import MethodResult, paired_difference
+from weightgen.evaluation.scoring import Scores
+
+DECIMALS = 1
+
+
+def verdict(results: Sequence[MethodResult]) -> str:
+    """One plain sentence: where the generator stands against the best baseline.
+
+    "level with" where the interval over episodes, as printed, includes 0. Where that over classes
+    includes 0 although that over episodes does not, the sentence says so.
+    """
+    baselines = [result for result in results if result.kind == "baseline"]
+    if not baselines:
+        return "no baseline took part, so the accuracies stand alone"
+    best = max(baselines, key=lambda result: result.accuracy)
+    ours = next((result for result in results if result.kind == "generator"), None)
+    if ours is None or ours.delta is None or ours.delta_ci95 is None or ours.delta_ci95_classes is None:
+        return f"{best.name} is the best baseline with {in_points(best.accuracy)} %; no generator took part"
+    who = "the generator" if ours.name == "generator" else f"the generator ({ours.name})"
+    words = f"{in_points(abs(ours.delta))} ± {in_points(ours.delta_ci95)} points"
+    over_classes = f"± {in_points(ours.delta_ci95_classes)} over classes"
+    if not _clear(ours.delta, ours.delta_ci95):
+        signed = f"{in_points(ours.delta, signed=True)} ± {in_points(ours.delta_ci95)} points"
+        return f"{who} is level with {best.name}, the best baseline ({signed})"
+    side = "ahead of" if ours.delta > 0 else "behind"
+    sentence = f"{who} is {words} {side} {best.name}, the best baseline"
+    if not _clear(ours.delta, ours.delta_ci95_classes):
+        sentence += f", but too few classes took part to say so of other classes ({over_classes})"
+    return sentence
+
+
+def chain_verdict(
+    scores: Mapping[str, Scores], *, generator: str, parts: Sequence[str], inductive: str | None = None
+) -> str | None:
+    """One plain sentence: what the chain adds over `parts` of itself (`one_step`, `no_denoiser`), even if nothing.
+
+    And what the unlabelled images add over `inductive`, the generator without them. None without either.
+    """
+    added = [_gain(scores, generator, part) for part in parts]
+    sayings = ["the chain adds " + " and ".join(added)] if parts else []
+    if inductive is not None:
+        sayings.append(f"the unlabelled images add {_gain(scores, generator, inductive)}")
+    return "; ".join(sayings) or None
+
+
+def _gain(scores: Mapping[str, Scores], ours: str, theirs: str) -> str:
+    difference, half_width = paired_difference(scores[ours], scores[theirs])
+    nothing = "" if _clear(difference, half_width) else " (nothing that can be told from chance)"
+    return f"{in_points(difference, signed=True)} ± {in_points(half_width)} points over {theirs}{nothing}"
+
+
+def in_points(value: float, *, signed: bool = False) -> str:
+    """A percentage as every table and sentence prints it: one decimal, never "-0.0"."""
+    rounded = round(value, DECIMALS) + 0.0
+    return f"{rounded:+.{DECIMALS}f}" if signed else f"{rounded:.{DECIMALS}f}"
+
+
+def _clear(difference: float, half_width: float) -> bool:
+    """Whether 0 lies outside the interval as printed."""
+    return abs(round(difference, DECIMALS)) > round(half_width, DECIMALS)

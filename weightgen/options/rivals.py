@@ -1,0 +1,77 @@
+"""Which methods a comparison has, and how each is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from weightgen import registry
+from weightgen.baselines._baseline import FeatureBaseline
+from weightgen.dataflow import Episode, Features, Head
+from weightgen.errors import InputError
+from weightgen.evaluation.scoring import EpisodeSizes
+from weightgen.evaluation.tuning import tune
+from weightgen.method import Method
+from weightgen.pipeline import WeightGenerationPipeline
+
+OWN = "generator"
+INDUCTIVE = "inductive"
+PARTS = ("one_step", "no_denoiser")  # of the generator: the chain is measured against them
+_ABLATIONS = ("draws", INDUCTIVE, "one_step")  # the trained generator read otherwise; not rivals that it has to beat
+
+
+@dataclass(frozen=True)
+class GeneratorMethod:
+    """The generator as a method: its own read, steps and samples."""
+
+    pipeline: WeightGenerationPipeline
+    name: str = OWN
+
+    @torch.no_grad()
+    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head:
+        return self.pipeline.heads(episode, generators)
+
+
+def chosen_methods(methods: Sequence[str] | None, *, unlabelled: bool) -> list[str]:
+    """The names asked for; None means all that run with, or without, unlabelled images.
+
+    Raises InputError for a name that is unknown, given twice, or of a method that needs unlabelled images.
+    """
+    known = [OWN, *registry.names("baselines")]
+    if not methods:
+        return [name for name in known if unlabelled or not needs_unlabelled(name)]
+    for i, name in enumerate(methods):
+        if name not in known:
+            raise InputError(f"unknown method '{name}'{registry.nearest(name, known)}")
+        if name in methods[:i]:
+            raise InputError(f"method '{name}' is named twice; name it once")
+        if needs_unlabelled(name) and not unlabelled:
+            raise InputError(f"method '{name}' needs unlabelled images; give --unlabelled N, or leave the method out")
+    return list(methods)
+
+
+def needs_unlabelled(name: str) -> bool:
+    """Whether a method has no meaning, or nothing new to say, without unlabelled images."""
+    if name in (OWN, INDUCTIVE):
+        return name == INDUCTIVE
+    rival = registry.get("baselines", name)
+    return issubclass(rival, FeatureBaseline) and rival.uses_unlabelled
+
+
+def kind_of(name: str) -> str:
+    """ "generator", "baseline" or "ablation"."""
+    return OWN if name == OWN else "ablation" if name in _ABLATIONS else "baseline"
+
+
+def build_method(
+    name: str, pipeline: WeightGenerationPipeline, training: Features, *, sizes: EpisodeSizes, seed: int
+) -> Method:
+    """A method ready to run; a baseline tuned on `training` for episodes of these sizes."""
+    if name == OWN:
+        return GeneratorMethod(pipeline)
+    rival = registry.get("baselines", name)
+    if issubclass(rival, FeatureBaseline):
+        return tune(rival, training, seed=seed, **sizes)
+    return rival(pipeline=pipeline)
