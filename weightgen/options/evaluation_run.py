@@ -24,7 +24,7 @@ from weightgen.evaluation.scoring import EpisodeSizes, Scores, score_all
 from weightgen.evaluation.steps_curve import steps_curve
 from weightgen.evaluation.verdicts import chain_verdict
 from weightgen.method import Method
-from weightgen.options.data_parts import open_parts
+from weightgen.options.data_parts import base_features, open_parts
 from weightgen.options.paths import absolute_spec
 from weightgen.options.recipe import Recipe
 from weightgen.options.rivals import INDUCTIVE, OWN, PARTS, build_method, chosen_methods, kind_of
@@ -77,10 +77,8 @@ def evaluate_run(
     images, source = _chosen_images(recipe, parts.novel, data)
     if not len(images):
         raise InputError(f"{run.path}: its recipe keeps no novel classes to evaluate on; give --data SPEC")
-    unseen, training = (
-        features_of(pipeline.backbone, part, data_fingerprint=data_fingerprint(part), progress=progress)
-        for part in (images, parts.base)
-    )
+    unseen = features_of(pipeline.backbone, images, data_fingerprint=data_fingerprint(images), progress=progress)
+    training = base_features(recipe.data, pipeline.backbone, parts.base, progress=progress)
     setting = _Setting(
         pipeline, unseen, training, data=source, run=run.path.absolute().name, episodes=episodes, seed=seed
     )
