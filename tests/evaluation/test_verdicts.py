@@ -41,10 +41,11 @@ def test_verdict_without_a_generator() -> None:
 
 def test_chain_verdict(make_scores: Any) -> None:
     scores = {"metadiff": make_scores(0.8, seed=1), "one_step": make_scores(0.8, seed=2), "bare": make_scores(0.5)}
-    sentence = chain_verdict(scores, generator="metadiff", parts=["one_step", "bare"])
+    parts = {"the chain": "one_step", "the network": "bare"}
+    sentence = chain_verdict(scores, generator="metadiff", parts=parts)
     difference, half_width = paired_difference(scores["metadiff"], scores["bare"])
     assert sentence is not None and sentence.startswith("the chain adds ")
-    assert "over one_step (nothing that can be told from chance) and " in sentence
+    assert "over one_step (nothing that can be told from chance); the network adds " in sentence
     assert sentence.endswith(f"+{difference:.1f} ± {half_width:.1f} points over bare")
 
 
@@ -52,14 +53,14 @@ def test_chain_verdict_tells_what_unlabelled_images_add(make_scores: Any) -> Non
     scores = {"metadiff": make_scores(0.8, seed=1), "bare": make_scores(0.5), "inductive": make_scores(0.7, seed=3)}
     difference, half_width = paired_difference(scores["metadiff"], scores["inductive"])
     added = f"he unlabelled images add +{difference:.1f} ± {half_width:.1f} points over inductive"
-    whole = chain_verdict(scores, generator="metadiff", parts=["bare"], inductive="inductive")
-    assert whole == f"{chain_verdict(scores, generator='metadiff', parts=['bare'])}; t{added}"
-    assert chain_verdict(scores, generator="metadiff", parts=[], inductive="inductive") == f"t{added}"
+    whole = chain_verdict(scores, generator="metadiff", parts={"it": "bare"}, inductive="inductive")
+    assert whole == f"{chain_verdict(scores, generator='metadiff', parts=dict(it='bare'))}; t{added}"
+    assert chain_verdict(scores, generator="metadiff", parts={}, inductive="inductive") == f"t{added}"
     lost = chain_verdict(
-        scores | {"inductive": make_scores(0.9)}, generator="metadiff", parts=[], inductive="inductive"
+        scores | {"inductive": make_scores(0.9)}, generator="metadiff", parts={}, inductive="inductive"
     )
     assert lost is not None and lost.startswith("the unlabelled images add -")
-    assert chain_verdict(scores, generator="metadiff", parts=[]) is None
+    assert chain_verdict(scores, generator="metadiff", parts={}) is None
 
 
 def test_no_minus_zero() -> None:

@@ -37,14 +37,17 @@ def verdict(results: Sequence[MethodResult]) -> str:
 
 
 def chain_verdict(
-    scores: Mapping[str, Scores], *, generator: str, parts: Sequence[str], inductive: str | None = None
+    scores: Mapping[str, Scores], *, generator: str, parts: Mapping[str, str], inductive: str | None = None
 ) -> str | None:
-    """One plain sentence: what the chain adds over `parts` of itself (`one_step`, `no_denoiser`), even if nothing.
+    """One plain sentence: what every part adds over the generator without it, even if nothing.
 
-    And what the unlabelled images add over `inductive`, the generator without them. None without either.
+    Args:
+        parts: from what a part is called to the method that lacks it (the chain: `one_step`).
+        inductive: the generator without the unlabelled images, where there are some.
+
+    None without either.
     """
-    added = [_gain(scores, generator, part) for part in parts]
-    sayings = ["the chain adds " + " and ".join(added)] if parts else []
+    sayings = [f"{part} adds {_gain(scores, generator, lacking)}" for part, lacking in parts.items()]
     if inductive is not None:
         sayings.append(f"the unlabelled images add {_gain(scores, generator, inductive)}")
     return "; ".join(sayings) or None

@@ -152,7 +152,8 @@ def _evaluate(
 
 
 def _chain(scores: Mapping[str, Scores]) -> str | None:
-    parts, inductive = [name for name in PARTS if name in scores], INDUCTIVE if INDUCTIVE in scores else None
+    parts = {part: lacking for part, lacking in PARTS.items() if lacking in scores}
+    inductive = INDUCTIVE if INDUCTIVE in scores else None
     return chain_verdict(scores, generator=OWN, parts=parts, inductive=inductive)
 
 

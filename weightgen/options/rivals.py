@@ -9,6 +9,7 @@ import torch
 
 from weightgen import registry
 from weightgen.baselines._baseline import FeatureBaseline
+from weightgen.baselines._own_variants import OwnVariant
 from weightgen.dataflow import Episode, Features, Head
 from weightgen.errors import InputError
 from weightgen.evaluation.scoring import EpisodeSizes
@@ -18,8 +19,7 @@ from weightgen.pipeline import WeightGenerationPipeline
 
 OWN = "generator"
 INDUCTIVE = "inductive"
-PARTS = ("one_step", "no_denoiser")  # of the generator: the chain is measured against them
-_ABLATIONS = ("draws", INDUCTIVE, "one_step")  # the trained generator read otherwise; not rivals that it has to beat
+PARTS = {"the chain": "one_step", "the learnt network": "no_denoiser"}  # what is measured against which part
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,10 @@ def needs_unlabelled(name: str) -> bool:
 
 
 def kind_of(name: str) -> str:
-    """ "generator", "baseline" or "ablation"."""
-    return OWN if name == OWN else "ablation" if name in _ABLATIONS else "baseline"
+    """ "generator", "baseline", or "ablation" for the generator with something taken away or read otherwise."""
+    if name == OWN:
+        return OWN
+    return "ablation" if issubclass(registry.get("baselines", name), OwnVariant) else "baseline"
 
 
 def build_method(
