@@ -178,7 +178,8 @@ def test_unlabelled_images_on_request(
     assert one["unlabelled"] == told
     assert [method["name"] for method in one["methods"]] == ["generator", *registry.names("baselines")]
     kinds = {method["name"]: method["kind"] for method in one["methods"]}
-    assert {name for name, kind in kinds.items() if kind == "ablation"} == {"draws", "inductive", "one_step"}
+    own = {"draws", "inductive", "no_denoiser", "one_step", "random_denoiser"}
+    assert {name for name, kind in kinds.items() if kind == "ablation"} == own
     assert all(set(method) == METHOD_KEYS for method in one["methods"])
     assert "; the unlabelled images add " in one["chain"]
     assert "unlabelled images" in (tmp_path / "report.md").read_text()
