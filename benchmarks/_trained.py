@@ -1,0 +1,38 @@
+"""A generator for a recipe with overrides, trained once and found again, and episodes of its novel classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from weightgen.backbones.feature_cache import features_of
+from weightgen.data.sources import data_fingerprint
+from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.options.data_parts import open_parts
+from weightgen.options.loading import load_recipe
+from weightgen.options.recipe import Recipe
+from weightgen.options.runs import run_folder
+from weightgen.options.training_run import train_run
+from weightgen.pipeline import WeightGenerationPipeline
+
+RUNS = Path("runs/benchmarks")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A generator and what to judge it on."""
+
+    recipe: Recipe
+    pipeline: WeightGenerationPipeline
+    novel: EpisodeSampler
+
+
+def trained(overrides: list[str]) -> Trained:
+    """Train `recipes/metadiff.yaml` with overrides, unless that was done before."""
+    recipe = load_recipe("metadiff", overrides)
+    run = run_folder(recipe, "metadiff", RUNS)
+    train_run(recipe, run)
+    pipeline = run.generator()
+    novel = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None).novel
+    features = features_of(pipeline.backbone, novel, data_fingerprint=data_fingerprint(novel))
+    return Trained(recipe, pipeline, EpisodeSampler(features))
