@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from weightgen import registry
 from weightgen.baselines._baseline import PADDING_BIAS, FeatureBaseline
@@ -111,18 +112,36 @@ def test_scale_multiplies_logits(baseline: FeatureBaseline, draw: Draw) -> None:
 
 @pytest.mark.parametrize("name", UNLABELLED)
 def test_the_order_of_unlabelled_images_does_not_matter(name: str, statistics: ClassStatistics, draw: Draw) -> None:
-    episode, baseline = draw(), registry.create("baselines", name, {}, statistics=statistics)
-    flipped = replace(episode, unlabelled=episode.unlabelled.flip(1), unlabelled_mask=episode.unlabelled_mask.flip(1))
-    assert_same(baseline(flipped, []), baseline(episode, []))
+    episode, order = draw(), torch.tensor([4, 9, 0, 7, 2, 10, 1, 8, 3, 6, 5])
+    moved = replace(episode, unlabelled=episode.unlabelled[:, order], unlabelled_mask=episode.unlabelled_mask[:, order])
+    for options in registry.get("baselines", name).grid():
+        baseline = registry.create("baselines", name, options, statistics=statistics)
+        assert_same(baseline(moved, []), baseline(episode, []))
 
 
 @pytest.mark.parametrize("name", UNLABELLED)
 def test_absent_images_are_no_images(name: str, statistics: ClassStatistics, draw: Draw) -> None:
-    episode, baseline = draw(), registry.create("baselines", name, {}, statistics=statistics)
-    absent = replace(episode, unlabelled_mask=torch.zeros_like(episode.unlabelled_mask))
-    alone = baseline(episode.labelled_only(), [])
-    assert_same(baseline(absent, []), alone)
-    assert (baseline(episode, []).weight - alone.weight).abs().max() > 1e-3
+    """Where all are absent, where the second episode has none, and where one is: whatever stands in their place."""
+    episode = draw(batch=20)
+    one = torch.ones_like(episode.unlabelled_mask)
+    one[:, 4] = False
+    second = torch.ones_like(episode.unlabelled_mask)
+    second[1] = False
+    rest = replace(episode, unlabelled=episode.unlabelled[:, one[0]], unlabelled_mask=one[:, one[0]])
+
+    def told(mask: Tensor) -> Episode:
+        return replace(episode, unlabelled=episode.unlabelled.masked_fill(~mask[..., None], 1e3), unlabelled_mask=mask)
+
+    for options in registry.get("baselines", name).grid():
+        baseline = registry.create("baselines", name, options, statistics=statistics)
+        all_there, alone = baseline(episode, []), baseline(episode.labelled_only(), [])
+        assert (alone.logits(episode.query).argmax(-1) == episode.query_labels).float().mean() > 0.6
+        assert_same(baseline(told(torch.zeros_like(one)), []), alone)
+        assert_same(baseline(told(one), []), baseline(rest, []))
+        mixed = baseline(told(second), [])
+        assert_same(Head(mixed.weight[1:2], mixed.bias[1:2]), Head(alone.weight[1:2], alone.bias[1:2]))
+        assert_same(Head(mixed.weight[:1], mixed.bias[:1]), Head(all_there.weight[:1], all_there.bias[:1]))
+        assert (all_there.weight - alone.weight).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", LABELLED)

@@ -11,6 +11,7 @@ from weightgen import registry
 from weightgen.baselines.shrunk_lda import ShrunkLDA
 from weightgen.dataflow import Episode, Features
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.calibration import expected_calibration_error
 from weightgen.evaluation.scoring import score
@@ -63,6 +64,50 @@ def test_tuning_needs_classes_it_was_not_fitted_on(features: Features) -> None:
         seen = torch.tensor([i for i in range(12) if i not in unseen.tolist()])
         torch.testing.assert_close(means[seen].mean(0), statistics.mean, atol=1e-5, rtol=1e-5)
     assert Watched.made[-1].classes == 12
+
+
+@pytest.mark.parametrize("name", ["bd_cspn", "laplacian_shot", "soft_kmeans", "tim"])
+def test_tunes_on_unlabelled_images_too(name: str, features: Features) -> None:
+    rival = registry.get("baselines", name)
+    setting: dict[str, Any] = {"ways": 3, "shots": 1, "queries": 4, "episodes": 3, "seed": 0}
+    alone = tune(rival, features, **setting)
+    helped = tune(rival, features, unlabelled=UnlabelledDraw(11, None, 0.0), **setting)
+    assert 0 < helped.scale < float("inf")
+    assert helped.scale != alone.scale
+
+
+def watched(features: Features, **setting: Any) -> Episode:
+    """The first episodes that tuning draws."""
+    Watched.episodes.clear()
+    tune(Watched, features, episodes=5, seed=1, **setting)
+    return Watched.episodes[0]
+
+
+def test_tuning_draws_the_unlabelled_images_it_is_told(features: Features) -> None:
+    episode = watched(features, ways=3, shots=2, queries=4, unlabelled=UnlabelledDraw(10, None, 0.2))
+    assert episode.unlabelled.shape[:2] == (5, 10)
+    origin = features.labels[torch.cdist(episode.unlabelled, features.values).argmin(-1)]
+    own = features.labels[torch.cdist(episode.support[:, :, 0], features.values).argmin(-1)]
+    assert ((origin[..., None] == own[:, None]).any(-1).sum(1) == 8).all()  # the other two are distractors
+
+
+def test_tuning_goes_without_distractors_where_classes_are_few(features: Features) -> None:
+    episode = watched(features, ways=5, shots=2, queries=4, unlabelled=UnlabelledDraw(11, None, 0.2))
+    assert episode.ways == 5  # of a half's 6 classes, where distractors would need 3 more
+    origin = features.labels[torch.cdist(episode.unlabelled, features.values).argmin(-1)]
+    own = features.labels[torch.cdist(episode.support[:, :, 0], features.values).argmin(-1)]
+    assert (origin[..., None] == own[:, None]).any(-1).all()
+
+
+def test_queries_leave_images_to_be_unlabelled(features: Features) -> None:
+    setting: dict[str, Any] = {"ways": 3, "shots": 2, "queries": 40}
+    episode = watched(features, unlabelled=UnlabelledDraw(13, None, 0.0), **setting)
+    assert episode.query.shape[1] == 3 * 11  # half of the 23 that 25 images leave
+    assert episode.unlabelled_mask.shape == (5, 13)
+    assert episode.unlabelled_mask.all()
+    assert watched(features, **setting).query.shape[1] == 3 * 23
+    transductive = UnlabelledDraw(13, transductive=True)
+    assert watched(features, unlabelled=transductive, **setting).query.shape[1] == 3 * 23
 
 
 def test_tuned_lda_is_better_and_honest(features: Features) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float
@@ -53,7 +54,7 @@ class UnlabelledBaseline(FeatureBaseline):
     """Prototypes refined on unlabelled images, read as a cosine head.
 
     Support and unlabelled images may be stretched to unit length, for they are seen before rows are written; a query
-    cannot, so the mean length takes its place, which changes no ranking.
+    cannot, so the mean length takes its place, which changes no ranking of cosines.
     """
 
     uses_unlabelled = True
@@ -61,23 +62,37 @@ class UnlabelledBaseline(FeatureBaseline):
 
     def __init__(self, *, statistics: ClassStatistics, scale: float = 1.0, within_shrinkage: float = 0.8) -> None:
         super().__init__(statistics=statistics, scale=scale)
+        self.within_shrinkage = within_shrinkage
         self.basis = joint_eigenbasis(statistics, within=within_shrinkage, between=0.0)
 
     @abstractmethod
     def refined(self, clouds: Clouds) -> Float[Tensor, "batch ways coordinates"]:
         """Prototypes after the unlabelled images were seen; those of the support where there are none."""
 
-    def rows(self, episode: Episode) -> tuple[Float[Tensor, "batch ways feature"], Float[Tensor, "batch ways"]]:
-        clouds = Clouds(
-            support=self._unit(episode.support) * episode.support_mask[..., None],
-            support_mask=episode.support_mask,
-            unlabelled=self._unit(episode.unlabelled) * episode.unlabelled_mask[..., None],
-            unlabelled_mask=episode.unlabelled_mask,
-        )
-        directions = torch.nn.functional.normalize(self.refined(clouds), dim=-1)
-        length = (self.basis.between.sum() + len(self.basis.between)).sqrt()  # Σ_w is the identity here
-        weight = directions @ self.basis.into.mT / length
-        return weight, weight.new_zeros(weight.shape[:2])
+    def read(
+        self, prototypes: Float[Tensor, "batch ways coordinates"]
+    ) -> tuple[Float[Tensor, "batch ways coordinates"], Float[Tensor, "batch ways"]]:
+        """Rows and bias for images of unit length: cosines."""
+        return torch.nn.functional.normalize(prototypes, dim=-1), prototypes.new_zeros(prototypes.shape[:2])
 
-    def _unit(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any coordinates"]:
-        return torch.nn.functional.normalize((values - self.statistics.mean) @ self.basis.into, dim=-1)
+    def rows(self, episode: Episode) -> tuple[Float[Tensor, "batch ways feature"], Float[Tensor, "batch ways"]]:
+        rows, bias = self.read(self.refined(clouds_of(episode, self.statistics, self.within_shrinkage)))
+        length = (self.basis.between.sum() + len(self.basis.between)).sqrt()  # Σ_w is the identity here
+        return rows @ self.basis.into.mT / length, bias
+
+
+# Options of a grid that whiten alike follow one another; episodes and statistics hash by identity.
+@lru_cache(maxsize=1)
+def clouds_of(episode: Episode, statistics: ClassStatistics, within_shrinkage: float) -> Clouds:
+    """The episode's images in the space of `joint_eigenbasis`, where Σ_w is the identity."""
+    into = joint_eigenbasis(statistics, within=within_shrinkage, between=0.0).into
+
+    def unit(values: Tensor, there: Tensor) -> Tensor:
+        return torch.nn.functional.normalize((values - statistics.mean) @ into, dim=-1) * there[..., None]
+
+    return Clouds(
+        support=unit(episode.support, episode.support_mask),
+        support_mask=episode.support_mask,
+        unlabelled=unit(episode.unlabelled, episode.unlabelled_mask),
+        unlabelled_mask=episode.unlabelled_mask,
+    )

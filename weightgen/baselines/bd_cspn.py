@@ -45,28 +45,33 @@ class BdCspn(UnlabelledBaseline):
         return [
             {"within_shrinkage": within, "temperature": temperature, "shift": shift}
             for within in (0.2, 0.8)
-            for temperature in (5.0, 10.0, 20.0)
+            for temperature in (1.0, 2.5, 5.0, 10.0)
             for shift in (True, False)
         ]
 
     def refined(self, clouds: Clouds) -> Float[Tensor, "batch ways coordinates"]:
-        basic = torch.nn.functional.normalize(clouds.prototypes(), dim=-1)
-        if self.shift:
-            clouds = replace(clouds, unlabelled=_shifted(clouds))
-        to_support = (clouds.support * basic[:, :, None]).sum(-1)  # (batch, ways, shots)
-        to_unlabelled = clouds.unlabelled @ basic.mT  # (batch, extra, ways)
-        nearest = clouds.probabilities(to_unlabelled).argmax(-1, keepdim=True)
-        chosen = torch.zeros_like(to_unlabelled).scatter(-1, nearest, 1.0) * clouds.unlabelled_mask[..., None]
-        # cosines are at most 1, so the shift by the temperature keeps the exponentials from overflowing
-        own = (self.temperature * (to_support - 1)).exp() * clouds.support_mask
-        theirs = (self.temperature * (to_unlabelled - 1)).exp() * chosen
-        total = (own[..., None] * clouds.support).sum(2) + theirs.mT @ clouds.unlabelled
-        return total / (own.sum(-1) + theirs.sum(1)).clamp(min=1e-12)[..., None]
+        return rectified(clouds, temperature=self.temperature, shift=self.shift)
+
+
+def rectified(clouds: Clouds, *, temperature: float, shift: bool) -> Float[Tensor, "batch ways coordinates"]:
+    """The paper's prototypes: means of the support and of the images nearest to it, weighted by e^(ε·cosine)."""
+    basic = torch.nn.functional.normalize(clouds.prototypes(), dim=-1)
+    if shift:
+        clouds = replace(clouds, unlabelled=_shifted(clouds))
+    to_support = (clouds.support * basic[:, :, None]).sum(-1)  # (batch, ways, shots)
+    to_unlabelled = torch.nn.functional.normalize(clouds.unlabelled, dim=-1) @ basic.mT  # (batch, extra, ways)
+    nearest = clouds.probabilities(to_unlabelled).argmax(-1, keepdim=True)
+    chosen = torch.zeros_like(to_unlabelled).scatter(-1, nearest, 1.0) * clouds.unlabelled_mask[..., None]
+    # cosines are at most 1, so taking 1 off keeps the exponentials from overflowing
+    own = (temperature * (to_support - 1)).exp() * clouds.support_mask
+    theirs = (temperature * (to_unlabelled - 1)).exp() * chosen
+    total = (own[..., None] * clouds.support).sum(2) + theirs.mT @ clouds.unlabelled
+    return total / (own.sum(-1) + theirs.sum(1)).clamp(min=1e-12)[..., None]
 
 
 def _shifted(clouds: Clouds) -> Float[Tensor, "batch extra coordinates"]:
-    """The unlabelled images with their mean moved to that of the support, at unit length again."""
+    """The unlabelled images with their mean moved to that of the support."""
     there = clouds.unlabelled_mask[..., None]
     own = clouds.support.sum((1, 2)) / clouds.support_mask.sum((1, 2)).clamp(min=1)[:, None]
     theirs = clouds.unlabelled.sum(1) / there.sum(1).clamp(min=1)
-    return torch.nn.functional.normalize(clouds.unlabelled + (own - theirs)[:, None], dim=-1) * there
+    return (clouds.unlabelled + (own - theirs)[:, None]) * there

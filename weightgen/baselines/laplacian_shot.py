@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import torch
@@ -9,16 +10,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.baselines._unlabelled_baseline import Clouds, UnlabelledBaseline
+from weightgen.baselines.bd_cspn import rectified
 from weightgen.parameters.class_statistics import ClassStatistics
 
 _ROUNDS = 20
+_RECTIFYING_TEMPERATURE = 2.5
 
 
 class LaplacianShot(UnlabelledBaseline):
     """Laplacian-regularised assignments (Ziko et al., ICML 2020, arXiv 2006.15486), written as a head.
 
-    Unlabelled images go to near prototypes, and neighbours among them are drawn to the same class, by bound updates.
-    The paper labels its queries so and stops; here the labelled images join their classes' means.
+    Unlabelled images go to near prototypes, rectified as in `bd_cspn`, and neighbours among them are drawn to the same
+    class, by bound updates. The paper labels its queries so and stops; here the images join their classes' means.
 
     Args:
         statistics: of base classes.
@@ -27,6 +30,7 @@ class LaplacianShot(UnlabelledBaseline):
         neighbours: nearest neighbours of an image that count.
         strength: the paper's λ.
         sharpness: factor on the squared distances to prototypes.
+        shift: whether rectification moves the unlabelled images; with unbalanced classes that may harm.
     """
 
     def __init__(
@@ -38,30 +42,34 @@ class LaplacianShot(UnlabelledBaseline):
         neighbours: int = 3,
         strength: float = 1.0,
         sharpness: float = 5.0,
+        shift: bool = False,
     ) -> None:
         super().__init__(statistics=statistics, scale=scale, within_shrinkage=within_shrinkage)
         self.neighbours = neighbours
         self.strength = strength
         self.sharpness = sharpness
+        self.shift = shift
 
     @classmethod
     def grid(cls) -> list[dict[str, Any]]:
-        return [
-            {"within_shrinkage": within, "neighbours": neighbours, "strength": strength, "sharpness": sharpness}
-            for within in (0.2, 0.8)
-            for neighbours in (3, 10)
-            for strength in (0.3, 1.0)
-            for sharpness in (5.0, 10.0)
-        ]
+        names = ("within_shrinkage", "neighbours", "strength", "sharpness", "shift")
+        values = product((0.2, 0.8), (3, 10), (0.2, 0.7), (2.5, 10.0), (False, True))
+        return [dict(zip(names, combination, strict=True)) for combination in values]
 
     def refined(self, clouds: Clouds) -> Float[Tensor, "batch ways coordinates"]:
-        prototypes = torch.nn.functional.normalize(clouds.prototypes(), dim=-1)
+        prototypes = rectified(clouds, temperature=_RECTIFYING_TEMPERATURE, shift=self.shift)
+        return clouds.joined(self.assigned(clouds, torch.nn.functional.normalize(prototypes, dim=-1)))
+
+    def assigned(
+        self, clouds: Clouds, prototypes: Float[Tensor, "batch ways coordinates"]
+    ) -> Float[Tensor, "batch extra ways"]:
+        """Shares of every unlabelled image in the classes by the paper's bound updates."""
         near = -self.sharpness * torch.cdist(clouds.unlabelled, prototypes).square()
-        affinity = self._affinity(clouds)
-        assigned = clouds.probabilities(near)
+        pull = self.strength * self._affinity(clouds)
+        shares = clouds.probabilities(near)
         for _ in range(_ROUNDS):
-            assigned = clouds.probabilities(near + self.strength * affinity @ assigned)
-        return clouds.joined(assigned)
+            shares = clouds.probabilities(near + pull @ shares)
+        return shares
 
     def _affinity(self, clouds: Clouds) -> Float[Tensor, "batch extra extra"]:
         """1 for every image's nearest neighbours among the unlabelled, made symmetric."""

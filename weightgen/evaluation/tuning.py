@@ -39,7 +39,8 @@ def tune(
     baseline returned has the statistics of all training classes.
 
     Where a half has fewer than `ways` classes, its episodes have as many ways as it has classes; where a
-    class has fewer than `shots + queries` images, they have fewer queries.
+    class has fewer than `shots + queries` images, they have fewer queries, and leave half of what there is to
+    the unlabelled images if these are wanted.
 
     Args:
         baseline_class: which baseline.
@@ -86,6 +87,8 @@ def _folds(
     if left < 1:
         name = training.class_names[int(training.counts.argmin())]
         raise InputError(f"class '{name}' has no image beside {shots} shots; lower shots or add images")
+    if queries >= left and unlabelled is not None and unlabelled.images and not unlabelled.transductive:
+        left = max(left // 2, 1)
     halves = _halves(training, seed)
     folds = []
     for number, (seen, unseen) in enumerate([halves, halves[::-1]]):
