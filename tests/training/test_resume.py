@@ -76,6 +76,21 @@ def test_dropout_too_is_a_function_of_the_step(make_run: MakeRun) -> None:
     assert not torch.equal(plain.weights(), whole.weights())
 
 
+@pytest.mark.parametrize("records_seen", [1, 2, 5, 7])
+def test_unlabelled_images_come_back_too(make_run: MakeRun, records_seen: int) -> None:
+    """Every other step has none, and leaves the weights that trust them without a gradient or a moment."""
+    options = {"unlabelled": (3, 8), "ways": (2, 4)}
+    whole = make_run("whole", options=options)
+    list(whole.records())
+    list(islice(make_run("stopped", options=options).records(), records_seen))
+    resumed = make_run("stopped", options=options)
+    list(resumed.records())
+    assert torch.equal(resumed.weights(), whole.weights())
+    plain = make_run("plain", options={"ways": (2, 4)})
+    list(plain.records())
+    assert not torch.equal(plain.weights(), whole.weights())
+
+
 def test_training_leaves_the_global_state_alone(make_run: MakeRun) -> None:
     run = make_run(dropout=0.3)
     torch.manual_seed(3)
