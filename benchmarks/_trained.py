@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from weightgen.backbones.feature_cache import features_of
 from weightgen.data.sources import data_fingerprint
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.files import text_hash
 from weightgen.options.data_parts import open_parts
 from weightgen.options.loading import load_recipe
 from weightgen.options.recipe import Recipe
@@ -28,10 +30,19 @@ class Trained:
 
 
 def trained(overrides: list[str]) -> Trained:
-    """Train `recipes/metadiff.yaml` with overrides, unless that was done before."""
+    """Train `recipes/metadiff.yaml` with overrides, unless that was done before.
+
+    Variants with the same data and backbone pretrain it once: its training is a function of these and the seed alone.
+    """
     recipe = load_recipe("metadiff", overrides)
     run = run_folder(recipe, "metadiff", RUNS)
+    key = text_hash(str(recipe.seed), recipe.data.model_dump_json(), recipe.backbone.model_dump_json())
+    shared = RUNS / "backbones" / key
+    if shared.exists() and not run.path.exists():
+        shutil.copytree(shared, run.path / "backbone")
     train_run(recipe, run)
+    if recipe.backbone.pretraining is not None and not shared.exists():
+        shutil.copytree(run.path / "backbone", shared)
     pipeline = run.generator()
     novel = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None).novel
     features = features_of(pipeline.backbone, novel, data_fingerprint=data_fingerprint(novel))

@@ -57,7 +57,7 @@ def evaluate(
     output = Output(format, quiet)
     from weightgen.options.evaluation_run import evaluate_run
     from weightgen.options.runs import RunFolder, newest_run
-    from weightgen.options.unlabelled_images import unlabelled_draw
+    from weightgen.options.unlabelled_flags import unlabelled_draw
 
     from .tables import print_evaluations
 

@@ -46,6 +46,8 @@ class Denoiser(ModelMixin, ConfigMixin, ABC):
     """
 
     prediction_type: str = "epsilon"
+    uses_unlabelled: bool = False
+    """Whether unlabelled images in the condition make a difference."""
 
     @abstractmethod
     def forward(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
@@ -121,7 +122,7 @@ class WeightGenerationPipeline(DiffusionPipeline):
         dataset = open_data(str(folder))
         fingerprint = data_fingerprint(dataset)
         features = features_of(self.backbone, dataset, data_fingerprint=fingerprint, device=str(self.device))
-        others = None if unlabelled is None else self._features_of_images(Path(unlabelled).expanduser())
+        others = None if unlabelled is None else self._features_of_images(Path(unlabelled).expanduser(), dataset)
         episode = episode_of(features, others)
         head = self.heads(episode, [generator or seeded(0, "generate")], steps=num_inference_steps, samples=num_samples)
         samples = head.weight.shape[1]
@@ -187,11 +188,16 @@ class WeightGenerationPipeline(DiffusionPipeline):
         usual = self.config.draw_steps if drawing else self.config.steps
         return scheduler, usual if steps is None else steps
 
-    def _features_of_images(self, folder: Path) -> Float[Tensor, "images feature"]:
-        """Features of all images in a folder, whatever their sub-folders are called."""
+    def _features_of_images(self, folder: Path, support: Dataset) -> Float[Tensor, "images feature"]:
+        """Features of all images in a folder but those of the support, whatever the sub-folders are called."""
+        if not self.denoiser.uses_unlabelled:
+            kind = type(self.denoiser).__name__
+            raise InputError(
+                f"{folder}: a {kind} learns nothing from unlabelled images; leave them out, or train another"
+            )
         if not folder.is_dir():
             raise InputError(f"{folder}: is no folder; give one with unlabelled images")
-        dataset = unlabelled_images(folder)
+        dataset = unlabelled_images(folder, besides=support)
         return features_of(
             self.backbone, dataset, data_fingerprint=data_fingerprint(dataset), device=str(self.device)
         ).values
@@ -233,8 +239,11 @@ class WeightGenerationPipeline(DiffusionPipeline):
         """
         components, config = load_components(Path(folder))
         try:
-            return cls(**{**components, **config, **changes})._evaluating()
-        except TypeError as error:
+            made = cls(**{**components, **config, **changes})._evaluating()
+            for samples in (1, 2):
+                made.reader(samples=samples)  # a calibration that is none is refused here, not in the middle of work
+            return made
+        except (TypeError, ValueError) as error:
             raise InputError(f"{folder}: does not fit this weightgen ({error}); save the generator again") from error
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:

@@ -7,9 +7,12 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from weightgen.errors import InputError
 
@@ -70,11 +73,16 @@ def create(kind: str, name: str, options: Mapping[str, Any], **given: Any) -> An
 
 
 def check_options(component: type, options: Mapping[str, Any], *, place: str, given: Iterable[str] = ()) -> None:
-    """Refuse options that the component's constructor does not take."""
-    taken = option_names(component) - set(given)
-    for key in options:
+    """Refuse options that the component's constructor does not take, and values of another type."""
+    taken, types = option_names(component) - set(given), typing.get_type_hints(component.__init__)  # type: ignore[misc]
+    for key, value in options.items():
         if key not in taken:
             raise InputError(f"{place} has no option '{key}'{nearest(key, taken)}")
+        try:
+            TypeAdapter(types.get(key, Any)).validate_python(value, strict=True)
+        except ValidationError as error:
+            message = error.errors()[0]["msg"]
+            raise InputError(f"{place}.{key}: {message[0].lower()}{message[1:]} (got {value!r})") from error
 
 
 def option_names(component: type) -> set[str]:

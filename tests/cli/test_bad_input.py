@@ -302,7 +302,7 @@ EVALUATE: dict[str, tuple[tuple[str, ...], str]] = {
     "one way": (("--ways", "1"), "--ways is 1; it must be 2 or more"),
     "no shots": (("--shots", "0"), "--shots is 0; it must be 1 or more"),
     "no queries": (("--queries", "0"), "--queries is 0; it must be 1 or more"),
-    "no episodes": (("--episodes", "-5"), "--episodes is -5; it must be 1 or more"),
+    "no episodes": (("--episodes", "-5"), "--episodes is -5; it must be 2 or more"),
     "too many ways": (("--ways", "6"), "6 ways need 6 classes and there are 5; lower the ways"),
     "too many shots": (("--shots", "10"), "10 shots with 4 queries need 14; lower shots or queries"),
     "unknown method": (("--methods", "ridg"), "unknown method 'ridg'; did you mean 'ridge'?"),

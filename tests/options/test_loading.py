@@ -44,6 +44,16 @@ WRONG = {
 }
 
 MISFITS = {
+    "a word for a number": ("denoiser.rounds=many", "denoiser.rounds: input should be a valid integer (got 'many')"),
+    "a word for a yes": ("denoiser.linear=maybe", "denoiser.linear: input should be a valid boolean (got 'maybe')"),
+    "a number below": ("denoiser.rounds=0", "rounds is 0; it must be 1 or more"),
+    "a weight below 0": ("objective.weight=-1.0", "weight is -1.0"),
+    "heads that do not divide": ("denoiser.width=65", "width 65 is no multiple of heads 4"),
+    "a draw scheduler for noise alone": (
+        "generation.draw_scheduler=PNDMScheduler",
+        "takes no denoiser that predicts clean",
+    ),
+    "a draw scheduler without noise": ("generation.draw_scheduler=MeanDDPMScheduler", "adds no noise"),
     "unknown component": ("denoiser=class_transformr", "did you mean 'class_transformer'?"),
     "unknown option": ("denoiser.widht=5", "denoiser has no option 'widht'; did you mean 'width'?"),
     "given by the program": ("denoiser.feature_width=5", "denoiser has no option 'feature_width'"),

@@ -174,6 +174,8 @@ def test_tensors_that_do_not_fit_are_refused(folder: Path, part: str, change: st
         ("model_index.json", lambda c: c.update(scheduler=[None, None]), "'scheduler' is missing or not"),
         ("model_index.json", lambda c: c.update(scheduler=["diffusers", "UNet2DModel"]), "unknown scheduler"),
         ("model_index.json", lambda c: c.update(colour="red"), "colour"),
+        ("model_index.json", lambda c: c.update(calibration=[["x", 1.0]]), "could not convert"),
+        ("model_index.json", lambda c: c.update(draw_calibration=[]), "is no calibration"),
         ("model_index.json", lambda c: c["denoiser"].__setitem__(1, "Nothing"), "has no weightgen.denoisers"),
         ("denoiser/config.json", lambda c: c.update(colour="red"), "does not fit ClassTransformer .*colour"),
         ("denoiser/config.json", lambda c: c.update(heads=5), "no multiple of heads"),

@@ -56,3 +56,13 @@ def test_shots_that_leave_no_query_are_left_out(make_generator: MakeGenerator, m
     views = [View(make_features(images=count, seed=4), pipeline.standardizer) for count in (5, 6)]
     knots = calibrated(pipeline, views, ways=30, samples=1, seed=0).knots
     assert [shots for shots, _ in knots] == [1, 2, 5]
+
+
+def test_a_view_of_few_classes_lowers_the_ways_of_all(
+    make_generator: MakeGenerator, make_features: MakeFeatures
+) -> None:
+    pipeline = make_generator()
+    views = [View(make_features(classes=count, seed=4), pipeline.standardizer) for count in (24, 3)]
+    few, many = (calibrated(pipeline, views, ways=ways, samples=1, seed=0) for ways in (3, 20))
+    assert few == many
+    assert all(0.01 < factor < 100 for _, factor in many.knots)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def data_fingerprint(dataset: Dataset) -> str:
     digest.update(_labels(dataset).astype("<i8").tobytes())
     for batch in dataset.select_columns("image").with_format("arrow").iter(_ROWS_PER_BATCH):
         for image in batch.column("image").to_pylist():
-            content = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+            content = encoded(image)
             digest.update(len(content).to_bytes(8, "little"))
             digest.update(content)
     return digest.hexdigest()[:16]
@@ -92,6 +92,11 @@ def labelled_images(
         order = np.argsort(codes, kind="stable")
         stored, codes = _rearranged(stored, order), codes[order]
     return _dataset(stored, codes, [names[i] for i in present])
+
+
+def encoded(image: Mapping[str, Any]) -> bytes:
+    """A row of the image column as it is encoded, from the table or from its file."""
+    return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
 
 
 def one_class(images: pa.ChunkedArray, name: str) -> Dataset:

@@ -15,6 +15,7 @@ from weightgen.data.labelled import (
     class_counts,
     class_names,
     data_fingerprint,
+    encoded,
     labelled_images,
     one_class,
     select_classes,
@@ -57,12 +58,18 @@ def open_data(spec: str, *, seed: int = 0) -> Dataset:
     raise InputError(f"{shown(path) if spec else repr(spec)}: {what}; data is {_FORMS}")
 
 
-def unlabelled_images(folder: Path) -> Dataset:
+def unlabelled_images(folder: Path, *, besides: Dataset) -> Dataset:
     """All images in a folder and below it, as one class "unlabelled"; what the sub-folders are called tells nothing.
+
+    besides: images that are known already, and left out: sorted pictures often lie among the unsorted.
 
     Raises InputError when there is none, or one cannot be read.
     """
-    return one_class(_read(find_images(folder)), "unlabelled")
+    known = {encoded(image) for image in besides.with_format("arrow")[:].column("image").to_pylist()}
+    images = [image for image in _read(find_images(folder)).to_pylist() if encoded(image) not in known]
+    if not images:
+        raise InputError(f"{shown(folder)}: holds no image that is not in the support too; add others")
+    return one_class(pa.chunked_array([pa.array(images, Image().pa_type)]), "unlabelled")
 
 
 def _open_folder(folder: Path) -> Dataset:

@@ -79,7 +79,7 @@ class SoftAssignment(nn.Module):
         if number is not None:
             sharper = (_PACE * self.log_sharpness[number]).exp()
             found = belief.found / belief.found.sum(-1, keepdim=True).clamp(min=1e-3)
-            prior = (found + 1 / real.sum(1)).log()[:, None]  # one more image, shared by all, keeps it finite
+            prior = (found + 1 / real.sum(1)).log()[:, None]  # half of it even shares, which keeps it finite
             logits = sharper * logits + _PACE * self.shares[number] * prior
             stranger = sharper * stranger + _PACE * self.strangers[number]
         logits = logits.masked_fill(~condition.mask[:, None], torch.finfo(logits.dtype).min)

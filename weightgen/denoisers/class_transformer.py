@@ -40,6 +40,7 @@ class ClassTransformer(Denoiser):
     """
 
     prediction_type = "sample"
+    uses_unlabelled = True
     signal: Tensor
 
     @register_to_config
@@ -60,6 +61,8 @@ class ClassTransformer(Denoiser):
         super().__init__()
         if bands < 1:
             raise ValueError(f"bands is {bands}; it must be 1 or more")
+        if rounds < 1:
+            raise ValueError(f"rounds is {rounds}; it must be 1 or more")
         if linear is None:
             linear = base_classes >= _CLASSES_PER_FEATURE * feature_width
             self.register_to_config(linear=linear)

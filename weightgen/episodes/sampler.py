@@ -109,7 +109,7 @@ class EpisodeSampler:
         if ways + extra > classes:
             raise InputError(
                 f"{ways} ways and {extra} classes of distractors need {ways + extra} classes and there are {classes}; "
-                "lower the ways or set distractors to 0"
+                "lower the ways, or leave the distractors out (--distractors 0)"
             )
         fewest = int(self._counts.argmin())
         if shots + queries > int(self._counts[fewest]):

@@ -92,7 +92,7 @@ def _folds(
     halves = _halves(training, seed)
     folds = []
     for number, (seen, unseen) in enumerate([halves, halves[::-1]]):
-        ways, present = min(ways, classes // 2), len(unseen.class_names)
+        ways, present = min([ways, *(len(half.class_names) for half in halves)]), len(unseen.class_names)
         if unlabelled is not None and ways + unlabelled.extra_classes > present:
             unlabelled = replace(unlabelled, distractors=0.0)
         episode = EpisodeSampler(unseen).sample(

@@ -9,7 +9,7 @@ from diffusers import SchedulerMixin
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.diffusion.mean_ddpm import MeanDDPMScheduler
-from weightgen.diffusion.schedulers import build_scheduler, scheduler_class, swap_scheduler
+from weightgen.diffusion.schedulers import build_scheduler, swap_scheduler
 from weightgen.errors import InputError
 from weightgen.interfaces import Objective
 from weightgen.options.recipe import BackboneOptions, GenerationOptions, Recipe
@@ -19,6 +19,7 @@ from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.registry import check_options, create, get, option_names
 from weightgen.seeds import derive
 
+_SMALL_WIDTH = 8
 _GIVEN = {
     "conditioner": {"feature_width"},
     "denoiser": {"feature_width", "num_train_timesteps", "base_classes"},
@@ -35,8 +36,14 @@ def check_components(recipe: Recipe) -> None:
         check_options(component, options.options, place=section, given=given)
     if recipe.selector.name != "head":
         raise InputError(f"selector '{recipe.selector.name}': zoo.targets '{recipe.zoo.targets}' are heads; use head")
-    generation_scheduler(recipe.generation, build_scheduler(recipe.scheduler.name, _scheduler_options(recipe)))
-    scheduler_class(recipe.generation.draw_scheduler)
+    training = build_scheduler(recipe.scheduler.name, _scheduler_options(recipe))
+    generation_scheduler(recipe.generation, training)
+    if recipe.generation.draw_scheduler == MeanDDPMScheduler.__name__:
+        raise InputError("generation.draw_scheduler: MeanDDPMScheduler adds no noise, so that all draws would be one")
+    swap_scheduler(recipe.generation.draw_scheduler, training)
+    for section in ("denoiser", "conditioner"):  # what a constructor refuses should not wait for a backbone
+        _component(recipe, section, _SMALL_WIDTH, base_classes=0)
+    build_objective(recipe)
     chain = _chain(recipe)
     for key in ("steps", "draw_steps"):
         steps = getattr(recipe.generation, key)

@@ -95,7 +95,7 @@ def evaluate_run(
 
 def _check_numbers(**numbers: Sequence[int]) -> None:
     for name, given in numbers.items():
-        least = 2 if name == "ways" else 1
+        least = 2 if name in ("ways", "episodes") else 1
         for number in given:
             if number < least:
                 raise InputError(f"--{name} is {number}; it must be {least} or more")

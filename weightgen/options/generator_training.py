@@ -20,7 +20,7 @@ from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import cross_fitted, mean_sharpness
 from weightgen.training.loop import Lesson, train
 from weightgen.training.selection import HeldOut, split_held_out
-from weightgen.training.space import Space, SpaceGrid, choose_space
+from weightgen.training.space import SpaceChoice, SpaceGrid, choose_space
 
 _HELD_OUT_EPISODES = 200
 _DRAWS = 8
@@ -98,7 +98,7 @@ class GeneratorTraining:
             unlabelled=UnlabelledDraw(most // 2, distractors=distractors) if most else None,
         )
 
-    def _choose_space(self) -> Space:
+    def _choose_space(self) -> SpaceChoice:
         """Standardizer and readout, chosen where the recipe leaves them open."""
         told, usual = self.recipe.standardizer, SpaceGrid()
         grid = SpaceGrid(

@@ -162,7 +162,7 @@ class EvaluationOptions(Section):
     """Support images of a class; one table each."""
     queries: PositiveInt = 15
     """Query images of a class."""
-    episodes: PositiveInt = 600
+    episodes: Annotated[int, Field(ge=2)] = 600
     """Episodes of a table."""
 
 

@@ -141,6 +141,13 @@ def _check_sizes(recipe: Recipe, parts: DataParts) -> None:
         _check_novel(recipe, parts.novel)
     counts = class_counts(parts.base)
     names = class_names(parts.base)
+    folds, held_out = recipe.training.folds, round(recipe.training.held_out_classes * len(names))
+    left = len(names) - (held_out if held_out >= 2 else 0)
+    if left < 2 * folds:
+        raise InputError(
+            f"training.folds is {folds} and {left} base classes are left to learn from; every fold needs 2, lower it "
+            "or training.held_out_classes"
+        )
     if len(names) < recipe.training.ways[0]:
         raise InputError(
             f"data: {len(names)} classes are left to train the generator and training.ways starts at "

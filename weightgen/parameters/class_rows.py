@@ -17,6 +17,7 @@ from weightgen.registry import nearest
 
 Readout = Literal["cosine", "gaussian"]
 _HONEST = Calibration()
+_FAR = 0.1
 _NEVER = -1e9  # bias of a padding class: finite, and softmax gives it probability 0
 
 
@@ -58,7 +59,8 @@ class RowReader:
         if self.readout == "cosine":
             origin = self.standardizer.query(self.standardizer.origin)
             directions = torch.nn.functional.normalize(rows - origin, dim=-1)
-            average = torch.nn.functional.normalize(-origin, dim=-1)  # of the base classes; 0 where that is the origin
+            far = origin.norm() > _FAR * self.standardizer.radius  # else the average class has no direction
+            average = torch.nn.functional.normalize(-origin, dim=-1) * far
             rows = (directions - average) / self.standardizer.radius
             bias = -rows @ origin
         else:

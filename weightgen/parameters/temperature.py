@@ -28,7 +28,10 @@ class Calibration:
     @classmethod
     def of(cls, knots: Sequence[Sequence[float]]) -> Calibration:
         """From what JSON makes of `knots`."""
-        return cls(tuple((float(shots), float(factor)) for shots, factor in knots))
+        made = cls(tuple((float(shots), float(factor)) for shots, factor in knots))
+        if not made.knots or not all(0 < number < float("inf") for knot in made.knots for number in knot):
+            raise ValueError(f"{list(knots)} is no calibration: it takes pairs of positive numbers")
+        return made
 
     def at(self, shots: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """The factor for each number of shots."""

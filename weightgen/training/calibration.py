@@ -39,10 +39,12 @@ def calibrated(
         views: held-out classes and folds of base classes.
         samples: 1 calibrates the single head, more the mixture of so many draws.
 
-    Numbers of shots that leave a class without a query are left out.
+    Where a view has fewer than `ways` classes, all are judged with as many ways as it has. Numbers of shots that leave
+    a class without a query are left out.
     """
     uncalibrated = copy.copy(pipeline)
     uncalibrated.register_to_config(calibration=((1.0, 1.0),), draw_calibration=((1.0, 1.0),))
+    ways = min([ways, *(len(view.features.class_names) for view in views)])  # all views together, in one tensor
     knots = []
     for shots in SHOTS:
         parts = [
@@ -68,7 +70,7 @@ def _logits(
     classes, left = len(view.features.class_names), int(view.features.counts.min()) - shots
     episode = EpisodeSampler(view.features).sample(
         batch=_EPISODES,
-        ways=min(ways, classes),
+        ways=ways,
         shots=shots,
         queries=min(_QUERIES, left),
         generator=generator(seed, "calibration", shots, classes),
@@ -77,5 +79,4 @@ def _logits(
     head = seeing.heads(episode, noise, samples=samples)
     query = episode.query.to(head.weight)
     logits = torch.einsum("bif,bswf->sbiw", query, head.weight) + head.bias.transpose(0, 1)[:, :, None]
-    padded = torch.nn.functional.pad(logits.flatten(1, 2), (0, ways - logits.shape[-1]), value=-1e9)
-    return padded.cpu(), episode.query_labels.flatten()
+    return logits.flatten(1, 2).cpu(), episode.query_labels.flatten()

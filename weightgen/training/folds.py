@@ -62,7 +62,7 @@ def cross_fitted(
     Raises:
         InputError: too few classes for so many folds.
     """
-    classes = len(features.class_names)
+    classes = len(features.families)
     if classes < 2 * folds:
         raise InputError(
             f"training.folds is {folds} and there are {classes} base classes; every fold needs 2, lower it"

@@ -43,7 +43,7 @@ class SpaceGrid:
 
 
 @dataclass(frozen=True)
-class Space:
+class SpaceChoice:
     """What was chosen: arguments of the standardizer, and the readout."""
 
     shape: dict[str, Any]
@@ -52,7 +52,7 @@ class Space:
 
 def choose_space(
     features: Features, shape: Mapping[str, Any], grid: SpaceGrid, *, ways: int, shots: tuple[int, ...], seed: int
-) -> Space:
+) -> SpaceChoice:
     """The space in which linear-Gaussian heads are most accurate on classes outside the fit.
 
     Everything is fitted on all folds of the base classes but one and judged on episodes of that one, for every fold:
@@ -61,23 +61,27 @@ def choose_space(
     the best (one standard error) those that shrink most are taken. The support power comes last.
 
     Args:
-        shape: the standardizer's other arguments. With the map "identity" there is nothing to choose, and the first
-            values are taken.
+        shape: the standardizer's other arguments. With the map "identity" there is nothing to choose, and with fewer
+            than four classes nothing to choose by: the first centring, power and readout and the middle shrinkages
+            are taken then.
     """
-    first = {"centring": grid.centring[0], "support_power": grid.power[0]}
-    first |= {name: getattr(grid, name)[0] for name in ("within_shrinkage", "between_shrinkage")}
-    if shape["map"] == "identity" or grid.settled:
-        return Space({**shape, **first}, grid.readout[0])
+    number = min(_FOLDS, len(features.families) // 2)
+    if shape["map"] == "identity" or grid.settled or number < 2:
+        usual = {"centring": grid.centring[0], "support_power": grid.power[0]}
+        for name in ("within_shrinkage", "between_shrinkage"):
+            values = getattr(grid, name)
+            usual[name] = values[len(values) // 2]
+        return SpaceChoice({**shape, **usual}, grid.readout[0])
     places = list(itertools.product(grid.centring, grid.readout))
     pairs = list(itertools.product(grid.within_shrinkage, grid.between_shrinkage))
-    folds = _folds(features, ways=ways, shots=shots, seed=seed)
+    folds = _folds(features, number, ways=ways, shots=shots, seed=seed)
     scores = torch.cat([_scores(fold, shape, grid) for fold in folds], -1)  # (places, pairs, episodes)
     place = _beyond_doubt(scores)
     within, between = _most_shrunk(scores[place], pairs)
     centring, readout = places[place]
     best = {"centring": centring, "within_shrinkage": within, "between_shrinkage": between}
     power = _best_power(folds, {**shape, **best}, grid.power, readout)
-    return Space({**shape, **best, "support_power": power}, readout)
+    return SpaceChoice({**shape, **best, "support_power": power}, readout)
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,10 @@ class _Fold:
     episodes: list[Episode]
 
 
-def _folds(features: Features, *, ways: int, shots: tuple[int, ...], seed: int) -> list[_Fold]:
+def _folds(features: Features, number: int, *, ways: int, shots: tuple[int, ...], seed: int) -> list[_Fold]:
     made = []
-    for number, held in enumerate(features.groups(_FOLDS, generator(seed, "space folds"))):
-        judged, draw = features.of_classes(held), derive(seed, "space", number)
+    for i, held in enumerate(features.groups(number, generator(seed, "space folds"))):
+        judged, draw = features.of_classes(held), derive(seed, "space", i)
         made.append(_Fold(features.without(held), _episodes(judged, ways=ways, shots=shots, seed=draw)))
     return made
 

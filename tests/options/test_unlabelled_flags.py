@@ -8,7 +8,7 @@ import pytest
 
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
-from weightgen.options.unlabelled_images import unlabelled_draw
+from weightgen.options.unlabelled_flags import unlabelled_draw
 
 NOTHING: dict[str, Any] = {"shares": None, "distractors": None, "transductive": False}
 
