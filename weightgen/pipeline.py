@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from weightgen.backbones.feature_cache import features_of
 from weightgen.data.sources import data_fingerprint, open_data, unlabelled_images
 from weightgen.dataflow import Condition, Episode, Head
 from weightgen.diffusion.mean_ddpm import MeanDDPMScheduler
+from weightgen.diffusion.reverse_chain import reverse_chain
 from weightgen.diffusion.schedulers import swap_scheduler
 from weightgen.episodes.support_folder import episode_of
 from weightgen.errors import InputError
@@ -178,7 +177,12 @@ class WeightGenerationPipeline(DiffusionPipeline):
         episode = self.standardizer.standardize(episode.support_only().to(self.device))
         condition = self.conditioner(episode, self.standardizer).repeat(samples)
         repeated = [generator for generator in generators for _ in range(samples)]
-        rows = self._denoise(condition, repeated, scheduler, steps, denoiser or self.denoiser)
+        denoise = denoiser or self.denoiser
+
+        def predict(noisy: Tensor, time: Tensor) -> Tensor:
+            return denoise(noisy, time, self.conditioner.at(condition, noisy))
+
+        rows = reverse_chain(predict, scheduler, steps, like=condition.tokens, generators=repeated)
         return rows.unflatten(0, (len(episode), samples))
 
     def _chain(self, steps: int | None, samples: int) -> tuple[SchedulerMixin, int]:
@@ -201,30 +205,6 @@ class WeightGenerationPipeline(DiffusionPipeline):
         return features_of(
             self.backbone, dataset, data_fingerprint=data_fingerprint(dataset), device=str(self.device)
         ).values
-
-    def _denoise(
-        self,
-        condition: Condition,
-        generators: Sequence[torch.Generator],
-        scheduler: SchedulerMixin,
-        steps: int,
-        denoiser: Denoise,
-    ) -> Float[Tensor, "batch ways feature"]:
-        """Run the reverse chain from noise to clean rows."""
-        scheduler = copy.deepcopy(scheduler)  # schedulers keep the history of a chain; ours stays as it was
-        if steps > scheduler.config.num_train_timesteps:
-            raise InputError(f"steps is {steps}; the chain has {scheduler.config.num_train_timesteps}, take fewer")
-        scheduler.set_timesteps(steps, device=condition.tokens.device)
-        shape = condition.tokens.shape[1:]
-        noise = [torch.randn(shape, generator=generator, device=generator.device) for generator in generators]
-        x = torch.stack(noise).to(condition.tokens) * scheduler.init_noise_sigma
-        extra = {"generator": list(generators)} if _takes_generator(scheduler) else {}
-        for t in scheduler.timesteps:
-            noisy = scheduler.scale_model_input(x, t)
-            time = t.round().long().expand(len(x))
-            prediction = denoiser(noisy, time, self.conditioner.at(condition, noisy))
-            x = scheduler.step(prediction, t, x, **extra).prev_sample
-        return x
 
     def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
         """Write the generator's folder, whole or not at all; safetensors and JSON only."""
@@ -254,7 +234,3 @@ class WeightGenerationPipeline(DiffusionPipeline):
         for component in (self.denoiser, self.conditioner, self.standardizer, self.backbone):
             component.eval()
         return self
-
-
-def _takes_generator(scheduler: SchedulerMixin) -> bool:
-    return "generator" in inspect.signature(scheduler.step).parameters

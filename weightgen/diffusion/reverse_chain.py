@@ -1,0 +1,45 @@
+"""The reverse chain: from noise to clean values, by any diffusers scheduler."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+
+import torch
+from diffusers import SchedulerMixin
+from jaxtyping import Float
+from torch import Tensor
+
+from weightgen.errors import InputError
+
+
+def reverse_chain(
+    predict: Callable[[Tensor, Tensor], Tensor],
+    scheduler: SchedulerMixin,
+    steps: int,
+    *,
+    like: Float[Tensor, "batch ways feature"],
+    generators: Sequence[torch.Generator],
+) -> Float[Tensor, "batch ways feature"]:
+    """Run a chain of `steps` calls of `predict`, which maps noisy values and times to what the scheduler wants.
+
+    Args:
+        like: gives shape, type and device.
+        generators: one per member of the batch; all noise of a member comes from its own.
+
+    Raises:
+        InputError: more steps than the chain was trained with.
+    """
+    scheduler = copy.deepcopy(scheduler)  # schedulers keep the history of a chain; the caller's stays as it was
+    if steps > scheduler.config.num_train_timesteps:
+        raise InputError(f"steps is {steps}; the chain has {scheduler.config.num_train_timesteps}, take fewer")
+    scheduler.set_timesteps(steps, device=like.device)
+    noise = [torch.randn(like.shape[1:], generator=generator, device=generator.device) for generator in generators]
+    x = torch.stack(noise).to(like) * scheduler.init_noise_sigma
+    stochastic = "generator" in inspect.signature(scheduler.step).parameters
+    extra = {"generator": list(generators)} if stochastic else {}
+    for t in scheduler.timesteps:
+        noisy = scheduler.scale_model_input(x, t)
+        x = scheduler.step(predict(noisy, t.round().long().expand(len(x))), t, x, **extra).prev_sample
+    return x
