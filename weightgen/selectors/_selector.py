@@ -15,12 +15,19 @@ from weightgen.parameters.layout import Layout
 class Selector(ABC):
     """Says which tensors of a timm model are generated, and moves them to and from one vector.
 
-    A subclass answers `tensors`; the rest follows from it.
+    A subclass answers `tensors`; the rest follows from it. One whose parameters a plain model lacks makes them
+    in `prepare`.
     """
 
     @abstractmethod
     def tensors(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """The selected parameters by their names in the model, in the model's order; empty if it has none."""
+
+    def prepare(self, model: nn.Module) -> None:  # noqa: B027 - most selections exist in every model
+        """Make the selected parameters exist, in place, without changing what the model computes.
+
+        A second call does nothing. Raises InputError when the model has no place for them.
+        """
 
     def layout(self, model: nn.Module, *, ways: int | None = None) -> Layout:
         """Layout of the selected parameters.
@@ -37,13 +44,14 @@ class Selector(ABC):
 
     @torch.no_grad()
     def write(self, model: nn.Module, vector: Float[Tensor, " parameters"]) -> None:
-        """Set the selected parameters in place.
+        """Set the selected parameters in place; prepares the model first.
 
         Raises InputError when the model has no such part or the vector has another shape.
         """
-        found = self._found(model)
         if vector.dim() != 1:
             raise InputError(f"{self._name}: one vector is written at a time, shape {list(vector.shape)} given")
+        self.prepare(model)
+        found = self._found(model)
         for name, value in self.layout(model).unflatten(vector).items():
             found[name].copy_(value)
 
@@ -54,10 +62,12 @@ class Selector(ABC):
     def _found(self, model: nn.Module) -> dict[str, nn.Parameter]:
         found = self.tensors(model)
         if not found:
-            raise InputError(
-                f"selector '{self._name}': a {type(model).__name__} has no such parameters; choose another selector"
-            )
+            raise InputError(f"selector '{self._name}': {self._refusal(model)}")
         return found
+
+    def _refusal(self, model: nn.Module) -> str:
+        """Why there is nothing to select, and the mend."""
+        return f"a {type(model).__name__} has no such parameters; choose another selector"
 
 
 def head_slot(model: nn.Module) -> str:

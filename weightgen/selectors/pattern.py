@@ -1,0 +1,43 @@
+"""Modules chosen by name."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from weightgen.selectors._module_names import ModuleNames, ancestors, trunk_modules
+from weightgen.selectors._selector import Selector, head_slot
+
+
+class Pattern(Selector):
+    """All parameters of the modules outside the head whose names match, in the words and by the rules of PEFT.
+
+    Where a matched module holds an excluded one, or the other way round, the inner one decides.
+
+    target_modules: a regular expression for the whole name of a module (`'blocks\\.5\\..*'`), or a list of names
+        or of their ends (`[qkv, mlp.fc1]`).
+    exclude_modules: modules to leave out, in the same form.
+    """
+
+    def __init__(self, *, target_modules: str | list[str], exclude_modules: str | list[str] | None = None) -> None:
+        self._target = ModuleNames(target_modules, option="target_modules")
+        self._exclude = None if exclude_modules is None else ModuleNames(exclude_modules, option="exclude_modules")
+
+    def tensors(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """Parameters whose innermost named module is a target."""
+        head = f"{head_slot(model)}."
+        return {
+            name: value for name, value in model.named_parameters() if not name.startswith(head) and self._selects(name)
+        }
+
+    def _selects(self, parameter: str) -> bool:
+        for module in ancestors(parameter):
+            if self._exclude is not None and module in self._exclude:
+                return False
+            if module in self._target:
+                return True
+        return False
+
+    def _refusal(self, model: nn.Module) -> str:
+        if self._exclude is not None and any(name in self._target for name in trunk_modules(model)):
+            return f"exclude_modules leave nothing of the target_modules in a {type(model).__name__}; exclude less"
+        return self._target.refusal(model)
