@@ -1,0 +1,77 @@
+"""How fast rows are fitted: against one task at a time with autograd, and against the matrix products alone.
+
+python benchmarks/zoo_fit.py
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from weightgen.zoo.fit import FitOptions, fit_rows
+from weightgen.zoo.row_logits import RowLogits
+
+OPTIONS = FitOptions()
+SETTINGS = ((5, 1, 64, 2048), (5, 20, 64, 512), (5, 20, 512, 128), (20, 20, 64, 128), (20, 20, 512, 32))
+"""Ways, images of a class, features, tasks of a call."""
+ALONE, REPEATS = 5, 5
+
+
+def seconds(work: Callable[[], object], repeats: int = REPEATS) -> float:
+    """The best of some runs: other programs can only add to a time."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def bare_products(images: torch.Tensor, ways: int) -> None:
+    """The two matrix products of every epoch, and nothing else."""
+    rows = torch.ones(len(images), ways, images.shape[-1])
+    logits = torch.empty(len(images), ways, images.shape[1])
+    for _ in range(OPTIONS.epochs):
+        torch.bmm(rows, images.mT, out=logits)
+        torch.bmm(logits, images, out=rows)
+
+
+def one_at_a_time(images: torch.Tensor, labels: torch.Tensor, ways: int, row_logits: RowLogits) -> None:
+    """The plain way: for every task an optimiser, and autograd through the logits."""
+    for i in range(ALONE):
+        rows = torch.ones(ways, images.shape[-1], requires_grad=True)
+        adam = torch.optim.Adam([rows], lr=OPTIONS.learning_rate)
+        for _ in range(OPTIONS.epochs):
+            if row_logits.readout == "gaussian":
+                logits = images[i] @ rows.mT - rows.square().sum(-1) / 2
+            else:
+                logits = (images[i] - row_logits.origin) @ torch.nn.functional.normalize(rows - row_logits.origin).mT
+            adam.zero_grad()
+            cross_entropy(row_logits.factor * logits, labels[i]).backward()
+            adam.step()
+
+
+def main() -> None:
+    generator = torch.Generator().manual_seed(0)
+    print("| ways | images a class | features | readout | tasks/s | times one at a time | time / bare products |")
+    print("| ---: | ---: | ---: | --- | ---: | ---: | ---: |")
+    for ways, shots, width, tasks in SETTINGS:
+        labels = torch.arange(ways).repeat_interleave(shots).expand(tasks, -1)
+        images = torch.randn(tasks, ways * shots, width, generator=generator)
+        mask = torch.ones_like(labels, dtype=torch.bool)
+        rest = {"ways": ways, "start": torch.ones(width), "options": OPTIONS, "generator": generator}
+        bare = seconds(lambda: bare_products(images, ways))  # noqa: B023
+        for readout in ("gaussian", "cosine"):
+            row_logits = RowLogits(readout, 10 / width**0.5, torch.zeros(width), 1.0)
+            ours = seconds(lambda: fit_rows(images, labels, mask, row_logits=row_logits, **rest))  # noqa: B023
+            alone = seconds(lambda: one_at_a_time(images, labels, ways, row_logits), 2) / ALONE  # noqa: B023
+            rate = f"{tasks / ours:,.0f} | {alone * tasks / ours:.0f} | {ours / bare:.2f}"
+            print(f"| {ways} | {shots} | {width} | {readout} | {rate} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
