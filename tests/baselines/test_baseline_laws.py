@@ -15,7 +15,7 @@ from weightgen.dataflow import Episode, Head
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.parameters.class_statistics import ClassStatistics
 
-LABELLED = ["cosine_centroid", "logistic_regression", "ridge", "shrunk_centroid", "shrunk_lda"]
+LABELLED = ["cosine_centroid", "fine_tuned_head", "logistic_regression", "ridge", "shrunk_centroid", "shrunk_lda"]
 UNLABELLED = ["bd_cspn", "laplacian_shot", "soft_kmeans", "tim"]
 NAMES = [*LABELLED, *UNLABELLED]
 CASES = [(name, options) for name in NAMES for options in registry.get("baselines", name).grid()]

@@ -14,6 +14,7 @@ from sklearn.linear_model import Ridge as SklearnRidge
 
 from weightgen.baselines._joint_eigenbasis import joint_eigenbasis
 from weightgen.baselines.cosine_centroid import CosineCentroid
+from weightgen.baselines.fine_tuned_head import FineTunedHead
 from weightgen.baselines.logistic_regression import LogisticRegression
 from weightgen.baselines.ridge import Ridge
 from weightgen.baselines.shrunk_centroid import ShrunkCentroid
@@ -88,6 +89,28 @@ def test_logistic_regression_refuses_a_single_class(draw: Draw, statistics: Clas
     mask[1, 1:] = False
     with pytest.raises(InputError, match="two classes"):
         LogisticRegression(statistics=statistics)(replace(episode, support_mask=mask), [])
+
+
+@pytest.mark.parametrize("shots", [1, (1, 6)])
+def test_fine_tuned_head_is_autograds(draw: Draw, statistics: ClassStatistics, shots: int | tuple[int, int]) -> None:
+    """From any start that is alike for all classes, one episode at a time."""
+    episode = draw(shots=shots)
+    head = FineTunedHead(statistics=statistics, epochs=30, learning_rate=0.03, unit_support=False)(episode, [])
+    for i in range(2):
+        images, labels = images_of(episode, i)
+        inputs = ((images - statistics.mean) / statistics.radius).double()
+        layer = torch.nn.Linear(7, 3, dtype=torch.float64)
+        layer.weight.data[:] = torch.linspace(-1, 1, 7)
+        layer.bias.data.fill_(0.4)
+        balanced = torch.nn.CrossEntropyLoss(weight=1 / torch.bincount(labels).double())
+        adam = torch.optim.Adam(layer.parameters(), lr=0.03)
+        for _ in range(30):
+            adam.zero_grad()
+            balanced(layer(inputs), labels).backward()
+            adam.step()
+        query = ((episode.query[i] - statistics.mean) / statistics.radius).double()
+        expected = layer(query).softmax(-1).float()
+        torch.testing.assert_close(head.probabilities(episode.query)[i], expected, atol=1e-5, rtol=1e-4)
 
 
 def test_lda_is_scikit_learns_with_its_covariance(draw: Draw, statistics: ClassStatistics) -> None:

@@ -19,7 +19,9 @@ from weightgen.evaluation.tuning import tune
 from weightgen.parameters.class_statistics import ClassStatistics
 
 
-@pytest.mark.parametrize("name", ["cosine_centroid", "logistic_regression", "ridge", "shrunk_centroid", "shrunk_lda"])
+@pytest.mark.parametrize(
+    "name", ["cosine_centroid", "fine_tuned_head", "logistic_regression", "ridge", "shrunk_centroid", "shrunk_lda"]
+)
 def test_every_baseline_tunes(name: str, features: Features) -> None:
     baseline = tune(registry.get("baselines", name), features, ways=3, shots=1, queries=4, episodes=3, seed=0)
     assert baseline.name == name
