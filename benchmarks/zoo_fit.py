@@ -1,12 +1,13 @@
 """How fast rows are fitted: against one task at a time with autograd, and against the matrix products alone.
 
-python benchmarks/zoo_fit.py
+python benchmarks/zoo_fit.py      on one thread, which other programs disturb least
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -20,15 +21,15 @@ SETTINGS = ((5, 1, 64, 2048), (5, 20, 64, 512), (5, 20, 512, 128), (20, 20, 64, 
 ALONE, REPEATS = 5, 5
 
 
-def seconds(work: Callable[[], object], repeats: int = REPEATS) -> float:
-    """The best of some runs: other programs can only add to a time."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
+def seconds(*works: Callable[[], object]) -> list[float]:
+    """The best of some runs of each, by turns: other programs can only add to a time."""
+    best = [float("inf")] * len(works)
+    for _ in range(REPEATS):
+        for i, work in enumerate(works):
+            start = time.perf_counter()
+            work()
+            best[i] = min(best[i], time.perf_counter() - start)
+    return best
 
 
 def bare_products(images: torch.Tensor, ways: int) -> None:
@@ -56,6 +57,7 @@ def one_at_a_time(images: torch.Tensor, labels: torch.Tensor, ways: int, row_log
 
 
 def main() -> None:
+    torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     print("| ways | images a class | features | readout | tasks/s | times one at a time | time / bare products |")
     print("| ---: | ---: | ---: | --- | ---: | ---: | ---: |")
@@ -64,12 +66,14 @@ def main() -> None:
         images = torch.randn(tasks, ways * shots, width, generator=generator)
         mask = torch.ones_like(labels, dtype=torch.bool)
         rest = {"ways": ways, "start": torch.ones(width), "options": OPTIONS, "generator": generator}
-        bare = seconds(lambda: bare_products(images, ways))  # noqa: B023
         for readout in ("gaussian", "cosine"):
             row_logits = RowLogits(readout, 10 / width**0.5, torch.zeros(width), 1.0)
-            ours = seconds(lambda: fit_rows(images, labels, mask, row_logits=row_logits, **rest))  # noqa: B023
-            alone = seconds(lambda: one_at_a_time(images, labels, ways, row_logits), 2) / ALONE  # noqa: B023
-            rate = f"{tasks / ours:,.0f} | {alone * tasks / ours:.0f} | {ours / bare:.2f}"
+            ours, bare, alone = seconds(
+                partial(fit_rows, images, labels, mask, row_logits=row_logits, **rest),
+                partial(bare_products, images, ways),
+                partial(one_at_a_time, images, labels, ways, row_logits),
+            )
+            rate = f"{tasks / ours:,.0f} | {alone / ALONE * tasks / ours:.0f} | {ours / bare:.2f}"
             print(f"| {ways} | {shots} | {width} | {readout} | {rate} |", flush=True)
 
 
