@@ -77,10 +77,12 @@ class Objective(ABC):
         scheduler: SchedulerMixin,
         reader: RowReader,
         episode: Episode,
-        target: Float[Tensor, "batch ways width"],
+        path: Float[Tensor, "batch targets ways width"],
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
         """Named scalar losses; "loss" is the one to descend, the others are for the record.
 
-        `episode` and `target` are standardised; noise and times are drawn with `generator`.
+        `path` holds points on the way to the rows of each episode, the last one being what the chain should end at;
+        where nothing but that is known it is the only one. Path and `episode` are standardised; noise and times are
+        drawn with `generator`.
         """

@@ -86,6 +86,11 @@ class WeightGenerationPipeline(DiffusionPipeline):
         """Where the chain runs."""
         return self.standardizer.mean.device
 
+    @property
+    def can_draw(self) -> bool:
+        """Whether several samples differ by more than errors; a chain in segments has no noise to draw with."""
+        return bool(self.scheduler.config.get("segments", 1) == 1)
+
     def reader(self, *, samples: int) -> RowReader:
         """How this generator's rows become heads: a single one, or several draws."""
         draws = samples > 1

@@ -41,7 +41,7 @@ def test_a_fold_is_seen_through_the_other_classes(base_features: Features) -> No
         expected = Standardizer(feature_width=8).fit(base_features.of_classes(others))
         expected.sharpness.copy_(fold.reader.standardizer.sharpness)  # judged, not fitted
         torch.testing.assert_close(fold.reader.standardizer.state_dict(), expected.state_dict())
-        torch.testing.assert_close(fold.targets, ideal_prototypes(fold.features, expected))
+        torch.testing.assert_close(fold.prototypes, ideal_prototypes(fold.features, expected))
 
 
 def test_one_fold_is_the_paper(base_features: Features) -> None:

@@ -13,6 +13,7 @@ from weightgen.dataflow import Condition
 from weightgen.denoisers._belief import Belief
 from weightgen.denoisers._pair_attention import PairAttention, band_products
 from weightgen.denoisers._soft_assignment import SoftAssignment
+from weightgen.diffusion.schedulers import input_signal
 from weightgen.interfaces import Denoiser
 
 _TIME_WIDTH = 32
@@ -86,7 +87,7 @@ class ClassTransformer(Denoiser):
             nn.init.zeros_(layer.bias)
 
     def attune(self, scheduler: SchedulerMixin) -> None:
-        self.signal.copy_(scheduler.alphas_cumprod)
+        self.signal.copy_(input_signal(scheduler))
 
     def forward(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition

@@ -8,7 +8,10 @@ from typing import Any
 
 import diffusers
 from diffusers import DDPMScheduler, SchedulerMixin
+from jaxtyping import Float
+from torch import Tensor
 
+from weightgen.diffusion.local_ddpm import LocalDDPMScheduler
 from weightgen.diffusion.mean_ddpm import MeanDDPMScheduler
 from weightgen.errors import InputError
 from weightgen.registry import nearest
@@ -25,22 +28,25 @@ _NEVER_SAMPLE = {
 }
 
 
+_OWN = {made.__name__: made for made in (MeanDDPMScheduler, LocalDDPMScheduler)}
+
+
 def scheduler_names() -> list[str]:
-    """Schedulers that can run the same chain: those which diffusers declares compatible, and the noise-free one.
+    """Schedulers that can run the same chain: those which diffusers declares compatible, and the noise-free ones.
 
     Left out are those without a choice of spacing, and those whose packages are not installed.
     """
     compatible = {name: getattr(diffusers, name) for name in DDPMScheduler._compatibles}
     usable = [name for name, made in compatible.items() if "timestep_spacing" in inspect.signature(made).parameters]
-    return sorted([*usable, MeanDDPMScheduler.__name__])
+    return sorted([*usable, *_OWN])
 
 
 def scheduler_class(name: str) -> type[SchedulerMixin]:
-    """A scheduler class of diffusers, or `MeanDDPMScheduler`. Raises InputError with the nearest right name."""
+    """A scheduler class of diffusers, or one of our own. Raises InputError with the nearest right name."""
     known = scheduler_names()
     if name not in known:
         raise InputError(f"unknown scheduler '{name}'{nearest(str(name), known)}")
-    return MeanDDPMScheduler if name == MeanDDPMScheduler.__name__ else getattr(diffusers, name)
+    return _OWN.get(name) or getattr(diffusers, name)
 
 
 def build_scheduler(name: str, options: Mapping[str, Any]) -> SchedulerMixin:
@@ -63,11 +69,22 @@ def swap_scheduler(name: str, scheduler: SchedulerMixin) -> SchedulerMixin:
     Raises InputError when it is unknown, or cannot take what the denoiser predicts.
     """
     made = scheduler_class(name)
+    segments = scheduler.config.get("segments", 1)
+    if segments > 1 and made is not LocalDDPMScheduler:
+        raise InputError(
+            f"scheduler '{name}' knows nothing of the {segments} segments that this generator was trained in; its own "
+            "LocalDDPMScheduler alone visits their ends"
+        )
     if scheduler.config.prediction_type == "sample" and name in _NEVER_SAMPLE:
         raise InputError(f"scheduler '{name}' takes no denoiser that predicts clean rows; use DDIMScheduler")
     taken = _defaults(made)
     config = {key: value for key, value in scheduler.config.items() if key != "_use_default_values"}
     return made.from_config(config, **{key: value for key, value in _ALWAYS.items() if key in taken})
+
+
+def input_signal(scheduler: SchedulerMixin) -> Float[Tensor, " steps"]:
+    """How much of its target a denoiser's input holds at every time: ᾱ, or that of the segment at hand."""
+    return scheduler.input_signal if isinstance(scheduler, LocalDDPMScheduler) else scheduler.alphas_cumprod
 
 
 def _defaults(made: type[SchedulerMixin]) -> dict[str, Any]:

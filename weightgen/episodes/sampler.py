@@ -32,6 +32,7 @@ class EpisodeSampler:
         queries: int,
         generator: torch.Generator,
         unlabelled: UnlabelledDraw | None = None,
+        classes: Int[Tensor, "batch ways"] | None = None,
     ) -> Episode:
         """A batch of episodes.
 
@@ -43,6 +44,7 @@ class EpisodeSampler:
             generator: decides everything; the same state gives the same episodes, and the same support and queries
                 whatever unlabelled images come along.
             unlabelled: further images without labels; none if None.
+            classes: rows of `class_names` for each episode; drawn if None.
 
         Raises:
             InputError: too few classes, or a class with fewer than `shots + queries` images.
@@ -51,6 +53,8 @@ class EpisodeSampler:
         self.check(ways=ways, shots=most, queries=queries, unlabelled=unlabelled)
         extra = 0 if unlabelled is None else unlabelled.extra_classes
         order = torch.rand(batch, len(self._counts), generator=generator)
+        if classes is not None:  # these first, in this order; then whatever the draw puts first
+            order.scatter_(1, classes, 2.0 + torch.arange(ways, 0, -1).expand(batch, -1))
         drawn = order.topk(ways + extra).indices
         classes, strangers = drawn[:, :ways], drawn[:, ways:]
         rows, present = self._shuffled(classes, generator)

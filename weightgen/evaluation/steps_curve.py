@@ -56,8 +56,11 @@ def steps_curve(
 ) -> list[dict[str, Any]]:
     """Points {"scheduler", "steps", "shots", "accuracy", "ci95"}, all on the same episodes.
 
-    One draw each: a scheduler other than the mean is judged with its own spread.
+    One draw each: a scheduler other than the mean is judged with its own spread. No point for a chain in segments,
+    which has no other scheduler and no other number of steps.
     """
+    if not pipeline.can_draw:
+        return []
     settings = [
         _Setting(pipeline, swap_scheduler(name, pipeline.scheduler), steps, f"{name}/{steps}")
         for name in SCHEDULERS

@@ -31,8 +31,9 @@ class Denoised:
 
     def loss(self) -> Tensor:
         """Mean squared error over the rows of real classes."""
-        mask = self.condition.mask[..., None].expand_as(self.wanted)
-        return (self.prediction - self.wanted)[mask].square().mean()
+        real = self.condition.mask[..., None]
+        error = (self.prediction - self.wanted).square() * real
+        return error.sum() / (real.sum() * self.wanted.shape[-1])
 
 
 class NoisePrediction(Objective):
@@ -49,10 +50,10 @@ class NoisePrediction(Objective):
         scheduler: SchedulerMixin,
         reader: RowReader,
         episode: Episode,
-        target: Float[Tensor, "batch ways width"],
+        path: Float[Tensor, "batch targets ways width"],
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
-        denoised = denoise_once(denoiser, conditioner, scheduler, reader.standardizer, episode, target, generator)
+        denoised = denoise_once(denoiser, conditioner, scheduler, reader.standardizer, episode, path[:, -1], generator)
         return {"loss": denoised.loss()}
 
 

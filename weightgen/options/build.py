@@ -8,6 +8,7 @@ import torch
 from diffusers import SchedulerMixin
 
 from weightgen.backbones.backbone import Backbone
+from weightgen.diffusion.local_ddpm import LocalDDPMScheduler
 from weightgen.diffusion.mean_ddpm import MeanDDPMScheduler
 from weightgen.diffusion.schedulers import build_scheduler, swap_scheduler
 from weightgen.errors import InputError
@@ -40,13 +41,19 @@ def check_components(recipe: Recipe) -> None:
     generation_scheduler(recipe.generation, training)
     if recipe.generation.draw_scheduler == MeanDDPMScheduler.__name__:
         raise InputError("generation.draw_scheduler: MeanDDPMScheduler adds no noise, so that all draws would be one")
-    swap_scheduler(recipe.generation.draw_scheduler, training)
+    if _segments(recipe) == 1:
+        swap_scheduler(recipe.generation.draw_scheduler, training)
     for section in ("denoiser", "conditioner"):  # what a constructor refuses should not wait for a backbone
         _component(recipe, section, _SMALL_WIDTH, base_classes=0)
     build_objective(recipe)
     chain = _chain(recipe)
     for key in ("steps", "draw_steps"):
         steps = getattr(recipe.generation, key)
+        if _segments(recipe) > 1 and key == "steps" and steps != chain:
+            raise InputError(
+                f"generation.steps is {steps}; a chain in {_segments(recipe)} segments needs all {chain} steps of "
+                "scheduler.num_train_timesteps"
+            )
         if steps > chain and key in recipe.generation.model_fields_set | {"steps"}:
             raise InputError(f"generation.{key} is {steps} and scheduler.num_train_timesteps {chain}; take fewer steps")
 
@@ -94,7 +101,8 @@ def build_objective(recipe: Recipe) -> Objective:
 
 def generation_scheduler(generation: GenerationOptions, training: SchedulerMixin) -> SchedulerMixin:
     """The scheduler that heads are read with, on the noise levels of training."""
-    return swap_scheduler(generation.scheduler or MeanDDPMScheduler.__name__, training)
+    usual = LocalDDPMScheduler if isinstance(training, LocalDDPMScheduler) else MeanDDPMScheduler
+    return swap_scheduler(generation.scheduler or usual.__name__, training)
 
 
 def _component(recipe: Recipe, section: str, feature_width: int, base_classes: int) -> Any:
@@ -106,9 +114,20 @@ def _component(recipe: Recipe, section: str, feature_width: int, base_classes: i
 
 
 def _scheduler_options(recipe: Recipe) -> dict[str, Any]:
-    """A recipe's scheduler options; what is predicted is the denoiser's to say."""
-    denoiser = get("denoisers", recipe.denoiser.name)
-    return {**recipe.scheduler.options, "prediction_type": denoiser.prediction_type}
+    """A recipe's scheduler options; what is predicted is the denoiser's to say, and the segments are the zoo's."""
+    options = {**recipe.scheduler.options, "prediction_type": get("denoisers", recipe.denoiser.name).prediction_type}
+    if "segments" in options:
+        raise InputError("scheduler.segments: follows from zoo.fit.local_targets; drop it")
+    if recipe.scheduler.name == LocalDDPMScheduler.__name__:
+        options["segments"] = _segments(recipe)
+    return options
+
+
+def _segments(recipe: Recipe) -> int:
+    """Of Mc-Di's chain: one for every local target, unless all are learnt as its end."""
+    local = recipe.zoo.targets == "trajectories" and recipe.objective.name == "local_consistency"
+    naive = recipe.objective.options.get("naive_local_targets", False)
+    return recipe.zoo.fit.local_targets if local and not naive else 1
 
 
 def _chain(recipe: Recipe) -> int:

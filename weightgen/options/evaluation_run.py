@@ -72,7 +72,7 @@ def evaluate_run(
     episodes = options.episodes if episodes is None else episodes
     numbers = list(options.shots if shots is None else shots)
     _check_numbers(ways=[ways], queries=[queries], episodes=[episodes], shots=numbers)
-    names = chosen_methods(methods, unlabelled=unlabelled is not None)
+    names = chosen_methods(methods, unlabelled=unlabelled is not None, can_draw=pipeline.can_draw)
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
     images, source = _chosen_images(recipe, parts.novel, data)
     if not len(images):

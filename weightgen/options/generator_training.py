@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from accelerate import Accelerator
@@ -14,6 +15,7 @@ from weightgen.options.build import build_generator, build_objective, generation
 from weightgen.options.recipe import Recipe
 from weightgen.parameters.standardizer import Standardizer
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.seeds import derive
 from weightgen.training.calibration import View, calibrated
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
@@ -21,6 +23,10 @@ from weightgen.training.folds import cross_fitted, mean_sharpness
 from weightgen.training.loop import Lesson, train
 from weightgen.training.selection import HeldOut, split_held_out
 from weightgen.training.space import SpaceChoice, SpaceGrid, choose_space
+from weightgen.zoo.build import Source, ZooPlan, build_zoo, of_source
+from weightgen.zoo.store import ZooFolder
+
+Progress = Callable[[str, int, int], None]
 
 _HELD_OUT_EPISODES = 200
 _DRAWS = 8
@@ -56,11 +62,35 @@ class GeneratorTraining:
             seed=seed,
         )
         standardizer.sharpness.copy_(mean_sharpness(self.folds))
-        for fitted in (standardizer, *(fold.reader.standardizer for fold in self.folds)):
-            fitted.to(accelerator.device)  # after the targets: features stay on the CPU
+        self.zoo_plan = ZooPlan(
+            sources=tuple(Source(fold.features, fold.reader) for fold in self.folds),
+            tasks=recipe.zoo.tasks,
+            ways=options.ways,
+            fit=recipe.zoo.fit,
+            seed=derive(seed, "zoo"),
+        )
+
+    def fit_zoo(self, folder: ZooFolder, *, progress: Progress | None = None) -> None:
+        """Fit the zoo, or what is missing of it, all processes together, and learn from it."""
+        accelerator, plan = self.accelerator, self.zoo_plan
+        build_zoo(
+            folder,
+            plan,
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
+            progress=progress if accelerator.is_main_process else None,
+        )
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            folder.finish(plan.shards, key=plan.key(), class_names=plan.class_names)
+        accelerator.wait_for_everyone()
+        zoo = folder.read()
+        self.folds = tuple(replace(fold, zoo=of_source(zoo, plan, i)) for i, fold in enumerate(self.folds))
 
     def records(self, checkpoints: CheckpointFolder) -> Iterator[dict[str, Any]]:
         """Train; one record per step. The generator is of use once the records are used up."""
+        for fitted in (self.pipeline.standardizer, *(fold.reader.standardizer for fold in self.folds)):
+            fitted.to(self.accelerator.device)  # after all targets: features stay on the CPU
         judged, pipeline = self._judge(), self.pipeline
         lesson = Lesson(self.folds, score=None if judged is None else lambda: judged.accuracy(pipeline))
         options, seed = self.recipe.training, self.recipe.seed
@@ -73,11 +103,10 @@ class GeneratorTraining:
         if self.held is not None:
             views.append(View(self.held, standardizer))
         ways, seed = self.recipe.evaluation.ways, self.recipe.seed
-        pipeline.register_to_config(
-            calibration=calibrated(pipeline, views, ways=ways, samples=1, seed=seed).knots,
-            draw_calibration=calibrated(pipeline, views, ways=ways, samples=_DRAWS, seed=seed).knots,
-            provenance=dict(provenance),
-        )
+        knots = {"calibration": calibrated(pipeline, views, ways=ways, samples=1, seed=seed).knots}
+        if pipeline.can_draw:
+            knots["draw_calibration"] = calibrated(pipeline, views, ways=ways, samples=_DRAWS, seed=seed).knots
+        pipeline.register_to_config(**knots, provenance=dict(provenance))
         # The held-out classes have done their work; the space of the finished generator knows them too.
         standardizer.cpu().fit(self.base).to(self.accelerator.device)
         return pipeline
@@ -109,5 +138,5 @@ class GeneratorTraining:
             readout=usual.readout if self.recipe.generation.readout is None else (self.recipe.generation.readout,),
         )
         shape = {"feature_width": self.base.values.shape[1], "map": told.map, "unit_length": told.unit_length}
-        ways, seed = self.recipe.evaluation.ways, self.recipe.seed
+        ways, seed = tuple(sorted({self.recipe.evaluation.ways, self.recipe.training.ways[1]})), self.recipe.seed
         return choose_space(self.learning, shape, grid, ways=ways, shots=self.shots, seed=seed)

@@ -8,7 +8,9 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveI
 
 from weightgen.section import Section
 from weightgen.training.options import TrainingOptions
+from weightgen.zoo.fit import FitOptions
 
+_TASKS = 3000
 Share = NonNegativeInt | Annotated[float, Field(gt=0, lt=1)] | list[str]
 
 
@@ -120,8 +122,19 @@ class ComponentOptions(Section):
 class ZooOptions(Section):
     """Parameters to learn from."""
 
-    targets: Literal["ideal_prototypes"] = "ideal_prototypes"
-    """The mean of all images of each base class (MetaDiff)."""
+    targets: Literal["ideal_prototypes", "trajectories"] = "ideal_prototypes"
+    """ideal_prototypes: the mean of all images of each base class (MetaDiff). trajectories: rows fitted to many tasks,
+    and points on the way there (Mc-Di)."""
+    tasks: PositiveInt = _TASKS
+    """Of trajectories: tasks to fit, at least; each has as many classes as training.ways allow."""
+    fit: FitOptions = FitOptions()
+    """Of trajectories: how rows are fitted."""
+
+    @model_validator(mode="after")
+    def _used(self) -> ZooOptions:
+        if self.targets == "ideal_prototypes" and (self.tasks, self.fit) != (_TASKS, FitOptions()):
+            raise ValueError("tasks and fit are for targets: trajectories; ideal prototypes are not fitted")
+        return self
 
 
 class GenerationOptions(Section):

@@ -35,17 +35,19 @@ class GeneratorMethod:
         return self.pipeline.heads(episode, generators)
 
 
-def chosen_methods(methods: Sequence[str] | None, *, unlabelled: bool) -> list[str]:
+def chosen_methods(methods: Sequence[str] | None, *, unlabelled: bool, can_draw: bool) -> list[str]:
     """The names asked for; None means all that run with, or without, unlabelled images.
 
-    `draws` is left out of all where there are unlabelled images: its every step would go through them again for every
-    draw, which takes longer than everything else together.
+    `draws` is left out of all where the generator cannot draw, and where there are unlabelled images: its every step
+    would go through them again for every draw, which takes longer than everything else together.
 
     Raises InputError for a name that is unknown, given twice, or of a method that needs unlabelled images.
     """
     known = [OWN, *registry.names("baselines")]
     if not methods:
-        left_out = {DRAWS} if unlabelled else {name for name in known if needs_unlabelled(name)}
+        left_out = set() if unlabelled else {name for name in known if needs_unlabelled(name)}
+        if unlabelled or not can_draw:
+            left_out.add(DRAWS)
         return [name for name in known if name not in left_out]
     for i, name in enumerate(methods):
         if name not in known:

@@ -27,6 +27,7 @@ from weightgen.options.runs import RunFolder
 from weightgen.seeds import derive
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator
+from weightgen.zoo.store import ZooFolder
 
 Progress = Callable[[str, int, int], None]
 
@@ -53,6 +54,42 @@ def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: 
             write_text(run.path / "recipe.yaml", to_yaml(recipe))
         return False
     accelerator = new_accelerator(precision=recipe.training.precision)
+    training = _prepared(recipe, run, accelerator, fresh=fresh, progress=progress)
+    metrics = MetricsFile(run.path / "metrics.jsonl")
+    checkpoints = CheckpointFolder(run.path / "checkpoints" / "generator")
+    records = _told(training.records(checkpoints), progress, recipe.training.steps)
+    if accelerator.is_main_process:
+        metrics.extend("training", records)
+    else:
+        collections.deque(records, maxlen=0)
+    made_by = {"recipe": run.hash_of(recipe), "generator": run.path.name, "seed": str(recipe.seed)}
+    pipeline = training.finished(provenance=made_by)
+    if accelerator.is_main_process:
+        write_text(run.path / "README.md", run_card(recipe, run.path.name))
+        pipeline.save_pretrained(run.path / "generator")  # last: its presence says that the run is finished
+    accelerator.wait_for_everyone()
+    return True
+
+
+def zoo_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: Progress | None = None) -> ZooFolder:
+    """Fit a recipe's zoo in its run folder, and stop there; `train_run` goes on from it.
+
+    Raises:
+        InputError: as `train_run`, and for a recipe whose targets are not fitted.
+    """
+    if recipe.zoo.targets != "trajectories":
+        raise InputError(f"zoo.targets is {recipe.zoo.targets}, which nothing is fitted for; set it to trajectories")
+    check_components(recipe)
+    recipe = with_absolute_paths(recipe)
+    if fresh or not run.finished:
+        _prepared(recipe, run, new_accelerator(), fresh=fresh, progress=progress)
+    return ZooFolder(run.path / "zoo")
+
+
+def _prepared(
+    recipe: Recipe, run: RunFolder, accelerator: Accelerator, *, fresh: bool, progress: Progress | None
+) -> GeneratorTraining:
+    """All that comes before the generator learns: backbone, features, space, targets."""
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
     backbone = build_backbone(recipe.backbone, seed=recipe.seed)
     _check_sizes(recipe, parts)
@@ -66,20 +103,10 @@ def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: 
     if recipe.backbone.pretraining is not None:
         backbone = _pretrained(recipe, backbone, parts, run, metrics, accelerator, progress)
     base = base_features(recipe.data, backbone, parts.base, device=str(accelerator.device), progress=progress)
-    checkpoints = CheckpointFolder(run.path / "checkpoints" / "generator")
     training = GeneratorTraining(recipe, backbone, base, accelerator)
-    records = _told(training.records(checkpoints), progress, recipe.training.steps)
-    if accelerator.is_main_process:
-        metrics.extend("training", records)
-    else:
-        collections.deque(records, maxlen=0)
-    made_by = {"recipe": run.hash_of(recipe), "generator": run.path.name, "seed": str(recipe.seed)}
-    pipeline = training.finished(provenance=made_by)
-    if accelerator.is_main_process:
-        write_text(run.path / "README.md", run_card(recipe, run.path.name))
-        pipeline.save_pretrained(run.path / "generator")  # last: its presence says that the run is finished
-    accelerator.wait_for_everyone()
-    return True
+    if recipe.zoo.targets == "trajectories":
+        training.fit_zoo(ZooFolder(run.path / "zoo"), progress=progress)
+    return training
 
 
 def _pretrained(

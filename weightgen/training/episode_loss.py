@@ -13,7 +13,7 @@ from weightgen.parameters.class_rows import RowReader
 
 
 class EpisodeLoss(nn.Module):
-    """Raw episodes and standardised targets in, named losses out.
+    """Raw episodes and standardised paths in, named losses out.
 
     Denoiser and conditioner are its submodules; scheduler and objective have nothing to learn, and each fold of the
     base classes brings its own reader.
@@ -35,17 +35,17 @@ class EpisodeLoss(nn.Module):
     def forward(
         self,
         episode: Episode,
-        target: Float[Tensor, "batch ways feature"],
+        path: Float[Tensor, "batch targets ways feature"],
         reader: RowReader,
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
-        """Losses of raw episodes whose `target` is standardised by `reader.standardizer`."""
+        """Losses of raw episodes whose `path` is standardised by `reader.standardizer`."""
         return self.objective(
             denoiser=self.denoiser,
             conditioner=self.conditioner,
             scheduler=self.scheduler,
             reader=reader,
             episode=reader.standardizer.standardize(episode),
-            target=target,
+            path=path,
             generator=generator,
         )

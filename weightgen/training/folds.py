@@ -20,6 +20,7 @@ from weightgen.parameters.standardizer import Standardizer
 from weightgen.parameters.temperature import Calibration, fit_scale
 from weightgen.seeds import derive, generator
 from weightgen.zoo.ideal_prototypes import ideal_prototypes
+from weightgen.zoo.members import Zoo
 
 _EPISODES = 50
 _QUERIES = 10
@@ -28,11 +29,16 @@ _WAYS = 10
 
 @dataclass(frozen=True)
 class Fold:
-    """Some base classes with their targets, in a space whose statistics come from the other base classes."""
+    """Some base classes, in a space whose statistics come from the other base classes, and what is learnt of them.
+
+    prototypes: the target row of every class.
+    zoo: rows fitted to many tasks of these classes instead; None where the prototypes are the targets.
+    """
 
     features: Features
-    targets: Float[Tensor, "classes feature"]
+    prototypes: Float[Tensor, "classes feature"]
     reader: RowReader
+    zoo: Zoo | None = None
 
 
 def cross_fitted(

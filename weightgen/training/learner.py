@@ -30,7 +30,8 @@ class Learner:
         self.module, self.options, self.accelerator = module, options, accelerator
         module.to(accelerator.device)
         self.learnt = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        optimiser = torch.optim.AdamW(self.learnt, lr=options.learning_rate, weight_decay=options.weight_decay)
+        made = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[options.optimiser]
+        optimiser = made(self.learnt, lr=options.learning_rate, weight_decay=options.weight_decay)
         self.wrapped, self.optimiser = accelerator.prepare(module, optimiser)
         self.learning_rate = get_scheduler(
             options.schedule,
@@ -47,6 +48,15 @@ class Learner:
     def descend(self, loss: Tensor) -> None:
         """One optimiser step, and one of the average."""
         self.accelerator.backward(loss)
+        self._step()
+
+    def descend_along(self, gradients: Sequence[Tensor]) -> None:
+        """The same along given gradients, averaged over processes; one for every learnt parameter."""
+        for parameter, gradient in zip(self.learnt, gradients, strict=True):
+            parameter.grad = self.accelerator.reduce(gradient, reduction="mean")
+        self._step()
+
+    def _step(self) -> None:
         if self.accelerator.sync_gradients:
             self.accelerator.clip_grad_norm_(self.learnt, self.options.max_gradient_norm)
         self.optimiser.step()
@@ -112,7 +122,8 @@ class Learner:
                 for i, target in enumerate(targets):
                     target.copy_(tensors[f"{name}.{i}"])
         packed = self.optimiser.state_dict()
-        packed["state"] = {i: without_prefix(f"moments.{i}", tensors) for i in range(len(self.learnt))}
+        moments = {i: without_prefix(f"moments.{i}", tensors) for i in range(len(self.learnt))}
+        packed["state"] = {i: parts for i, parts in moments.items() if parts}  # sgd has none
         self.optimiser.load_state_dict(packed)
         self._set_learning_rate(state["step"])
         self.average.optimization_step = state["average_steps"]

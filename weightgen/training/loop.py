@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from jaxtyping import Float
+from torch import Tensor
 
 from weightgen.dataflow import Episode
 from weightgen.episodes.sampler import EpisodeSampler
@@ -20,6 +22,7 @@ from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold
 from weightgen.training.learner import Learner
 from weightgen.training.options import TrainingOptions
+from weightgen.training.reptile import adapted
 
 _CONCENTRATIONS = (0.5, 1.0, 2.0, None)
 _MOST_DISTRACTORS = 0.4
@@ -63,11 +66,15 @@ def train(
     for step in range(done, options.steps):
         draw = seeded(seed, "training", step, accelerator.process_index)
         fold, sampler = lesson.folds[step % len(samplers)], samplers[step % len(samplers)]
-        episode = _draw_episodes(sampler, options, seed=seed, step=step, accelerator=accelerator, generator=draw)
-        target = fold.targets[episode.classes]
+        episode, path = _draw(fold, sampler, options, seed=seed, step=step, accelerator=accelerator, generator=draw)
+        episode, path = episode.to(device), path.to(device)
         with accelerator.autocast(), _dropout_seeded(seed, step, accelerator):
-            losses = learner.wrapped(episode.to(device), target.to(device), fold.reader, draw)
-        learner.descend(losses["loss"])
+            if options.reptile is None:
+                losses = learner.wrapped(episode, path, fold.reader, draw)
+                learner.descend(losses["loss"])
+            else:
+                losses, gradients = adapted(module, episode, path, fold.reader, draw, options.reptile)
+                learner.descend_along(gradients)
         record = {"step": step + 1, **{name: float(value.detach()) for name, value in losses.items()}}
         record["learning_rate"] = learner.learning_rate.get_last_lr()[0]
         last = step + 1 == options.steps
@@ -88,7 +95,8 @@ def _dropout_seeded(seed: int, step: int, accelerator: Accelerator) -> Iterator[
         yield
 
 
-def _draw_episodes(
+def _draw(
+    fold: Fold,
     sampler: EpisodeSampler,
     options: TrainingOptions,
     *,
@@ -96,8 +104,8 @@ def _draw_episodes(
     step: int,
     accelerator: Accelerator,
     generator: torch.Generator,
-) -> Episode:
-    """This process's share of a step's episodes."""
+) -> tuple[Episode, Float[Tensor, "batch targets ways feature"]]:
+    """This process's share of a step's episodes, and the paths to their rows."""
     # Sizes are drawn from seed and step alone: every process works on tensors of the same shape.
     sizes = seeded(seed, "sizes", step)
     classes = len(sampler.features.class_names)
@@ -105,14 +113,26 @@ def _draw_episodes(
     ways = _between(least, most, sizes)
     shots = _between(*options.shots, sizes)
     batch = max(1, options.episodes_per_step // accelerator.num_processes)
+    members = path = None
+    if fold.zoo is not None:
+        known = fold.zoo.ways()
+        ways = known[_between(0, len(known) - 1, sizes)]
+        members, path = fold.zoo.draw(ways, batch, generator)
     unlabelled = _draw_unlabelled(options, sizes)
     if unlabelled is not None:
-        ways = max(2, min(ways, classes - unlabelled.extra_classes))
+        ways = ways if members is not None else max(2, min(ways, classes - unlabelled.extra_classes))
         if ways + unlabelled.extra_classes > classes:
             unlabelled = replace(unlabelled, distractors=0.0)
-    return sampler.sample(
-        batch=batch, ways=ways, shots=shots, queries=options.queries, generator=generator, unlabelled=unlabelled
+    episode = sampler.sample(
+        batch=batch,
+        ways=ways,
+        shots=shots,
+        queries=options.queries,
+        generator=generator,
+        unlabelled=unlabelled,
+        classes=members,
     )
+    return episode, fold.prototypes[episode.classes][:, None] if path is None else path
 
 
 def _draw_unlabelled(options: TrainingOptions, sizes: torch.Generator) -> UnlabelledDraw | None:

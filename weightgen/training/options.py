@@ -9,6 +9,17 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from weightgen.section import Section
 
 
+class ReptileOptions(Section):
+    """The bi-level loop: every task adapts the weights for a few steps, and the average of the outcomes is followed."""
+
+    inner_steps: PositiveInt = 3
+    """Steps of plain descent on one task."""
+    inner_learning_rate: PositiveFloat = 0.005
+    """Of those steps."""
+    draws: PositiveInt = 8
+    """Noisy values of a task that every one of those steps looks at."""
+
+
 class TrainingOptions(Section):
     """How the denoiser learns from episodes of base classes."""
 
@@ -24,8 +35,13 @@ class TrainingOptions(Section):
     """Query images of a class, for objectives that look at them."""
     unlabelled: tuple[NonNegativeInt, NonNegativeInt] = (0, 0)
     """Fewest and most unlabelled images of an episode; every other step comes without. [0, 0]: never any."""
+    reptile: ReptileOptions | None = None
+    """Learn by REPTILE, with these options; None descends the loss of all episodes together. Its outer step is taken by
+    the optimiser below; with sgd, a constant schedule and learning rate ζ it is the paper's φ ← φ + ζ mean(φ_i - φ)."""
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    """What follows the gradient."""
     learning_rate: PositiveFloat = 3e-4
-    """Peak learning rate of Adam; it rises linearly during the warm-up and then falls along a cosine."""
+    """Peak learning rate; it rises linearly during the warm-up and then falls along a cosine."""
     schedule: Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"] = (
         "cosine"
     )
@@ -33,7 +49,7 @@ class TrainingOptions(Section):
     warmup_steps: int = Field(default=100, ge=0)
     """Steps in which the learning rate rises from 0."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Decoupled weight decay (AdamW)."""
+    """Decoupled weight decay (AdamW); of sgd the usual one."""
     max_gradient_norm: PositiveFloat = 1.0
     """Gradients longer than this are shortened to it."""
     ema_halflife_steps: PositiveFloat = 100

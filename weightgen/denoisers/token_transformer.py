@@ -1,0 +1,78 @@
+"""A plain transformer over parameter tokens."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import SchedulerMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.embeddings import get_timestep_embedding
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from weightgen.dataflow import Condition
+from weightgen.denoisers._belief import Belief
+from weightgen.diffusion.schedulers import input_signal
+from weightgen.interfaces import Denoiser
+
+_TIME_WIDTH = 32
+
+
+class TokenTransformer(Denoiser):
+    """Noisy row and condition of every class, as they are, through attention over the classes.
+
+    What the noisy row and the condition say together in a linear-Gaussian model is where it starts; the network adds to
+    it. It sees coordinates and can store base classes: for many base classes of few features, where it may learn
+    more than inner products tell. Equivariant to the order of classes, for any ways.
+
+    Options:
+        width: of a token inside. depth: layers. heads: attention heads. dropout: share of entries set to 0 in training.
+    """
+
+    prediction_type = "sample"
+    signal: Tensor
+
+    @register_to_config
+    def __init__(
+        self,
+        *,
+        feature_width: int,
+        num_train_timesteps: int = 1000,
+        width: int = 128,
+        depth: int = 2,
+        heads: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("signal", torch.ones(num_train_timesteps))
+        self.embed_token = nn.Linear(2 * feature_width + 1, width)
+        self.embed_time = nn.Sequential(nn.Linear(_TIME_WIDTH, width), nn.SiLU(), nn.Linear(width, width))
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width, heads, 2 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(depth)
+        )
+        self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, feature_width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def attune(self, scheduler: SchedulerMixin) -> None:
+        self.signal.copy_(input_signal(scheduler))
+
+    def forward(
+        self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
+    ) -> Float[Tensor, "batch ways width"]:
+        shots = condition.counts.clamp(min=1).log()[..., None]
+        time = get_timestep_embedding(timestep, _TIME_WIDTH).to(noisy)
+        h = self.embed_token(torch.cat([noisy, condition.tokens, shots], -1)) + self.embed_time(time)[:, None]
+        for layer in self.layers:
+            h = layer(h, src_key_padding_mask=~condition.mask)
+        correction = self.out(self.norm(h)) * condition.mask[..., None]
+        return self.without_network(noisy, timestep, condition) + correction
+
+    def without_network(
+        self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
+    ) -> Float[Tensor, "batch ways width"]:
+        """E[w | noisy row, support] where all are Gaussian around w."""
+        signal = self.signal[timestep][:, None, None]
+        return Belief.of(condition).given_noisy(noisy, signal) * condition.mask[..., None]

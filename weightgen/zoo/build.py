@@ -1,0 +1,143 @@
+"""Fits a zoo: class rows for many tasks drawn from folds of base classes, shard by shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from weightgen.dataflow import Features
+from weightgen.files import tensors_hash, text_hash
+from weightgen.parameters.class_rows import RowReader
+from weightgen.seeds import generator
+from weightgen.zoo.fit import FitOptions, Fitted, fit_rows
+from weightgen.zoo.members import Shard, Zoo
+from weightgen.zoo.row_logits import RowLogits
+from weightgen.zoo.store import ZooFolder
+
+_TASKS_IN_SHARD = 256
+_START = 0.1  # standard deviation of the shared start; prototypes have 1
+_MOST_NUMBERS = 2**26  # of the images that one call holds: a quarter of a GiB
+
+
+@dataclass(frozen=True)
+class Source:
+    """Classes that tasks are drawn from, and how their rows are read."""
+
+    features: Features
+    reader: RowReader
+
+
+@dataclass(frozen=True)
+class ZooPlan:
+    """What a zoo is made of.
+
+    sources: one per fold. tasks: at least so many, spread evenly over the folds. ways: fewest and most classes of a
+    task; all of a shard have equally many.
+    """
+
+    sources: tuple[Source, ...]
+    tasks: int
+    ways: tuple[int, int]
+    fit: FitOptions
+    seed: int
+
+    @property
+    def shards(self) -> int:
+        """How many shards; as many in every fold."""
+        folds = len(self.sources)
+        return folds * -(-self.tasks // (_TASKS_IN_SHARD * folds))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of all folds, one after the other; members name classes by their place here."""
+        return tuple(name for source in self.sources for name in source.features.class_names)
+
+    def key(self) -> str:
+        """Changes with anything that changes the zoo."""
+        data = [
+            tensors_hash({"values": source.features.values, "labels": source.features.labels})
+            + tensors_hash(source.reader.standardizer.state_dict())
+            + repr((source.reader.readout, source.reader.scale))
+            for source in self.sources
+        ]
+        return text_hash(self.fit.model_dump_json(), repr((self.tasks, self.ways, self.seed)), *self.class_names, *data)
+
+
+def build_zoo(
+    folder: ZooFolder,
+    plan: ZooPlan,
+    *,
+    process: int = 0,
+    processes: int = 1,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> None:
+    """Fit the shards that are missing, every `processes`-th of them; the index is for `ZooFolder.finish`.
+
+    A shard is a function of the plan and its number, so that it does not matter who fits it, or when.
+    """
+    key, total = plan.key(), plan.shards
+    missing = folder.missing(total, key=key)
+    for i, number in enumerate(missing[process::processes]):
+        folder.write_shard(number, fit_shard(plan, number), key=key)
+        if progress is not None:
+            done = total - len(missing) + min(len(missing), (i + 1) * processes)
+            progress("fitting the zoo", done, total)
+
+
+def fit_shard(plan: ZooPlan, number: int) -> Shard:
+    """The members of one shard, all fitted at once as far as memory allows."""
+    fold = number % len(plan.sources)
+    source, draw = plan.sources[fold], generator(plan.seed, "zoo", number)
+    present = len(source.features.class_names)
+    least, most = (min(ways, present) for ways in plan.ways)
+    ways = int(torch.randint(least, most + 1, (), generator=draw))
+    classes = torch.rand(_TASKS_IN_SHARD, present, generator=draw).topk(ways).indices
+    start = _START * torch.randn(source.features.values.shape[1], generator=generator(plan.seed, "zoo start"))
+    images_each = ways * int(source.features.counts.max()) * source.features.values.shape[1]
+    at_once = max(1, _MOST_NUMBERS // images_each)
+    fitted = [_fit(source, part, start, plan.fit, draw) for part in classes.split(at_once)]
+    before = sum(len(other.features.class_names) for other in plan.sources[:fold])
+    return Shard(
+        fold=fold,
+        classes=classes + before,
+        targets=torch.cat([part.targets for part in fitted]),
+        accuracy=torch.cat([part.accuracy for part in fitted]),
+    )
+
+
+def of_source(zoo: Zoo, plan: ZooPlan, fold: int) -> Zoo:
+    """The members of one fold, naming classes by their place in its own features."""
+    own = plan.sources[fold].features.class_names
+    before = sum(len(other.features.class_names) for other in plan.sources[:fold])
+    shards = tuple(replace(shard, classes=shard.classes - before) for shard in zoo.of_fold(fold).shards)
+    return Zoo(own, shards, zoo.meta)
+
+
+def _fit(
+    source: Source,
+    classes: Int[Tensor, "tasks ways"],
+    start: Tensor,
+    options: FitOptions,
+    draw: torch.Generator,
+) -> Fitted:
+    """On all images of the classes: what the support of an episode leaves out is what there is to learn."""
+    features, standardizer = source.features, source.reader.standardizer
+    counts = features.counts
+    place = torch.arange(int(counts.max()))
+    there = place < counts[classes][..., None]  # (tasks, ways, images)
+    rows = (counts.cumsum(0) - counts)[classes][..., None] + torch.where(there, place, 0)
+    values = standardizer.base(features.values)
+    return fit_rows(
+        values[rows].flatten(1, 2),
+        torch.arange(classes.shape[1]).repeat_interleave(len(place)).expand(len(classes), -1),
+        there.flatten(1, 2),
+        ways=classes.shape[1],
+        row_logits=RowLogits.of(source.reader),
+        start=start,
+        options=options,
+        generator=draw,
+    )
