@@ -2,7 +2,7 @@
 
 import typer
 
-from . import components, data, evaluate, generate, predict, recipes, train
+from . import components, data, evaluate, generate, predict, recipes, train, zoo
 from .errors import OneLineErrors
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(recipes.app, name="recipes")
 app.command("components")(components.components)
+app.add_typer(zoo.app, name="zoo")
 app.add_typer(data.app, name="data")
 
 if __name__ == "__main__":
