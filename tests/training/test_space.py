@@ -27,7 +27,7 @@ def gaussian(
 
 
 def choose(features: Features, shape: dict[str, Any] = SHAPE, **changes: Any) -> SpaceChoice:
-    sizes = {"ways": (5,), "shots": (1, 4), "seed": 3}
+    sizes = {"ways": 5, "shots": (1, 4), "seed": 3}
     given = {key: changes.pop(key) for key in list(changes) if key in sizes}
     return choose_space(features, shape, replace(SETTLED, **changes), **{**sizes, **given})
 
@@ -93,4 +93,4 @@ def test_without_a_choice_nothing_is_tried(shape: dict[str, Any], grid: tuple[fl
 
 def test_shots_beyond_the_images_are_lowered() -> None:
     features = gaussian(torch.ones(12), torch.ones(12), classes=12, images=4)
-    assert choose(features, within_shrinkage=GRID, shots=(1, 30), ways=(50,)).shape["within_shrinkage"] in GRID
+    assert choose(features, within_shrinkage=GRID, shots=(1, 30), ways=50).shape["within_shrinkage"] in GRID

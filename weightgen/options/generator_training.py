@@ -138,5 +138,5 @@ class GeneratorTraining:
             readout=usual.readout if self.recipe.generation.readout is None else (self.recipe.generation.readout,),
         )
         shape = {"feature_width": self.base.values.shape[1], "map": told.map, "unit_length": told.unit_length}
-        ways, seed = tuple(sorted({self.recipe.evaluation.ways, self.recipe.training.ways[1]})), self.recipe.seed
+        ways, seed = self.recipe.evaluation.ways, self.recipe.seed
         return choose_space(self.learning, shape, grid, ways=ways, shots=self.shots, seed=seed)

@@ -51,13 +51,7 @@ class SpaceChoice:
 
 
 def choose_space(
-    features: Features,
-    shape: Mapping[str, Any],
-    grid: SpaceGrid,
-    *,
-    ways: tuple[int, ...],
-    shots: tuple[int, ...],
-    seed: int,
+    features: Features, shape: Mapping[str, Any], grid: SpaceGrid, *, ways: int, shots: tuple[int, ...], seed: int
 ) -> SpaceChoice:
     """The space in which linear-Gaussian heads are most accurate on classes outside the fit.
 
@@ -67,7 +61,6 @@ def choose_space(
     the best (one standard error) those that shrink most are taken. The support power comes last.
 
     Args:
-        ways, shots: every combination is judged, all alike, so that one space serves them all.
         shape: the standardizer's other arguments. With the map "identity" there is nothing to choose, and with fewer
             than four classes nothing to choose by: the first centring, power and readout and the middle shrinkages
             are taken then.
@@ -99,7 +92,7 @@ class _Fold:
     episodes: list[Episode]
 
 
-def _folds(features: Features, number: int, *, ways: tuple[int, ...], shots: tuple[int, ...], seed: int) -> list[_Fold]:
+def _folds(features: Features, number: int, *, ways: int, shots: tuple[int, ...], seed: int) -> list[_Fold]:
     made = []
     for i, held in enumerate(features.groups(number, generator(seed, "space folds"))):
         judged, draw = features.of_classes(held), derive(seed, "space", i)
@@ -141,17 +134,18 @@ def _best_power(folds: Sequence[_Fold], shape: Mapping[str, Any], powers: Sequen
     return powers[int(scores.argmax())]
 
 
-def _episodes(features: Features, *, ways: tuple[int, ...], shots: tuple[int, ...], seed: int) -> list[Episode]:
+def _episodes(features: Features, *, ways: int, shots: tuple[int, ...], seed: int) -> list[Episode]:
     sampler, fewest = EpisodeSampler(features), int(features.counts.min())
+    ways = min(ways, len(features.class_names))
     return [
         sampler.sample(
             batch=_EPISODES,
-            ways=min(classes, len(features.class_names)),
+            ways=ways,
             shots=min(number, fewest - 1),
             queries=min(_QUERIES, fewest - min(number, fewest - 1)),
-            generator=generator(seed, classes, number),
+            generator=generator(seed, number),
         )
-        for classes, number in itertools.product(ways, shots)
+        for number in shots
     ]
 
 
