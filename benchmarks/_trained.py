@@ -29,13 +29,13 @@ class Trained:
     novel: EpisodeSampler
 
 
-def trained(overrides: list[str]) -> Trained:
-    """Train `recipes/metadiff.yaml` with overrides, unless that was done before.
+def trained(overrides: list[str], *, name: str = "metadiff") -> Trained:
+    """Train a recipe with overrides, unless that was done before.
 
     Variants with the same data and backbone pretrain it once: its training is a function of these and the seed alone.
     """
-    recipe = load_recipe("metadiff", overrides)
-    run = run_folder(recipe, "metadiff", RUNS)
+    recipe = load_recipe(name, overrides)
+    run = run_folder(recipe, name.replace("/", "-"), RUNS)
     key = text_hash(str(recipe.seed), recipe.data.model_dump_json(), recipe.backbone.model_dump_json())
     shared = RUNS / "backbones" / key
     if shared.exists() and not run.path.exists():

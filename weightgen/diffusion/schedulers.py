@@ -78,7 +78,8 @@ def swap_scheduler(name: str, scheduler: SchedulerMixin) -> SchedulerMixin:
     if scheduler.config.prediction_type == "sample" and name in _NEVER_SAMPLE:
         raise InputError(f"scheduler '{name}' takes no denoiser that predicts clean rows; use DDIMScheduler")
     taken = _defaults(made)
-    config = {key: value for key, value in scheduler.config.items() if key != "_use_default_values"}
+    left_out = {"_use_default_values"} | ({"segments"} - set(taken))
+    config = {key: value for key, value in scheduler.config.items() if key not in left_out}
     return made.from_config(config, **{key: value for key, value in _ALWAYS.items() if key in taken})
 
 
