@@ -44,9 +44,7 @@ def evaluate(
         ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Decides the episodes.")] = 0,
-    report: Annotated[
-        Path | None, typer.Option(help="Also write report.md, results.json and the steps-accuracy curve here.")
-    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Also write report.md, results.json and pictures here.")] = None,
     format: FormatOption = Format.text,
     quiet: QuietOption = False,
 ) -> None:

@@ -170,8 +170,12 @@ class WeightGenerationPipeline(DiffusionPipeline):
         steps: int | None = None,
         samples: int | None = None,
         denoiser: Denoise | None = None,
+        watch: Callable[[Tensor], None] | None = None,
     ) -> Float[Tensor, "batch samples ways feature"]:
-        """What the chain ends at, in the standardised space; the arguments are those of `heads`."""
+        """What the chain ends at, in the standardised space; the arguments are those of `heads`.
+
+        `watch` is shown the chain's rows on the way (`reverse_chain`), the samples of an episode next to each other.
+        """
         samples = self.config.samples if samples is None else samples
         scheduler, steps = self._chain(steps, samples)
         for name, number in (("steps", steps), ("samples", samples)):
@@ -187,7 +191,7 @@ class WeightGenerationPipeline(DiffusionPipeline):
         def predict(noisy: Tensor, time: Tensor) -> Tensor:
             return denoise(noisy, time, self.conditioner.at(condition, noisy))
 
-        rows = reverse_chain(predict, scheduler, steps, like=condition.tokens, generators=repeated)
+        rows = reverse_chain(predict, scheduler, steps, like=condition.tokens, generators=repeated, watch=watch)
         return rows.unflatten(0, (len(episode), samples))
 
     def _chain(self, steps: int | None, samples: int) -> tuple[SchedulerMixin, int]:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from tiny_runs import images, quick
 
 from weightgen.dataflow import Episode, Features, Head
 from weightgen.evaluation.scoring import Scores
 
+__all__ = ["images", "quick"]
 WIDTH = 6
 
 

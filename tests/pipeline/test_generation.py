@@ -70,6 +70,18 @@ def test_shapes(drawing: WeightGenerationPipeline, draw_episode: DrawEpisode) ->
     assert rows(drawing, draw_episode()).shape == (2, 2, 3, 8)
 
 
+def test_who_watches_the_chain_sees_its_noise_and_every_state(
+    pipeline: WeightGenerationPipeline, draw_episode: DrawEpisode
+) -> None:
+    seen: list[torch.Tensor] = []
+    end = rows(pipeline, draw_episode(), steps=4, samples=2, watch=seen.append)
+    assert len(seen) == 1 + 4
+    assert torch.equal(seen[-1].unflatten(0, (2, 2)), end)
+    first = torch.randn(3, 8, generator=noise(1)[0])
+    torch.testing.assert_close(seen[0][0], first * pipeline.scheduler.init_noise_sigma)
+    assert torch.equal(end, rows(pipeline, draw_episode(), steps=4, samples=2))
+
+
 def test_same_seed_same_rows_and_another_seed_others(
     drawing: WeightGenerationPipeline, draw_episode: DrawEpisode
 ) -> None:

@@ -21,12 +21,14 @@ def reverse_chain(
     *,
     like: Float[Tensor, "batch ways feature"],
     generators: Sequence[torch.Generator],
+    watch: Callable[[Tensor], None] | None = None,
 ) -> Float[Tensor, "batch ways feature"]:
     """Run a chain of `steps` calls of `predict`, which maps noisy values and times to what the scheduler wants.
 
     Args:
         like: gives shape, type and device.
         generators: one per member of the batch; all noise of a member comes from its own.
+        watch: shown the noise that the chain starts from, and the values after every call of `predict`.
 
     Raises:
         InputError: more steps than the chain was trained with.
@@ -39,7 +41,11 @@ def reverse_chain(
     x = torch.stack(noise).to(like) * scheduler.init_noise_sigma
     stochastic = "generator" in inspect.signature(scheduler.step).parameters
     extra = {"generator": list(generators)} if stochastic else {}
+    if watch is not None:
+        watch(x)
     for t in scheduler.timesteps:
         noisy = scheduler.scale_model_input(x, t)
         x = scheduler.step(predict(noisy, t.round().long().expand(len(x))), t, x, **extra).prev_sample
+        if watch is not None:
+            watch(x)
     return x

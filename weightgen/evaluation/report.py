@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from weightgen.episodes.unlabelled import UnlabelledDraw
+from weightgen.evaluation.chain_paths import ChainPaths
+from weightgen.evaluation.chain_section import chain_json, chain_picture, chain_section
 from weightgen.evaluation.comparison import MethodResult
+from weightgen.evaluation.figures import as_png, new_figure
 from weightgen.evaluation.verdicts import in_points, verdict
 from weightgen.files import write_bytes, write_json, write_text
 
@@ -108,19 +108,30 @@ def markdown_table(results: Sequence[MethodResult]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def write_report(folder: Path, evaluations: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[str, Any]]) -> None:
-    """Write `results.json`, `report.md` and, where there is a curve, `steps_accuracy.png`.
+def write_report(
+    folder: Path,
+    evaluations: Sequence[Mapping[str, Any]],
+    curve: Sequence[Mapping[str, Any]],
+    chain: ChainPaths | None = None,
+) -> None:
+    """Write `results.json`, `report.md` and, where there is something to draw, `steps_accuracy.png` and `chain.png`.
 
     Args:
         folder: made if missing; other files in it stay.
         evaluations: objects of `as_json`.
         curve: points {"scheduler", "steps", "shots", "accuracy", "ci95"} of accuracy (percent) against steps.
+        chain: with a walk for each evaluation, whose object in `results.json` then has the key "chain_paths".
     """
-    write_json(folder / "results.json", list(evaluations))
     sections = ["# Evaluation", *(_section(evaluation) for evaluation in evaluations)]
     if curve:
         write_bytes(folder / "steps_accuracy.png", _plot(curve))
         sections.append(_curve_section(curve))
+    if chain is not None:
+        pairs = zip(evaluations, chain.walks, strict=True)
+        evaluations = [{**evaluation, "chain_paths": chain_json(chain.paths, walk)} for evaluation, walk in pairs]
+        write_bytes(folder / "chain.png", chain_picture(chain))
+        sections.append(chain_section(chain))
+    write_json(folder / "results.json", list(evaluations))
     write_text(folder / "report.md", "\n\n".join(sections) + "\n")
 
 
@@ -146,8 +157,7 @@ def _curve_section(curve: Sequence[Mapping[str, Any]]) -> str:
 
 def _plot(curve: Sequence[Mapping[str, Any]]) -> bytes:
     """A PNG with one line per scheduler and number of shots."""
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6.4, 4.0)
     axes = figure.add_subplot()
     for scheduler, shots in dict.fromkeys((point["scheduler"], point["shots"]) for point in curve):
         points = [point for point in curve if (point["scheduler"], point["shots"]) == (scheduler, shots)]
@@ -161,9 +171,7 @@ def _plot(curve: Sequence[Mapping[str, Any]]) -> bytes:
     axes.set(xlabel="steps", ylabel="accuracy (%)")
     axes.grid(alpha=0.3)
     axes.legend()
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=150)
-    return stream.getvalue()
+    return as_png(figure)
 
 
 def _difference(result: MethodResult) -> str:

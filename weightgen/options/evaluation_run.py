@@ -18,6 +18,7 @@ from weightgen.dataflow import Features
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
+from weightgen.evaluation.chain_paths import ChainPaths, chain_paths
 from weightgen.evaluation.comparison import compare
 from weightgen.evaluation.report import as_json, write_report
 from weightgen.evaluation.scoring import EpisodeSizes, Scores, score_all
@@ -25,6 +26,7 @@ from weightgen.evaluation.steps_curve import steps_curve
 from weightgen.evaluation.verdicts import chain_verdict
 from weightgen.method import Method
 from weightgen.options.data_parts import base_features, open_parts
+from weightgen.options.generator_training import zoo_seed
 from weightgen.options.paths import absolute_spec
 from weightgen.options.recipe import Recipe
 from weightgen.options.rivals import INDUCTIVE, OWN, PARTS, build_method, chosen_methods, kind_of
@@ -36,6 +38,7 @@ from weightgen.zoo.ideal_prototypes import ideal_prototypes
 
 _VECTOR_EPISODES = 50
 _CURVE_EPISODES = 200
+_PATH_EPISODES = 100
 
 
 def evaluate_run(
@@ -60,7 +63,8 @@ def evaluate_run(
         methods: names among "generator" and the registered baselines; all if None, except those that need unlabelled
             images where there are none.
         unlabelled: images without labels that every method sees beside the support; none if None.
-        report: folder for report.md, results.json and the steps-accuracy curve.
+        report: folder for report.md, results.json and pictures: the steps-accuracy curve, and the chain beside the
+            paths of the fits that the generator learnt from, if it did.
 
     Raises:
         InputError: unfinished run, unknown method, unusable data, or too few classes or images.
@@ -89,7 +93,7 @@ def evaluate_run(
         for each in sizes:
             fewer = min(episodes, _CURVE_EPISODES)
             curve += steps_curve(pipeline, unseen, episodes=fewer, seed=seed, progress=progress, **each)
-        write_report(report, results, curve)
+        write_report(report, results, curve, _chain_paths(recipe, setting, sizes, progress=progress))
     return results
 
 
@@ -148,6 +152,24 @@ def _evaluate(
         generator=setting.run,
         chain=_chain(scores) if OWN in names else None,
         **sizes,
+    )
+
+
+def _chain_paths(
+    recipe: Recipe, setting: _Setting, sizes: Sequence[EpisodeSizes], *, progress: Progress | None
+) -> ChainPaths | None:
+    """The chain beside the paths it should follow; None where the generator learnt from no paths."""
+    if recipe.zoo.targets != "trajectories":
+        return None
+    return chain_paths(
+        setting.pipeline,
+        setting.unseen,
+        sizes,
+        fit=recipe.zoo.fit,
+        zoo_seed=zoo_seed(recipe),
+        episodes=min(setting.episodes, _PATH_EPISODES),
+        seed=setting.seed,
+        progress=progress,
     )
 
 

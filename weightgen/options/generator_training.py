@@ -32,6 +32,11 @@ _HELD_OUT_EPISODES = 200
 _DRAWS = 8
 
 
+def zoo_seed(recipe: Recipe) -> int:
+    """Decides the tasks of the zoo, and where all its fits start."""
+    return derive(recipe.seed, "zoo")
+
+
 class GeneratorTraining:
     """Everything between features and a finished generator, of which only `records` takes long."""
 
@@ -67,7 +72,7 @@ class GeneratorTraining:
             tasks=recipe.zoo.tasks,
             ways=options.ways,
             fit=recipe.zoo.fit,
-            seed=derive(seed, "zoo"),
+            seed=zoo_seed(recipe),
         )
 
     def fit_zoo(self, folder: ZooFolder, *, progress: Progress | None = None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from weightgen.dataflow import Features
@@ -89,23 +89,43 @@ def build_zoo(
 
 
 def fit_shard(plan: ZooPlan, number: int) -> Shard:
-    """The members of one shard, all fitted at once as far as memory allows."""
+    """The members of one shard."""
     fold = number % len(plan.sources)
     source, draw = plan.sources[fold], generator(plan.seed, "zoo", number)
     present = len(source.features.class_names)
     least, most = (min(ways, present) for ways in plan.ways)
     ways = int(torch.randint(least, most + 1, (), generator=draw))
     classes = torch.rand(_TASKS_IN_SHARD, present, generator=draw).topk(ways).indices
-    start = _START * torch.randn(source.features.values.shape[1], generator=generator(plan.seed, "zoo start"))
-    images_each = ways * int(source.features.counts.max()) * source.features.values.shape[1]
-    at_once = max(1, _MOST_NUMBERS // images_each)
-    fitted = [_fit(source, part, start, plan.fit, draw) for part in classes.split(at_once)]
+    start = shared_start(source.features.values.shape[1], seed=plan.seed)
+    fitted = fit_tasks(source, classes, start=start, options=plan.fit, draw=draw)
     before = sum(len(other.features.class_names) for other in plan.sources[:fold])
-    return Shard(
-        fold=fold,
-        classes=classes + before,
-        targets=torch.cat([part.targets for part in fitted]),
-        accuracy=torch.cat([part.accuracy for part in fitted]),
+    return Shard(fold=fold, classes=classes + before, targets=fitted.targets, accuracy=fitted.accuracy)
+
+
+def shared_start(width: int, *, seed: int) -> Float[Tensor, " feature"]:
+    """The row that every class of every task starts from; `seed` is the plan's."""
+    return _START * torch.randn(width, generator=generator(seed, "zoo start"))
+
+
+def fit_tasks(
+    source: Source,
+    classes: Int[Tensor, "tasks ways"],
+    *,
+    start: Float[Tensor, " feature"],
+    options: FitOptions,
+    draw: torch.Generator,
+) -> Fitted:
+    """Rows for tasks of these classes, which are rows of the source's `class_names`; as many at once as memory allows.
+
+    Fitted on all images of the classes: what the support of an episode leaves out is what there is to learn.
+    """
+    images_each = classes.shape[1] * int(source.features.counts.max()) * source.features.values.shape[1]
+    at_once = max(1, _MOST_NUMBERS // images_each)
+    parts = [_fit(source, part, start, options, draw) for part in classes.split(at_once)]
+    return Fitted(
+        targets=torch.cat([part.targets for part in parts]),
+        accuracy=torch.cat([part.accuracy for part in parts]),
+        loss=torch.cat([part.loss for part in parts]),
     )
 
 
@@ -124,14 +144,14 @@ def _fit(
     options: FitOptions,
     draw: torch.Generator,
 ) -> Fitted:
-    """On all images of the classes: what the support of an episode leaves out is what there is to learn."""
+    """All of them in one call."""
     features, standardizer = source.features, source.reader.standardizer
     counts = features.counts
     place = torch.arange(int(counts.max()))
     there = place < counts[classes][..., None]  # (tasks, ways, images)
     rows = (counts.cumsum(0) - counts)[classes][..., None] + torch.where(there, place, 0)
     values = standardizer.base(features.values)
-    return fit_rows(
+    fitted = fit_rows(
         values[rows].flatten(1, 2),
         torch.arange(classes.shape[1]).repeat_interleave(len(place)).expand(len(classes), -1),
         there.flatten(1, 2),
@@ -141,3 +161,10 @@ def _fit(
         options=options,
         generator=draw,
     )
+    if source.reader.readout == "gaussian":
+        return fitted
+    # A cosine leaves the length of rows to chance; diffusion wants one, and the prototypes' is what a denoiser expects.
+    origin, means = standardizer.query(standardizer.origin), replace(features, values=values).means()
+    length = torch.linalg.vector_norm(means - origin, dim=-1).mean()
+    directions = torch.nn.functional.normalize(fitted.targets - origin, dim=-1)
+    return replace(fitted, targets=origin + length * directions)

@@ -1,0 +1,181 @@
+"""How far a chain strays from the paths that it learnt to follow, on classes it never saw (Mc-Di, arXiv 2502.01117)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from weightgen import seeds
+from weightgen.dataflow import Features
+from weightgen.evaluation.chain_states import chain_states
+from weightgen.evaluation.comparison import half_width
+from weightgen.evaluation.scoring import EpisodeSizes
+from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.zoo.build import Source, fit_tasks, shared_start
+from weightgen.zoo.fit import FitOptions
+
+SHOWN = 4
+_POINTS = 100  # of a path that is shown
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class TruePaths:
+    """The rows of some episodes, as they are fitted to all images of the episodes' classes.
+
+    classes: rows of the features' `class_names`.
+    epochs: after which the local targets were kept.
+    targets: the local targets.
+    shown: the whole way of the first episodes, the shared start first.
+    """
+
+    classes: Int[Tensor, "episodes ways"]
+    epochs: tuple[int, ...]
+    targets: Float[Tensor, "episodes local_targets ways feature"]
+    shown: Float[Tensor, "shown points ways feature"]
+
+
+@dataclass(frozen=True)
+class Distance:
+    """From a local target, in lengths of it: mean over episodes, and the half-width of its 95 % interval."""
+
+    mean: float
+    ci95: float
+
+
+@dataclass(frozen=True)
+class TargetDistances:
+    """How far off one local target is missed, by whom.
+
+    target: its number, from 1. epoch: of the fit, after which it was kept.
+    generator, no_denoiser: the chain at the end of the target's segment, with and without the learnt network.
+    mean_path: the mean row of the other episodes at the same epoch, for every class: nothing is known of the task.
+    """
+
+    target: int
+    epoch: int
+    generator: Distance
+    no_denoiser: Distance
+    mean_path: Distance
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A generator's chain on the episodes of `TruePaths`, at one number of shots.
+
+    distances: one for every local target that the chain has a segment for; a chain without segments has the last alone.
+    states: the noise, and the rows after every denoiser call, of the episodes that are shown.
+    ends: places in `states` where the segments of `distances` end.
+    """
+
+    shots: int
+    distances: tuple[TargetDistances, ...]
+    states: Float[Tensor, "shown states ways feature"]
+    ends: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ChainPaths:
+    """True paths, and a walk for every number of shots."""
+
+    paths: TruePaths
+    walks: tuple[Walk, ...]
+
+
+def chain_paths(
+    pipeline: WeightGenerationPipeline,
+    features: Features,
+    sizes: Sequence[EpisodeSizes],
+    *,
+    fit: FitOptions,
+    zoo_seed: int,
+    episodes: int = 100,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ChainPaths:
+    """Fit the rows of some episodes, and walk the chain of the generator on them.
+
+    Args:
+        features: of the classes that episodes are drawn from.
+        sizes: one for every number of shots, of equal ways; the classes of the episodes are the same.
+        fit: how the zoo was fitted that the generator learnt from. zoo_seed: that of its plan.
+    """
+    paths = true_paths(
+        pipeline, features, ways=sizes[0]["ways"], fit=fit, zoo_seed=zoo_seed, episodes=episodes, seed=seed
+    )
+    walks = []
+    for i, each in enumerate(sizes):
+        walks.append(walk(pipeline, features, paths, each, seed=seed))
+        if progress is not None:
+            progress("following the chain", i + 1, len(sizes))
+    return ChainPaths(paths, tuple(walks))
+
+
+def true_paths(
+    pipeline: WeightGenerationPipeline,
+    features: Features,
+    *,
+    ways: int,
+    fit: FitOptions,
+    zoo_seed: int,
+    episodes: int,
+    seed: int,
+) -> TruePaths:
+    """Rows fitted in the generator's own space, from where the zoo's started; the arguments are `chain_paths`'s.
+
+    The whole way is kept of the episodes that are shown alone, the local targets of all.
+    """
+    keys = torch.rand(episodes, len(features.class_names), generator=seeds.generator(seed, "chain paths"))
+    classes = keys.topk(ways).indices
+    # Of a fold's reader the fit takes the scale too, where logits are cosines; this one is as honest.
+    source = Source(features, pipeline.reader(samples=1))
+    start = shared_start(features.values.shape[1], seed=zoo_seed)
+    draw = seeds.generator(seed, "fitting chain paths")
+    k = fit.local_targets
+    between = max(1, min(fit.epochs, _POINTS) // k)  # a multiple of k points has the local targets among them
+    closely = fit.model_copy(update={"local_targets": k * between})
+    whole = fit_tasks(source, classes[:SHOWN], start=start, options=closely, draw=draw).targets
+    targets = [whole[:, between - 1 :: between]]
+    if episodes > SHOWN:
+        targets.append(fit_tasks(source, classes[SHOWN:], start=start, options=fit, draw=draw).targets)
+    beginning = start.expand(len(whole), 1, ways, -1)
+    return TruePaths(classes, fit.kept_epochs, torch.cat(targets), torch.cat([beginning, whole], 1))
+
+
+@torch.no_grad()
+def walk(
+    pipeline: WeightGenerationPipeline, features: Features, paths: TruePaths, sizes: EpisodeSizes, *, seed: int
+) -> Walk:
+    """Run the generator's chain, and the same without its network from the same noise, and measure both."""
+    own, bare = (
+        chain_states(pipeline, features, paths.classes, sizes, shown=SHOWN, denoiser=denoiser, seed=seed)
+        for denoiser in (None, pipeline.denoiser.without_network)
+    )
+    first = len(paths.epochs) - len(own.ends)
+    targets = paths.targets[:, first:]
+    # Of the other episodes alone: a mean of few that has the episode's own rows in it knows something of them.
+    rows = targets.mean(2, keepdim=True)
+    others = (rows.sum(0) - rows) / (len(rows) - 1)
+    distances = [_distances(states, targets) for states in (own.at_ends, bare.at_ends, others)]
+    return Walk(
+        shots=sizes["shots"],
+        distances=tuple(
+            TargetDistances(first + i + 1, paths.epochs[first + i], *(each[i] for each in distances))
+            for i in range(len(own.ends))
+        ),
+        states=own.shown,
+        ends=own.ends,
+    )
+
+
+def _distances(
+    states: Float[Tensor, "episodes targets #ways feature"], targets: Float[Tensor, "episodes targets ways feature"]
+) -> list[Distance]:
+    """Of whole heads, one for each target."""
+    away, length = (torch.linalg.vector_norm(value, dim=(2, 3)) for value in (states - targets, targets))
+    relative = (away / length.clamp(min=1e-12)).double()
+    return [Distance(float(each.mean()), half_width(each)) for each in relative.unbind(1)]
