@@ -75,17 +75,19 @@ def build_zoo(
     processes: int = 1,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> None:
-    """Fit the shards that are missing, every `processes`-th of them; the index is for `ZooFolder.finish`.
+    """Fit the shards that are missing, of every `processes`-th number; the index is for `ZooFolder.finish`.
 
-    A shard is a function of the plan and its number, so that it does not matter who fits it, or when.
+    A shard is a function of the plan and its number, so that it does not matter who fits it, or when. (To the last bit
+    as torch goes: with as many threads.)
     """
     key, total = plan.key(), plan.shards
     missing = folder.missing(total, key=key)
-    for i, number in enumerate(missing[process::processes]):
+    # By number, not by place among the missing: another process may have fitted some before this one looked.
+    own = [number for number in missing if number % processes == process]
+    for i, number in enumerate(own, start=1):
         folder.write_shard(number, fit_shard(plan, number), key=key)
         if progress is not None:
-            done = total - len(missing) + min(len(missing), (i + 1) * processes)
-            progress("fitting the zoo", done, total)
+            progress("fitting the zoo", total - len(missing) + len(missing) * i // len(own), total)
 
 
 def fit_shard(plan: ZooPlan, number: int) -> Shard:

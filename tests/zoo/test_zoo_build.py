@@ -1,0 +1,249 @@
+"""A zoo is what its plan says, whoever fits it, in whatever order, and however often they are stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from made_up_plans import FIT, IMAGES, WIDTH, plan_of
+
+from weightgen.files import read_tensors
+from weightgen.seeds import generator
+from weightgen.zoo import build
+from weightgen.zoo.build import ZooPlan, build_zoo, fit_shard, fit_tasks, of_source, shared_start
+from weightgen.zoo.fit import FitOptions, fit_rows
+from weightgen.zoo.ideal_prototypes import ideal_prototypes
+from weightgen.zoo.members import Shard, Zoo
+from weightgen.zoo.row_logits import RowLogits
+from weightgen.zoo.store import ZooFolder
+
+KILLED = Path(__file__).with_name("killed_zoo.py")
+PLAIN = FitOptions(epochs=6, local_targets=2, learning_rate=0.1)
+TENSORS = ("classes", "targets", "accuracy")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in the processes that are started here: the last bit of a sum depends on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def built(folder: Path, plan: ZooPlan) -> ZooFolder:
+    made = ZooFolder(folder)
+    build_zoo(made, plan)
+    made.finish(plan.shards, key=plan.key(), class_names=plan.class_names)
+    return made
+
+
+@pytest.fixture(scope="module")
+def zoo() -> Zoo:
+    plan = plan_of()
+    return Zoo(plan.class_names, tuple(fit_shard(plan, number) for number in range(plan.shards)), {})
+
+
+def bytes_of(folder: ZooFolder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.path.iterdir()}
+
+
+def equal(left: Shard, right: Shard) -> bool:
+    return left.fold == right.fold and all(torch.equal(getattr(left, name), getattr(right, name)) for name in TENSORS)
+
+
+def test_members_are_of_distinct_classes_of_their_fold(zoo: Zoo) -> None:
+    assert zoo.class_names == plan_of().class_names
+    for shard in zoo.shards:
+        ordered = shard.classes.sort(-1).values
+        assert (ordered.diff(dim=-1) > 0).all()
+        assert all(f"of fold {shard.fold}" in zoo.class_names[i] for i in shard.classes.unique().tolist())
+
+
+def test_every_fold_has_as_many_members_and_all_its_classes(zoo: Zoo) -> None:
+    assert len(zoo) >= 800
+    assert len({len(zoo.of_fold(fold)) for fold in range(3)}) == 1
+    assert [len(torch.cat([s.classes.flatten() for s in zoo.of_fold(fold).shards]).unique()) for fold in range(3)] == [
+        len(counts) for counts in IMAGES
+    ]
+
+
+def test_ways_are_drawn_between_the_two_and_never_above_what_a_fold_has() -> None:
+    shards = [
+        fit_shard(plan_of(tasks=9000, ways=(3, 5), fit=FitOptions(epochs=1, local_targets=1)), n) for n in range(18)
+    ]
+    assert {shard.ways for shard in shards if shard.fold != 1} == {3, 4, 5}
+    assert {shard.ways for shard in shards if shard.fold == 1} == {3}
+
+
+@pytest.mark.parametrize("tasks", [1, 767, 768, 769])
+def test_there_are_at_least_as_many_tasks_as_asked_for(tasks: int) -> None:
+    shards = plan_of(tasks=tasks).shards
+    assert shards % 3 == 0
+    assert tasks <= 256 * shards < tasks + 256 * 3
+
+
+def test_a_shard_is_a_function_of_plan_and_number(zoo: Zoo) -> None:
+    torch.manual_seed(3)
+    for number in (4, 1):
+        assert equal(fit_shard(plan_of(), number), zoo.shards[number])
+    assert not torch.equal(zoo.shards[0].classes[:, :2], zoo.shards[3].classes[:, :2])
+
+
+@pytest.mark.parametrize("readout", ["gaussian", "cosine"])
+def test_rows_are_fitted_to_all_images_of_their_classes(readout: str) -> None:
+    """Up to the length of rows that are read by their cosine, which is the prototypes'."""
+    plan = plan_of(fit=PLAIN, readout=readout)
+    for number in (0, 1, 2):
+        shard, source = fit_shard(plan, number), plan.sources[number]
+        standardizer = source.reader.standardizer
+        origin = standardizer.query(standardizer.origin)
+        length = (ideal_prototypes(source.features, standardizer) - origin).norm(dim=-1).mean()
+        for task in (0, 100, 255):
+            names = [plan.class_names[i] for i in shard.classes[task].tolist()]
+            images = source.features.of_classes(names)
+            alone = fit_rows(
+                standardizer.base(images.values)[None],
+                images.labels[None],
+                torch.ones_like(images.labels[None], dtype=torch.bool),
+                ways=shard.ways,
+                row_logits=RowLogits.of(source.reader),
+                start=shared_start(WIDTH, seed=plan.seed),
+                options=PLAIN,
+                generator=generator(0),
+            )
+            expected = alone.targets[0]
+            if readout == "cosine":
+                expected = origin + length * torch.nn.functional.normalize(expected - origin, dim=-1)
+            torch.testing.assert_close(shard.targets[task], expected, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(shard.accuracy[task], alone.accuracy[0])
+
+
+def test_the_labels_of_a_source_point_to_the_right_features() -> None:
+    plan = plan_of(fit=PLAIN)
+    zoo = Zoo(plan.class_names, tuple(fit_shard(plan, number) for number in range(3)), {})
+    for fold, source in enumerate(plan.sources):
+        own = of_source(zoo, plan, fold)
+        assert own.class_names == source.features.class_names
+        (ways,) = own.ways()
+        members = own.members(ways)
+        logits = RowLogits.of(source.reader)
+        for task in (3, 77):
+            images = source.features.of_classes([own.class_names[i] for i in members.classes[task].tolist()])
+            values = source.reader.standardizer.base(images.values)
+            said = logits.logits(members.path[task : task + 1, -1], values[None])[0].argmax(0)
+            accuracy = 100 * (said == images.labels).float().mean()
+            torch.testing.assert_close(members.accuracy[task], accuracy)
+            assert accuracy > 100 / ways
+
+
+def test_without_noise_parts_that_fit_in_memory_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, classes = plan_of().sources[2], torch.tensor([[0, 5], [3, 1], [6, 2], [4, 0], [1, 2]])
+    arguments = {"start": shared_start(WIDTH, seed=1), "options": PLAIN, "draw": generator(0)}
+    whole = fit_tasks(source, classes, **arguments)
+    monkeypatch.setattr(build, "_MOST_NUMBERS", 2 * 2 * 9 * WIDTH)
+    parts = fit_tasks(source, classes, **arguments)
+    for name in ("targets", "accuracy", "loss"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-5, atol=1e-5)
+
+
+CHANGES = {
+    "tasks": plan_of(tasks=801),
+    "ways": plan_of(ways=(2, 3)),
+    "seed": plan_of(seed=10),
+    "features": plan_of(shift=1e-6),
+    "readout": plan_of(readout="cosine"),
+    "order of folds": plan_of(sources=plan_of().sources[::-1]),
+    "names": plan_of(
+        sources=(
+            replace(
+                plan_of().sources[0],
+                features=replace(plan_of().sources[0].features, class_names=("a", "b", "c", "d", "e")),
+            ),
+            *plan_of().sources[1:],
+        )
+    ),
+    **{
+        option: plan_of(fit=FIT.model_copy(update={option: value}))
+        for option, value in {
+            "epochs": 6,
+            "learning_rate": 0.2,
+            "local_targets": 2,
+            "weight_decay": 0.1,
+            "sharpness_aware_radius": 0.1,
+            "feature_noise": 0.6,
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize("other", CHANGES.values(), ids=CHANGES)
+def test_any_change_is_another_zoo(other: ZooPlan) -> None:
+    assert plan_of().key() == plan_of().key()
+    assert other.key() != plan_of().key()
+
+
+def test_what_is_there_is_not_fitted_again_unless_the_plan_changes(
+    tmp_path: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, other, fitted = plan_of(), plan_of(seed=10), []
+    monkeypatch.setattr(build, "fit_shard", lambda _, number: fitted.append(number) or zoo.shards[number])
+    folder = built(tmp_path, plan)
+    assert fitted == list(range(6))
+    built(tmp_path, plan)
+    assert fitted == list(range(6))
+    folder.shard_path(3).unlink()
+    built(tmp_path, plan)
+    assert fitted == [*range(6), 3]
+    built(tmp_path, other)
+    assert fitted == [*range(6), 3, *range(6)]
+
+
+def test_progress_counts_what_was_there_and_ends_with_all(
+    tmp_path: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, told = plan_of(), []
+    monkeypatch.setattr(build, "fit_shard", lambda _, number: zoo.shards[number])
+    folder = built(tmp_path, plan)
+    for number in (0, 1, 4):
+        folder.shard_path(number).unlink()
+    build_zoo(folder, plan, process=0, processes=2, progress=lambda *all: told.append(all))
+    assert told == [("fitting the zoo", 4, 6), ("fitting the zoo", 6, 6)]
+
+
+@pytest.mark.parametrize("late", [0, 1, 2])
+def test_processes_that_look_at_different_moments_leave_nothing_out(
+    tmp_path: Path, zoo: Zoo, late: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The late one finds shards of the others already there."""
+    plan = plan_of()
+    monkeypatch.setattr(build, "fit_shard", lambda _, number: zoo.shards[number])
+    folder = ZooFolder(tmp_path)
+    for process in (*(one for one in range(3) if one != late), late):
+        build_zoo(folder, plan, process=process, processes=3)
+    folder.finish(plan.shards, key=plan.key(), class_names=plan.class_names)
+    assert all(equal(left, right) for left, right in zip(folder.read().shards, zoo.shards, strict=True))
+
+
+def test_killed_at_any_moment_it_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, str(KILLED), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    deaths = json.loads(done.stdout)
+    assert {kind for kind, _ in deaths} == {"in a fit", "before a rename", "after a rename"}
+    shards = [shards for _, shards in deaths]
+    assert shards == sorted(shards)  # what is whole stays
+    assert len(set(shards)) > 3
+    calm, killed = built(tmp_path / "calm", plan_of()), ZooFolder(tmp_path / "zoo")
+    whole = {name: content for name, content in bytes_of(killed).items() if not name.startswith(".")}
+    assert whole == bytes_of(calm)
+    assert set(read_tensors(killed.shard_path(0))) == set(TENSORS)
