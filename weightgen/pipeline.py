@@ -195,7 +195,13 @@ class WeightGenerationPipeline(DiffusionPipeline):
         return rows.unflatten(0, (len(episode), samples))
 
     def _chain(self, steps: int | None, samples: int) -> tuple[SchedulerMixin, int]:
-        """The scheduler that a call runs, and for how many steps."""
+        """The scheduler that a call runs, and for how many steps.
+
+        Raises InputError for several samples of a chain in segments.
+        """
+        if samples > 1 and not self.can_draw:
+            segments = self.scheduler.config.segments
+            raise InputError(f"samples is {samples}; a chain in {segments} segments has no noise to draw with, take 1")
         drawing = samples > 1 and isinstance(self.scheduler, MeanDDPMScheduler)
         scheduler = swap_scheduler(self.config.draw_scheduler, self.scheduler) if drawing else self.scheduler
         usual = self.config.draw_steps if drawing else self.config.steps

@@ -116,6 +116,18 @@ def test_a_denoiser_of_clean_rows_walks_as_one_of_noise_does(k: int) -> None:
     torch.testing.assert_close(answer("sample"), answer("epsilon"), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("segments", [1, 3])
+@pytest.mark.parametrize("t", [0, 6, 7, 13, 19])
+def test_a_prediction_is_turned_into_the_local_target_and_back(segments: int, t: int) -> None:
+    clean, noisy_kind = (chain_of(segments, prediction_type=kind) for kind in ("sample", "epsilon"))
+    noisy, target = torch.randn(2, 2, 3, 5, generator=torch.Generator().manual_seed(6))
+    time = torch.full((2,), t)
+    noise = clean.noise_of(target, time, noisy)
+    assert torch.equal(clean.target_of(target, time, noisy), target)
+    assert torch.equal(noisy_kind.noise_of(noise, time, noisy), noise)
+    torch.testing.assert_close(noisy_kind.target_of(noise, time, noisy), target, rtol=1e-3, atol=1e-3)
+
+
 def test_one_segment_is_the_plain_noise_free_chain() -> None:
     options = {"num_train_timesteps": CHAIN, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample"}
     plain, ours = (

@@ -4,20 +4,29 @@ import copy
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from weightgen.baselines._own_variants import OwnVariant
-from weightgen.dataflow import Episode, Head
+from weightgen.dataflow import Condition, Episode, Head
 from weightgen.diffusion.local_ddpm import LocalDDPMScheduler
 
 
 class OneStep(OwnVariant):
-    """The trained generator in a single denoiser call: what is left when the chain is not run."""
+    """The trained generator in a single denoiser call: what is left when the chain is not run.
+
+    One call of a chain in segments gives the first segment's local target, and no more.
+    """
 
     name = "one_step"
 
     @torch.no_grad()
     def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head:
-        whole = copy.copy(self.pipeline)
-        if not whole.can_draw:  # the first segment's local target is all that one call of a chain in segments gives
-            whole.scheduler = LocalDDPMScheduler.from_config(whole.scheduler.config, segments=1)
-        return whole.heads(episode, generators, steps=1)
+        if self.pipeline.can_draw:
+            return self.pipeline.heads(episode, generators, steps=1)
+        chain, whole = self.pipeline.scheduler, copy.copy(self.pipeline)
+        whole.scheduler = LocalDDPMScheduler.from_config(chain.config, segments=1, prediction_type="sample")
+
+        def first_target(noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
+            return chain.target_of(self.pipeline.denoiser(noisy, time, condition), time, noisy)
+
+        return whole.heads(episode, generators, steps=1, denoiser=first_target)

@@ -46,7 +46,7 @@ class LocalDDPMScheduler(MeanDDPMScheduler):
         if not 1 <= segments <= num_train_timesteps:
             raise InputError(
                 f"{segments} segments do not fit a chain of {num_train_timesteps} steps; raise "
-                "scheduler.num_train_timesteps or lower zoo.local_targets"
+                "scheduler.num_train_timesteps or lower zoo.fit.local_targets"
             )
         super().__init__(
             num_train_timesteps=num_train_timesteps,
@@ -94,11 +94,27 @@ class LocalDDPMScheduler(MeanDDPMScheduler):
         """The noise that a prediction amounts to in the global chain."""
         if self.config.prediction_type == "epsilon":
             return prediction
-        column = (-1, *[1] * (noisy.dim() - 1))
+        local, gain = self._local_form(t, noisy)
+        return gain * (noisy - local.sqrt().to(noisy) * prediction)
+
+    def target_of(
+        self,
+        prediction: Float[Tensor, "*value"],
+        t: Int[Tensor, " batch"],
+        noisy: Float[Tensor, "*value"],
+    ) -> Float[Tensor, "*value"]:
+        """The local target, of the segment at hand, that a prediction amounts to; undoes `noise_of`."""
+        if self.config.prediction_type == "sample":
+            return prediction
+        local, gain = self._local_form(t, noisy)
+        return (noisy - prediction / gain) / local.sqrt().to(noisy)
+
+    def _local_form(self, t: Int[Tensor, " batch"], like: Tensor) -> tuple[Tensor, Tensor]:
+        """ᾱⁱ_s in double precision, and √(1−ᾱ_s) / (1−ᾱⁱ_s), both to be multiplied with values."""
+        column = (-1, *[1] * (like.dim() - 1))
         local = self.signal_from(self.boundaries[1:][self.segment_of(t)], t).reshape(column)
         whole = self.signal_from(torch.zeros_like(t), t).reshape(column)
-        gain = ((1 - whole).sqrt() / (1 - local)).to(noisy)
-        return gain * (noisy - local.sqrt().to(noisy) * prediction)
+        return local, ((1 - whole).sqrt() / (1 - local)).to(like)
 
     def set_timesteps(self, num_inference_steps: int | None = None, *args: Any, **kwargs: Any) -> None:
         chain = self.config.num_train_timesteps
@@ -111,7 +127,7 @@ class LocalDDPMScheduler(MeanDDPMScheduler):
 
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
         """One step; `model_output` is what the denoiser predicts."""
-        if self.config.prediction_type == "sample":
+        if self.config.prediction_type == "sample" and self.config.segments > 1:
             t = torch.as_tensor(timestep).long().cpu().expand(len(sample))
             noise = self.noise_of(model_output, t, sample)
             signal = self.signal_from(torch.zeros_like(t), t)[0]
