@@ -23,9 +23,15 @@ PER_CLASS = ("tokens", "variance", "counts", "gradient")
 
 @pytest.fixture(params=registry.names("conditioners"))
 def conditioner(request: pytest.FixtureRequest) -> Conditioner:
+    """A conditioner whose every weight is far from zero, so that each part of it can be seen in the condition."""
     component = registry.get("conditioners", request.param)
     given = {"feature_width": 8} if "feature_width" in registry.option_names(component) else {}
-    return registry.create("conditioners", request.param, {}, **given).eval()
+    made = registry.create("conditioners", request.param, {}, **given)
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return made.eval()
 
 
 @pytest.fixture
@@ -56,6 +62,14 @@ def test_config_and_tensors_come_back(conditioner: Conditioner, tell: Tell, tmp_
     again.load_state_dict(conditioner.state_dict(), strict=True)
     options = registry.option_names(type(conditioner))
     assert {name: again.config[name] for name in options} == {name: conditioner.config[name] for name in options}
+
+
+def test_every_weight_learns_and_counts(conditioner: Conditioner, tell: Tell, draw_episode: DrawEpisode) -> None:
+    told = parts(tell(draw_episode()))
+    if any(value.requires_grad for value in told.values()):
+        sum(value.square().sum() for value in told.values()).backward()  # type: ignore[union-attr]
+    idle = [name for name, p in conditioner.named_parameters() if p.grad is None or not p.grad.any()]
+    assert idle == []
 
 
 def test_permuting_classes_permutes_the_condition(tell: Tell, draw_episode: DrawEpisode) -> None:

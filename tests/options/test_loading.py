@@ -54,6 +54,10 @@ MISFITS = {
         "takes no denoiser that predicts clean",
     ),
     "a draw scheduler without noise": ("generation.draw_scheduler=MeanDDPMScheduler", "adds no noise"),
+    "heads of a plain transformer": (
+        "denoiser={name: token_transformer, width: 65}",
+        "width 65 is no multiple of heads 4",
+    ),
     "unknown component": ("denoiser=class_transformr", "did you mean 'class_transformer'?"),
     "unknown option": ("denoiser.widht=5", "denoiser has no option 'widht'; did you mean 'width'?"),
     "given by the program": ("denoiser.feature_width=5", "denoiser has no option 'feature_width'"),

@@ -43,6 +43,8 @@ class TokenTransformer(Denoiser):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is no multiple of heads {heads}")
         self.register_buffer("signal", torch.ones(num_train_timesteps))
         self.embed_token = nn.Linear(2 * feature_width + 1, width)
         self.embed_time = nn.Sequential(nn.Linear(_TIME_WIDTH, width), nn.SiLU(), nn.Linear(width, width))
