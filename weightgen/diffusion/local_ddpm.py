@@ -61,6 +61,7 @@ class LocalDDPMScheduler(MeanDDPMScheduler):
         )
         # The base class has registered its own arguments over ours.
         self.register_to_config(segments=segments)
+        self._clean = self._clean_form()
 
     @property
     def boundaries(self) -> Int[Tensor, " segments+1"]:
@@ -128,11 +129,18 @@ class LocalDDPMScheduler(MeanDDPMScheduler):
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
         """One step; `model_output` is what the denoiser predicts."""
         if self.config.prediction_type == "sample" and self.config.segments > 1:
-            t = torch.as_tensor(timestep).long().cpu().expand(len(sample))
-            noise = self.noise_of(model_output, t, sample)
-            signal = self.signal_from(torch.zeros_like(t), t)[0]
-            model_output = (sample - (1 - signal).sqrt().to(sample) * noise) / signal.sqrt().to(sample)
+            own, local = self._clean[int(timestep)]
+            model_output = own * sample + local * model_output
         return super().step(model_output, timestep, sample, *args, **kwargs)
+
+    def _clean_form(self) -> list[tuple[float, float]]:
+        """For every t what the clean value of the global chain is made of: factors of the noisy one and the target."""
+        t = torch.arange(self.config.num_train_timesteps)
+        local = self.signal_from(self.boundaries[1:][self.segment_of(t)], t)
+        whole = self.signal_from(torch.zeros_like(t), t)
+        noise = (1 - whole) / (1 - local)
+        own, target = (1 - noise) / whole.sqrt(), noise * (local / whole).sqrt()
+        return list(zip(own.tolist(), target.tolist(), strict=True))
 
     def _exact(self) -> Float[Tensor, " steps"]:
         """ᾱ in double precision; close to 0 the single precision of the base class loses the local ratios."""
