@@ -73,4 +73,6 @@ class TrainingOptions(Section):
                 raise ValueError(f"{name} is [{least}, {most}]: put the smaller number first")
         if self.ways[0] < 2:
             raise ValueError(f"ways starts at {self.ways[0]}: an episode needs 2 classes or more")
+        if self.reptile is not None and self.precision == "fp16":
+            raise ValueError("precision fp16 scales the loss, and reptile follows differences of weights; use bf16")
         return self
