@@ -27,6 +27,19 @@ SHARED = (
 )
 TINY = (*SHARED, "backbone.options.width=5", "denoiser.width=16", "denoiser.depth=1")
 """Overrides that make `metadiff` tiny."""
+CHAIN = 7
+TINY_ZOO = (
+    *("zoo.tasks=3", "zoo.fit.epochs=6", "training.folds=2"),
+    *(f"scheduler.num_train_timesteps={CHAIN}", f"generation.steps={CHAIN}"),
+)
+"""Overrides that make a zoo tiny, and the chain that passes its local targets; they come after `SHARED`."""
+TINY_MCDI = (
+    *TINY,
+    *TINY_ZOO,
+    *("training.reptile.inner_steps=2", "training.reptile.draws=4", "training.warmup_steps=1"),
+    "training.learning_rate=0.03",
+)
+"""Overrides that make `mcdi` tiny, and let it learn something in its few steps."""
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -78,6 +91,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of `mcdi`; look, do not touch."""
+    return _walked(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """support/ and query/ with three classes of two and three images; look, do not touch."""
     return _pictures(tmp_path_factory.getbasetemp())
@@ -115,11 +134,20 @@ def _images(place: Path) -> Path:
 
 @cache
 def _trained(place: Path) -> Path:
+    return _run(place, "metadiff", *TINY)
+
+
+@cache
+def _walked(place: Path) -> Path:
+    return _run(place, "mcdi", *TINY_MCDI)
+
+
+def _run(place: Path, recipe: str, *overrides: str) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WEIGHTGEN_CACHE", str(place / "weightgen_cache"))
         _hurry(patch)
         data, out = f"data={_images(place)}", place / "shared_runs"
-        result = succeed("train", "metadiff", data, *TINY, "--out", out, "--format", "json", "--quiet")
+        result = succeed("train", recipe, data, *overrides, "--out", out, "--format", "json", "--quiet")
     return Path(json.loads(result.stdout)["run"])
 
 

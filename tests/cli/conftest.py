@@ -1,3 +1,3 @@
-from tiny_runs import head, images, pictures, quick, trained
+from tiny_runs import head, images, pictures, quick, trained, walked
 
-__all__ = ["head", "images", "pictures", "quick", "trained"]
+__all__ = ["head", "images", "pictures", "quick", "trained", "walked"]

@@ -10,7 +10,7 @@ from diffusers import SchedulerMixin
 from weightgen.backbones.backbone import Backbone
 from weightgen.diffusion.local_ddpm import LocalDDPMScheduler
 from weightgen.diffusion.mean_ddpm import MeanDDPMScheduler
-from weightgen.diffusion.schedulers import build_scheduler, swap_scheduler
+from weightgen.diffusion.schedulers import build_scheduler, scheduler_class, swap_scheduler
 from weightgen.errors import InputError
 from weightgen.interfaces import Objective
 from weightgen.options.recipe import BackboneOptions, GenerationOptions, Recipe
@@ -37,25 +37,11 @@ def check_components(recipe: Recipe) -> None:
         check_options(component, options.options, place=section, given=given)
     if recipe.selector.name != "head":
         raise InputError(f"selector '{recipe.selector.name}': zoo.targets '{recipe.zoo.targets}' are heads; use head")
-    training = build_scheduler(recipe.scheduler.name, _scheduler_options(recipe))
-    generation_scheduler(recipe.generation, training)
-    if recipe.generation.draw_scheduler == MeanDDPMScheduler.__name__:
-        raise InputError("generation.draw_scheduler: MeanDDPMScheduler adds no noise, so that all draws would be one")
-    if _segments(recipe) == 1:
-        swap_scheduler(recipe.generation.draw_scheduler, training)
+    _check_chain(recipe)
     for section in ("denoiser", "conditioner"):  # what a constructor refuses should not wait for a backbone
         _component(recipe, section, _SMALL_WIDTH, base_classes=0)
     build_objective(recipe)
-    chain = _chain(recipe)
-    for key in ("steps", "draw_steps"):
-        steps = getattr(recipe.generation, key)
-        if _segments(recipe) > 1 and key == "steps" and steps != chain:
-            raise InputError(
-                f"generation.steps is {steps}; a chain in {_segments(recipe)} segments needs all {chain} steps of "
-                "scheduler.num_train_timesteps"
-            )
-        if steps > chain and key in recipe.generation.model_fields_set | {"steps"}:
-            raise InputError(f"generation.{key} is {steps} and scheduler.num_train_timesteps {chain}; take fewer steps")
+    _check_reading(recipe.generation, chain=_chain(recipe), segments=_segments(recipe))
 
 
 def build_backbone(options: BackboneOptions, *, seed: int) -> Backbone:
@@ -103,6 +89,43 @@ def generation_scheduler(generation: GenerationOptions, training: SchedulerMixin
     """The scheduler that heads are read with, on the noise levels of training."""
     usual = LocalDDPMScheduler if isinstance(training, LocalDDPMScheduler) else MeanDDPMScheduler
     return swap_scheduler(generation.scheduler or usual.__name__, training)
+
+
+def _check_chain(recipe: Recipe) -> None:
+    """Refuse schedulers that do not fit together, or not the objective."""
+    name, generation = recipe.scheduler.name, recipe.generation
+    if recipe.objective.name == "local_consistency" and name != LocalDDPMScheduler.__name__:
+        raise InputError(
+            f"scheduler.name is {name}, and the objective local_consistency needs {LocalDDPMScheduler.__name__}; "
+            "set that, or another objective"
+        )
+    training = build_scheduler(name, _scheduler_options(recipe))
+    generation_scheduler(generation, training)
+    if issubclass(scheduler_class(generation.draw_scheduler), MeanDDPMScheduler):
+        raise InputError(
+            f"generation.draw_scheduler: {generation.draw_scheduler} adds no noise, so that all draws would be one; "
+            "use DDPMScheduler"
+        )
+    if _segments(recipe) == 1:
+        swap_scheduler(generation.draw_scheduler, training)
+
+
+def _check_reading(generation: GenerationOptions, *, chain: int, segments: int) -> None:
+    """Refuse numbers of steps and samples that the chain does not have."""
+    if segments > 1 and generation.steps != chain:
+        raise InputError(
+            f"generation.steps is {generation.steps}; a chain in {segments} segments visits its local targets only in "
+            f"all steps of scheduler.num_train_timesteps, set it to {chain}"
+        )
+    if segments > 1 and generation.samples > 1:
+        raise InputError(
+            f"generation.samples is {generation.samples}; a chain in {segments} segments has no noise to draw with, "
+            "set it to 1"
+        )
+    usual = GenerationOptions.model_fields["draw_steps"].default  # that one gives way to a shorter chain
+    for key, steps in (("steps", generation.steps), ("draw_steps", generation.draw_steps)):
+        if steps > chain and (key, steps) != ("draw_steps", usual):
+            raise InputError(f"generation.{key} is {steps} and scheduler.num_train_timesteps {chain}; take fewer steps")
 
 
 def _component(recipe: Recipe, section: str, feature_width: int, base_classes: int) -> Any:

@@ -133,7 +133,7 @@ class ZooOptions(Section):
     @model_validator(mode="after")
     def _used(self) -> ZooOptions:
         if self.targets == "ideal_prototypes" and (self.tasks, self.fit) != (_TASKS, FitOptions()):
-            raise ValueError("tasks and fit are for targets: trajectories; ideal prototypes are not fitted")
+            raise ValueError("tasks and fit are for targets: trajectories; drop them, ideal prototypes are not fitted")
         return self
 
 

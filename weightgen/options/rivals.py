@@ -41,7 +41,7 @@ def chosen_methods(methods: Sequence[str] | None, *, unlabelled: bool, can_draw:
     `draws` is left out of all where the generator cannot draw, and where there are unlabelled images: its every step
     would go through them again for every draw, which takes longer than everything else together.
 
-    Raises InputError for a name that is unknown, given twice, or of a method that needs unlabelled images.
+    Raises InputError for a name that is unknown, given twice, or of a method that cannot run here.
     """
     known = [OWN, *registry.names("baselines")]
     if not methods:
@@ -54,6 +54,8 @@ def chosen_methods(methods: Sequence[str] | None, *, unlabelled: bool, can_draw:
             raise InputError(f"unknown method '{name}'{registry.nearest(name, known)}")
         if name in methods[:i]:
             raise InputError(f"method '{name}' is named twice; name it once")
+        if name == DRAWS and not can_draw:
+            raise InputError(f"method '{name}': a chain in segments has no noise to draw with; leave the method out")
         if needs_unlabelled(name) and not unlabelled:
             raise InputError(f"method '{name}' needs unlabelled images; give --unlabelled N, or leave the method out")
     return list(methods)

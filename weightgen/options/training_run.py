@@ -82,7 +82,8 @@ def zoo_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: Pr
     check_components(recipe)
     recipe = with_absolute_paths(recipe)
     if fresh or not run.finished:
-        _prepared(recipe, run, new_accelerator(), fresh=fresh, progress=progress)
+        accelerator = new_accelerator(precision=recipe.training.precision)
+        _prepared(recipe, run, accelerator, fresh=fresh, progress=progress)
     return ZooFolder(run.path / "zoo")
 
 
@@ -102,7 +103,8 @@ def _prepared(
     metrics = MetricsFile(run.path / "metrics.jsonl")
     if recipe.backbone.pretraining is not None:
         backbone = _pretrained(recipe, backbone, parts, run, metrics, accelerator, progress)
-    base = base_features(recipe.data, backbone, parts.base, device=str(accelerator.device), progress=progress)
+    with accelerator.main_process_first():  # the others read what it has kept: all learn from the same bits
+        base = base_features(recipe.data, backbone, parts.base, device=str(accelerator.device), progress=progress)
     training = GeneratorTraining(recipe, backbone, base, accelerator)
     if recipe.zoo.targets == "trajectories":
         training.fit_zoo(ZooFolder(run.path / "zoo"), progress=progress)
