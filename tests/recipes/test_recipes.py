@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_runs import CLASSES, QUERIES, SHARED, SHOTS, WAYS, files_below, succeed
+from tiny_runs import CLASSES, QUERIES, SHARED, SHOTS, TINY_ZOO, WAYS, files_below, succeed
 
 from weightgen.options.build import check_components
 from weightgen.options.loading import check, load_recipe, recipe_names, to_yaml
 from weightgen.options.recipe import Recipe
 from weightgen.options.rivals import chosen_methods
+from weightgen.options.runs import RunFolder
 
 ROOT = Path(__file__).parents[2] / "recipes"
 FILES = sorted(ROOT.rglob("*.yaml"))
@@ -22,8 +23,10 @@ SMALL = {
     "resnet12": ("backbone.options.widths=[3, 4, 5, 6]",),
     "class_transformer": ("denoiser.width=16", "denoiser.depth=1"),
     "gradient_mlp": ("denoiser.width=16", "denoiser.time_width=6"),
+    "token_transformer": ("denoiser.width=12", "denoiser.depth=1"),
+    "local_targets": ("conditioner.width=7",),
 }
-"""How a backbone or a denoiser becomes small; one that is not here is taken as it is."""
+"""How a backbone, a denoiser or a conditioner becomes small; one that is not here is taken as it is."""
 METHOD_KEYS = {
     *("name", "kind", "accuracy", "ci95", "delta", "delta_ci95", "delta_ci95_classes"),
     *("ms_per_episode", "ece", "norm_ratio", "novelty", "ece_floor", "ood_auroc"),
@@ -31,17 +34,20 @@ METHOD_KEYS = {
 
 
 def small(recipe: Recipe) -> list[str]:
-    return [*SHARED, *SMALL.get(recipe.backbone.model or "", ()), *SMALL.get(recipe.denoiser.name, ())]
+    names = (recipe.backbone.model or "", recipe.denoiser.name, recipe.conditioner.name)
+    zoo = TINY_ZOO if recipe.zoo.targets == "trajectories" else ()
+    return [*SHARED, *zoo, *(override for name in names for override in SMALL.get(name, ()))]
 
 
 def test_there_are_recipes() -> None:
-    assert {"metadiff", "paper/metadiff"} <= set(NAMES)
+    assert {"metadiff", "mcdi", "paper/metadiff"} <= set(NAMES)
     assert recipe_names() == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_fits_together(name: str) -> None:
     check_components(load_recipe(name))
+    check_components(load_recipe(name, small(load_recipe(name))))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -94,9 +100,10 @@ def test_a_small_version_runs_from_end_to_end(
     for one in predictions:
         assert sum(one["probabilities"].values()) == pytest.approx(1)
 
+    can_draw = RunFolder(run).generator().can_draw
     (evaluation,) = json.loads(succeed("evaluate", run, "--shots", 1, "--format", "json").stdout)
     assert evaluation["backbone"] == load_recipe(name).backbone.model
-    assert [one["name"] for one in evaluation["methods"]] == chosen_methods(None, unlabelled=False)
+    assert [one["name"] for one in evaluation["methods"]] == chosen_methods(None, unlabelled=False, can_draw=can_draw)
     assert all(set(one) == METHOD_KEYS for one in evaluation["methods"])
     assert (evaluation["ways"], evaluation["queries"]) == (WAYS, QUERIES)
     (again,) = (one for one in made["evaluations"] if one["shots"] == 1)
