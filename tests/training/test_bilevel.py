@@ -98,9 +98,12 @@ def make_run(tmp_path: Path, fitted_folds: tuple[Fold, ...]) -> MakeRun:
     return make
 
 
-@pytest.mark.parametrize("options", [{}, SGD, {"reptile": None}], ids=["adamw", "sgd", "one level"])
-@pytest.mark.parametrize("scored", [False, True])
-@pytest.mark.parametrize("records_seen", [1, 3, 4, 6])
+@pytest.mark.parametrize(
+    ("options", "scored"),
+    [({}, False), ({}, True), (SGD, True), ({"reptile": None}, False)],
+    ids=["adamw", "adamw, scored", "sgd, scored", "one level"],
+)
+@pytest.mark.parametrize("records_seen", [1, 3, 6])
 def test_resume_is_bit_identical(make_run: MakeRun, options: dict[str, Any], scored: bool, records_seen: int) -> None:
     whole = make_run("whole", scored=scored, **options)
     expected = list(whole.records())
