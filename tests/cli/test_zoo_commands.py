@@ -151,11 +151,10 @@ RECIPE: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "too few classes": (("training.ways=[16, 17]",), "13 classes are left to train the generator and training.ways"),
     "too many folds": (("training.folds=6",), "training.folds is 6 and 10 base classes are left to learn from"),
-    "scaled losses": (("training.precision=fp16",), "training: precision fp16 scales the loss"),
+    "half precision": (("training.precision=bf16",), "training: precision is bf16: reptile follows"),
     "no tasks": (("zoo.tasks=0",), "zoo.tasks: input should be greater than 0 (got 0)"),
     "unknown option": (("zoo.fit.epoch=9",), "unknown key 'zoo.fit.epoch'; did you mean 'epochs'?"),
     "unknown range": (("objective.ranges=literally",), "objective.ranges"),
-    "a selector": (("selector=bias",), "use head"),
     "no such data": (("data=missing.parquet",), "missing.parquet: does not exist"),
 }
 

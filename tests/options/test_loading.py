@@ -138,6 +138,11 @@ def test_other_bare_sections() -> None:
     assert recipe.scheduler.options == {}
 
 
+def test_no_needs_no_quotes() -> None:
+    assert load_recipe("metadiff", ["training.precision=no"]).training.precision == "no"
+    assert load_recipe("metadiff", ["training.precision=bf16"]).training.precision == "bf16"
+
+
 def test_a_section_as_a_mapping_replaces_it() -> None:
     recipe = load_recipe("metadiff", ["generation={read: draws, scheduler: DDIMScheduler, samples: 3}"])
     assert (recipe.generation.samples, recipe.generation.steps) == (3, 5)

@@ -177,7 +177,8 @@ def test_episodes_are_of_the_classes_that_the_paths_were_fitted_to(
     assert float(torch.stack(right).mean()) > 0.6  # chance: 0.36
 
 
-def test_scaled_losses_and_reptile_do_not_go_together() -> None:
-    with pytest.raises(ValidationError, match="precision fp16 scales the loss"):
-        TrainingOptions(**OPTIONS, precision="fp16")
-    assert TrainingOptions(**OPTIONS, precision="bf16").precision == "bf16"
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_reptile_wants_full_precision(precision: str) -> None:
+    with pytest.raises(ValidationError, match=f"precision is {precision}: reptile follows small differences"):
+        TrainingOptions(**OPTIONS, precision=precision)
+    assert TrainingOptions(precision=precision).reptile is None

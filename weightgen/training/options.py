@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from weightgen.section import Section
 
@@ -63,7 +63,13 @@ class TrainingOptions(Section):
     checkpoint_every: PositiveInt = 250
     """Steps between two checkpoints."""
     precision: str = Field(default="no", pattern="^(no|fp16|bf16)$")
-    """accelerate's mixed precision: no, fp16 or bf16."""
+    """accelerate's mixed precision: no, fp16 or bf16; with `reptile` no."""
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _no_is_a_word(cls, value: object) -> object:
+        """YAML reads a bare no as false."""
+        return "no" if value is False else value
 
     @model_validator(mode="after")
     def _ordered(self) -> TrainingOptions:
@@ -73,6 +79,8 @@ class TrainingOptions(Section):
                 raise ValueError(f"{name} is [{least}, {most}]: put the smaller number first")
         if self.ways[0] < 2:
             raise ValueError(f"ways starts at {self.ways[0]}: an episode needs 2 classes or more")
-        if self.reptile is not None and self.precision == "fp16":
-            raise ValueError("precision fp16 scales the loss, and reptile follows differences of weights; use bf16")
+        if self.reptile is not None and self.precision != "no":  # nor would attention run, batched over weights
+            raise ValueError(
+                f"precision is {self.precision}: reptile follows small differences of weights; set it to no"
+            )
         return self
