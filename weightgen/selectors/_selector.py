@@ -55,6 +55,13 @@ class Selector(ABC):
         for name, value in self.layout(model).unflatten(vector).items():
             found[name].copy_(value)
 
+    def settle(self, model: nn.Module) -> tuple[str, ...]:
+        """Undo `prepare`, in place, without changing what the model computes; names of the tensors that now hold it.
+
+        Raises InputError when the model has no such part.
+        """
+        return tuple(self._found(model))
+
     @property
     def _name(self) -> str:
         return type(self).__module__.rpartition(".")[2]

@@ -83,6 +83,15 @@ class Lora(Selector):
             if _ADAPTER in name.split(".") and any(module in adapted for module in ancestors(name))
         }
 
+    def settle(self, model: nn.Module) -> tuple[str, ...]:
+        """Add every update to the weight of its layer, and take A and B out again."""
+        self._found(model)
+        layers = self._adapted(model)
+        for name, layer in layers.items():
+            layer.merge()
+            model.set_submodule(name, layer.get_base_layer())
+        return tuple(f"{name}.weight" for name in layers)
+
     def _targets(self, model: nn.Module) -> list[str]:
         adapted = _lora_layers(model)
         return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -29,6 +30,23 @@ class Source:
 
     features: Features
     reader: RowReader
+
+
+class Plan(Protocol):
+    """What a zoo is made of, shard by shard."""
+
+    @property
+    def shards(self) -> int:
+        """How many there are."""
+        ...
+
+    def key(self) -> str:
+        """Changes with anything that changes the zoo."""
+        ...
+
+    def fit_shard(self, number: int) -> Shard:
+        """The members of one shard."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -66,10 +84,14 @@ class ZooPlan:
         ]
         return text_hash(self.fit.model_dump_json(), repr((self.tasks, self.ways, self.seed)), *self.class_names, *data)
 
+    def fit_shard(self, number: int) -> Shard:
+        """The members of one shard."""
+        return fit_shard(self, number)
+
 
 def build_zoo(
     folder: ZooFolder,
-    plan: ZooPlan,
+    plan: Plan,
     *,
     process: int = 0,
     processes: int = 1,
@@ -85,7 +107,7 @@ def build_zoo(
     # By number, not by place among the missing: another process may have fitted some before this one looked.
     own = [number for number in missing if number % processes == process]
     for i, number in enumerate(own, start=1):
-        folder.write_shard(number, fit_shard(plan, number), key=key)
+        folder.write_shard(number, plan.fit_shard(number), key=key)
         if progress is not None:
             progress("fitting the zoo", total - len(missing) + len(missing) * i // len(own), total)
 
