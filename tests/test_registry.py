@@ -34,7 +34,7 @@ def test_every_component_describes_itself(kind: str, name: str) -> None:
 def test_every_option_is_keyword_only_and_documented(kind: str, name: str) -> None:
     component = registry.get(kind, name)
     documented = f"{component.__doc__} {component.__init__.__doc__} {getattr(component, '__bases__', ())[0].__doc__}"
-    given = {"feature_width", "num_train_timesteps", "base_classes", "statistics", "pipeline", "scale"}
+    given = {"feature_width", "sizes", "num_train_timesteps", "base_classes", "statistics", "pipeline", "scale"}
     undocumented = [option for option in registry.option_names(component) - given if option not in documented]
     assert undocumented == []
 

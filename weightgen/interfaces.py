@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from weightgen.dataflow import Condition, Episode
@@ -39,7 +39,8 @@ class Conditioner(ModelMixin, ConfigMixin, ABC):
 
 
 class Denoiser(ModelMixin, ConfigMixin, ABC):
-    """Predicts what its `prediction_type` says, one token per class row.
+    """Predicts what its `prediction_type` says, one token per class row; or, where it `denoises` parts, per chunk of a
+    vector of parameters.
 
     `prediction_type` is one of diffusers' parameterisations ("epsilon", "sample", "v_prediction"); the scheduler
     of a recipe is built with it. Constructors take `feature_width`, the width of a row, and their own options.
@@ -48,6 +49,13 @@ class Denoiser(ModelMixin, ConfigMixin, ABC):
     prediction_type: str = "epsilon"
     uses_unlabelled: bool = False
     """Whether unlabelled images in the condition make a difference."""
+    denoises: Literal["rows", "parts"] = "rows"
+    """What its tokens are: the class rows of a head, or chunks of the parameters of a part of the backbone. For these
+    constructors take `sizes` as well, of the tensors, and have an option `token_width`."""
+
+    def real(self, condition: Condition) -> Bool[Tensor, "batch tokens"]:
+        """Which tokens count: those of the classes there are, unless tokens are no classes."""
+        return condition.mask
 
     @abstractmethod
     def forward(

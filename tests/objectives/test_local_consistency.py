@@ -11,7 +11,7 @@ import torch
 from episode_changes import padded
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode
+from weightgen.dataflow import Condition, Episode
 from weightgen.diffusion.local_ddpm import LocalDDPMScheduler
 from weightgen.diffusion.schedulers import build_scheduler
 from weightgen.errors import InputError
@@ -76,6 +76,9 @@ class Oracle:
         self.chain, self.path, self.which = chain, path, which
         self.times: list[int] = []
 
+    def real(self, condition: Condition) -> torch.Tensor:
+        return condition.mask
+
     def __call__(self, noisy: torch.Tensor, t: torch.Tensor, condition: object) -> torch.Tensor:
         self.times += t.tolist()
         which = self.chain.segment_of(t) if self.which is None else self.which
@@ -125,6 +128,7 @@ def test_with_one_target_it_is_noise_prediction_weighed_with_its_noise(lesson: L
         seen.append((noisy, t))
         return noisy.tanh()
 
+    denoiser.real = lambda condition: condition.mask
     loss = lesson.ask(LocalConsistency(ranges=ranges), denoiser, seed=3, scheduler=chain, path=path)["loss"]
     ((noisy, t),) = seen
     signal = torch.cumprod(1 - chain.betas.double(), 0)[t][:, None, None]
@@ -162,6 +166,7 @@ def test_every_target_is_asked_for_at_all_its_times_and_no_others(
         times.append(t)
         return noisy
 
+    spy.real = lambda condition: condition.mask
     lesson.ask(LocalConsistency(**options), spy, seed=4, scheduler=chain, path=lesson.path(3))
     which = which_of(3, 4, batch=2000)
     for target, (first, last) in enumerate(bounds):

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from weightgen.dataflow import Condition, Episode
+from weightgen.dataflow import Episode
 from weightgen.interfaces import Conditioner, Denoiser, Objective
 
 if TYPE_CHECKING:
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 class Denoised:
     """One denoiser call of training: what it was given, what it said, what it should have said."""
 
-    condition: Condition
+    real: Bool[Tensor, "batch tokens"]
     noisy: Float[Tensor, "batch ways width"]
     timestep: Int[Tensor, " batch"]
     prediction: Float[Tensor, "batch ways width"]
     wanted: Float[Tensor, "batch ways width"]
 
     def loss(self) -> Tensor:
-        """Mean squared error over the rows of real classes."""
-        real = self.condition.mask[..., None]
+        """Mean squared error over the tokens that count."""
+        real = self.real[..., None]
         error = (self.prediction - self.wanted).square() * real
         return error.sum() / (real.sum() * self.wanted.shape[-1])
 
@@ -78,4 +78,4 @@ def denoise_once(
         "sample": lambda: target,
         "v_prediction": lambda: scheduler.get_velocity(target, noise, timestep),
     }[scheduler.config.prediction_type]()
-    return Denoised(condition, noisy, timestep, denoiser(noisy, timestep, condition), wanted)
+    return Denoised(denoiser.real(condition), noisy, timestep, denoiser(noisy, timestep, condition), wanted)

@@ -1,0 +1,61 @@
+"""Where tokens are no classes, all of them count, whatever classes there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from episode_changes import padded
+
+from weightgen.conditioners.local_targets import LocalTargets
+from weightgen.dataflow import Episode
+from weightgen.denoisers.part_transformer import PartTransformer
+from weightgen.diffusion.local_ddpm import LocalDDPMScheduler
+from weightgen.interfaces import Objective
+from weightgen.objectives.local_consistency import LocalConsistency
+from weightgen.objectives.noise_prediction import NoisePrediction
+from weightgen.parameters.class_rows import RowReader
+from weightgen.parameters.standardizer import Standardizer
+from weightgen.training.episode_loss import EpisodeLoss
+from weightgen.training.options import ReptileOptions
+from weightgen.training.reptile import adapted
+
+SEGMENTS, TOKENS, TOKEN_WIDTH, CHAIN = 2, 5, 4, 6
+
+
+def losses_of(objective: Objective, standardizer: Standardizer, segments: int) -> EpisodeLoss:
+    denoiser = PartTransformer(
+        feature_width=8, sizes=(7, 12), num_train_timesteps=CHAIN, token_width=TOKEN_WIDTH, width=12, heads=3
+    )
+    scheduler = LocalDDPMScheduler(segments=segments, num_train_timesteps=CHAIN, prediction_type="sample")
+    denoiser.attune(scheduler)
+    conditioner = LocalTargets(feature_width=8, width=7)
+    return EpisodeLoss(denoiser=denoiser, conditioner=conditioner, scheduler=scheduler, objective=objective)
+
+
+def path(segments: int, batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, segments, TOKENS, TOKEN_WIDTH, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("objective", "segments"), [(NoisePrediction(), 1), (LocalConsistency(), SEGMENTS)])
+def test_the_form_alone_has_the_same_loss_with_and_without_padded_classes(
+    objective: Objective, segments: int, base_standardizer: Standardizer, draw_episode: Callable[..., Episode]
+) -> None:
+    module, reader = losses_of(objective, base_standardizer, segments), RowReader(base_standardizer, "cosine")
+    plain, wide = (
+        module(episode, path(segments), reader, torch.Generator().manual_seed(3))["loss"].detach()
+        for episode in (draw_episode(), padded(draw_episode()))
+    )
+    assert float(plain) > 0
+    torch.testing.assert_close(plain, wide)
+
+
+def test_the_bi_level_loop_takes_parts(base_standardizer: Standardizer, draw_episode: Callable[..., Episode]) -> None:
+    module, reader = losses_of(LocalConsistency(), base_standardizer, SEGMENTS), RowReader(base_standardizer, "cosine")
+    options = ReptileOptions(inner_steps=2, inner_learning_rate=0.05, draws=3)
+    losses, gradients = adapted(
+        module.eval(), draw_episode(), path(SEGMENTS), reader, torch.Generator().manual_seed(3), options
+    )
+    assert float(losses["loss"]) > 0
+    assert any(gradient.abs().max() > 0 for gradient in gradients)
