@@ -13,14 +13,14 @@ LAYERS = (
     ("dataflow", "errors", "files", "interfaces", "method", "registry", "seeds", "section"),
     ("parameters", "diffusion", "backbones", "episodes", "data"),
     ("selectors", "conditioners", "denoisers", "objectives", "export"),
-    ("zoo", "generator_folder", "pipeline"),
+    ("zoo", "generator_folder", "pipeline", "part_pipeline"),
     ("training", "baselines"),
     ("evaluation",),
     ("options",),
     ("cli",),
 )
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
-EXCEPTIONS = {("pipeline", "generator_folder")}
+EXCEPTIONS = {("pipeline", "generator_folder"), ("part_pipeline", "generator_folder")}
 """(from, to) within a layer."""
 PRINTS = ("print", "rich", "typer", "logging", "sys.stdout", "sys.stderr")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,16 +23,20 @@ from weightgen.parameters.standardizer import Standardizer
 _INDEX = "model_index.json"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _KINDS: dict[str, type] = {"denoiser": Denoiser, "conditioner": Conditioner, "standardizer": Standardizer}
-_COMPONENTS = (*_KINDS, "scheduler", "backbone")
+_OTHERS = ("scheduler", "backbone")
+_NOTHING: Mapping[str, type] = {}
 
 
-def save_components(pipeline: DiffusionPipeline, folder: Path) -> None:
-    """Write every component and the index; the folder appears whole or not at all."""
+def save_components(pipeline: DiffusionPipeline, folder: Path, *, further: Mapping[str, type] = _NOTHING) -> None:
+    """Write every component and the index; the folder appears whole or not at all.
+
+    further: kinds of the components, by name, that not every generator has.
+    """
     if folder.exists() and any(folder.iterdir()) and not (folder / _INDEX).exists():
         raise InputError(f"{folder}: holds something else than a generator; choose another folder")
     index: dict[str, Any] = {key: value for key, value in pipeline.config.items() if not key.startswith("_")}
     with new_folder(folder) as path:
-        for name in _COMPONENTS:
+        for name in (*_KINDS, *further, *_OTHERS):
             component = getattr(pipeline, name)
             place = path / name
             place.mkdir()
@@ -46,28 +50,37 @@ def save_components(pipeline: DiffusionPipeline, folder: Path) -> None:
         write_json(path / _INDEX, {"_class_name": type(pipeline).__name__, **index})
 
 
-def load_components(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Components and config values of a generator's folder.
+def pipeline_name(folder: Path) -> str:
+    """Name of the pipeline class that a generator's folder was saved by. Raises InputError when it is no generator."""
+    return str(_index(folder).get("_class_name"))
+
+
+def load_components(folder: Path, *, further: Mapping[str, type] = _NOTHING) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Components and config values of a generator's folder; `further` is as in `save_components`.
 
     Raises InputError: no generator there, a component of a module that is not ours, or tensors that do not fit.
     """
-    if not (folder / _INDEX).exists():
-        raise InputError(f"{folder}: is no generator (no {_INDEX}); give the folder generator/ of a finished run")
-    index = _config(folder / _INDEX)
-    for name in _COMPONENTS:
+    index, kinds = _index(folder), {**_KINDS, **further}
+    for name in (*kinds, *_OTHERS):
         named = index.get(name)
         if not isinstance(named, list) or [type(word) for word in named] != [str, str]:
             wrong = f"component '{name}' is missing or not [module, class]"
             raise InputError(f"{folder / _INDEX}: {wrong}; save the generator again")
     components: dict[str, Any] = {}
-    for name, kind in _KINDS.items():
+    for name, kind in kinds.items():
         module, class_name = index[name]
         components[name] = _load_module(_class_of(module, class_name, kind, folder / _INDEX), folder / name)
     components["scheduler"] = _load_scheduler(index["scheduler"][1], folder / "scheduler")
     components["backbone"] = Backbone.from_pretrained(folder / "backbone")
     _check_sizes(components, folder)
-    config = {key: value for key, value in index.items() if key not in _COMPONENTS and not key.startswith("_")}
+    config = {key: value for key, value in index.items() if key not in components and not key.startswith("_")}
     return components, config
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    if not (folder / _INDEX).exists():
+        raise InputError(f"{folder}: is no generator (no {_INDEX}); give the folder generator/ of a finished run")
+    return _config(folder / _INDEX)
 
 
 def _check_sizes(components: dict[str, Any], folder: Path) -> None:

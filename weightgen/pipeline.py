@@ -23,7 +23,7 @@ from weightgen.diffusion.schedulers import swap_scheduler
 from weightgen.episodes.support_folder import episode_of
 from weightgen.errors import InputError
 from weightgen.export.generated_head import GeneratedHead
-from weightgen.generator_folder import load_components, push_folder, save_components
+from weightgen.generator_folder import load_components, pipeline_name, push_folder, save_components
 from weightgen.interfaces import Conditioner, Denoiser
 from weightgen.parameters.class_rows import RowReader
 from weightgen.parameters.standardizer import Standardizer
@@ -232,6 +232,10 @@ class WeightGenerationPipeline(DiffusionPipeline):
         Imports `weightgen` and diffusers schedulers only, reads safetensors only, and raises InputError for any
         missing file and any difference in keys, shapes or kinds.
         """
+        if pipeline_name(Path(folder)) == "PartPipeline":
+            raise InputError(
+                f"{folder}: generates a part of its backbone; load it by weightgen.part_pipeline.PartPipeline"
+            )
         components, config = load_components(Path(folder))
         try:
             made = cls(**{**components, **config, **changes})._evaluating()

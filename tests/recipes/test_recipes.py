@@ -9,11 +9,13 @@ import pytest
 import yaml
 from tiny_runs import CLASSES, QUERIES, SHARED, SHOTS, TINY_ZOO, WAYS, files_below, succeed
 
+from weightgen.evaluation.part_methods import KINDS
 from weightgen.options.build import check_components
 from weightgen.options.loading import check, load_recipe, recipe_names, to_yaml
 from weightgen.options.recipe import Recipe
 from weightgen.options.rivals import chosen_methods
 from weightgen.options.runs import RunFolder
+from weightgen.part_pipeline import PartPipeline
 
 ROOT = Path(__file__).parents[2] / "recipes"
 FILES = sorted(ROOT.rglob("*.yaml"))
@@ -25,6 +27,7 @@ SMALL = {
     "gradient_mlp": ("denoiser.width=16", "denoiser.time_width=6"),
     "token_transformer": ("denoiser.width=12", "denoiser.depth=1"),
     "local_targets": ("conditioner.width=7",),
+    "part_transformer": ("denoiser.width=12", "denoiser.depth=1", "denoiser.token_width=9", "training.folds=1"),
 }
 """How a backbone, a denoiser or a conditioner becomes small; one that is not here is taken as it is."""
 METHOD_KEYS = {
@@ -100,10 +103,14 @@ def test_a_small_version_runs_from_end_to_end(
     for one in predictions:
         assert sum(one["probabilities"].values()) == pytest.approx(1)
 
-    can_draw = RunFolder(run).generator().can_draw
+    generator = RunFolder(run).generator()
+    if isinstance(generator, PartPipeline):
+        methods, pictures = list(KINDS), set()
+    else:
+        methods, pictures = chosen_methods(None, unlabelled=False, can_draw=generator.can_draw), {"png"}
     (evaluation,) = json.loads(succeed("evaluate", run, "--shots", 1, "--format", "json").stdout)
     assert evaluation["backbone"] == load_recipe(name).backbone.model
-    assert [one["name"] for one in evaluation["methods"]] == chosen_methods(None, unlabelled=False, can_draw=can_draw)
+    assert [one["name"] for one in evaluation["methods"]] == methods
     assert all(set(one) == METHOD_KEYS for one in evaluation["methods"])
     assert (evaluation["ways"], evaluation["queries"]) == (WAYS, QUERIES)
     (again,) = (one for one in made["evaluations"] if one["shots"] == 1)
@@ -115,5 +122,5 @@ def test_a_small_version_runs_from_end_to_end(
     )
     assert everything["data"] == "pictures/query"
     kept = {file.rpartition(".")[2] for file in files_below(tmp_path / "runs") if "." in Path(file).name}
-    assert kept == {"yaml", "jsonl", "json", "safetensors", "md", "png"}
+    assert kept == {"yaml", "jsonl", "json", "safetensors", "md", *pictures}
     assert CLASSES > WAYS

@@ -21,7 +21,8 @@ RESAMPLES = 1000
 class MethodResult:
     """One method's line of the table; None where a number has no meaning.
 
-    kind: "generator", "baseline" or "ablation" (a part of the generator on its own).
+    kind: "generator", "baseline", "ablation" (a part of the generator on its own) or "oracle" (saw the
+        answers).
     accuracy, ci95: percent, and the half-width of its 95 % interval over episodes.
     delta, delta_ci95: accuracy less the best baseline's, paired by episode, and its half-width. The best
         baseline itself has 0 ± 0. None where no baseline took part.
@@ -61,7 +62,7 @@ def compare(
 
     Args:
         scores: of all methods on the same episodes (`score_all`).
-        kinds: "generator", "baseline" or "ablation" for each name.
+        kinds: for each name, as in `MethodResult`.
         vectors: class vectors (in feature space) that some methods generated.
         members: ideal prototypes of the training classes, needed with `vectors`.
         seed: of the bootstrap and of the calibration floor.

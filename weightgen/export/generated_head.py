@@ -23,6 +23,7 @@ class GeneratedHead:
     head: a batch of one, with one or more draws on raw features of `backbone`.
     class_names: one per row.
     provenance: how it was made; saved along.
+    parts: names of the tensors inside `backbone` that were generated too.
 
     Raises InputError when head, names and backbone do not fit each other.
     """
@@ -31,6 +32,7 @@ class GeneratedHead:
     class_names: tuple[str, ...]
     backbone: Backbone
     provenance: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_head(self.head, ways=len(self.class_names), feature_width=self.backbone.feature_width)
@@ -48,6 +50,7 @@ class GeneratedHead:
             backbone=self.backbone,
             class_names=self.class_names,
             provenance=self.provenance,
+            parts=self.parts,
         )
 
     def predict(self, images: Sequence[Path | str | Image.Image] | Path | str | Image.Image) -> list[Prediction]:

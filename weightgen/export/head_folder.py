@@ -40,13 +40,20 @@ class SavedHead:
 
 
 def save_head(
-    folder: Path, *, head: Head, backbone: Backbone, class_names: Sequence[str], provenance: Mapping[str, str]
+    folder: Path,
+    *,
+    head: Head,
+    backbone: Backbone,
+    class_names: Sequence[str],
+    provenance: Mapping[str, str],
+    parts: Sequence[str] = (),
 ) -> None:
     """Write a head folder, whole or not at all; an older head folder there is replaced.
 
     model.safetensors, config.json: the timm model with the mean head.
-    head.safetensors: the mean head alone, [ways feature] and [ways], named as in the model; class names and
-        `provenance` are its metadata, with the backbone's name and weights hash and the versions of libraries.
+    head.safetensors: the mean head alone, [ways feature] and [ways], and the `parts` of the backbone that were
+        generated with it, named as in the model; class names and `provenance` are its metadata, with the backbone's
+        name and weights hash and the versions of libraries.
     samples.safetensors: all draws, [samples ways feature] and [samples ways], where there is more than one.
 
     Raises InputError when head, backbone and names do not fit each other, or the folder holds other files.
@@ -66,6 +73,7 @@ def save_head(
         "backbone_weights": backbone.weights_hash(),
     }
     tensors = dict(zip(_names(backbone), (mean.weight[0, 0], mean.bias[0, 0]), strict=True))
+    tensors |= {name: backbone.trunk.state_dict()[name] for name in parts}
     metadata = {**provenance, "class_names": json.dumps(list(class_names), ensure_ascii=False)}
     samples = head.weight.shape[1]
     with new_folder(folder) as new:
@@ -74,7 +82,9 @@ def save_head(
         write_tensors(new / "head.safetensors", tensors, metadata)
         if samples > 1:
             write_tensors(new / "samples.safetensors", {"weight": head.weight[0], "bias": head.bias[0]})
-        write_text(new / "README.md", model_card(backbone, class_names, samples=samples, provenance=provenance))
+        write_text(
+            new / "README.md", model_card(backbone, class_names, samples=samples, provenance=provenance, parts=parts)
+        )
 
 
 def load_head(folder: Path) -> SavedHead:
@@ -91,12 +101,15 @@ def load_head(folder: Path) -> SavedHead:
     parts, metadata = read_checkpoint(folder / "head.safetensors")
     names = _names(backbone)
     ways, width = len(config["label_names"]), backbone.feature_width
+    own = {name: parts.pop(name) for name in sorted(parts.keys() - set(names))}  # of the backbone
     _check_tensors(folder / "head.safetensors", parts, dict(zip(names, [(ways, width), (ways,)], strict=True)))
     if metadata.get("class_names") != json.dumps(config["label_names"], ensure_ascii=False):
         raise InputError(f"{folder}: class names differ between head.safetensors and config.json; generate it again")
     in_model = {name: tensor for name, tensor in tensors.items() if name.startswith(f"{backbone.head_slot}.")}
     if set(in_model) != set(names) or any(not torch.equal(in_model[name], parts[name]) for name in names):
         raise InputError(f"{folder}: the head in model.safetensors is not that of head.safetensors; generate it again")
+    if any(name not in tensors or not torch.equal(tensors[name], tensor) for name, tensor in own.items()):
+        raise InputError(f"{folder / 'head.safetensors'}: holds parts that model.safetensors lacks; generate it again")
     if metadata.get("backbone_weights") != backbone.weights_hash():
         raise InputError(f"{folder}: model.safetensors is not the backbone the head was made for; generate it again")
     head = Head(*(parts[name][None, None] for name in names))

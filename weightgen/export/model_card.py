@@ -18,7 +18,7 @@ tags: [image-classification, timm, transformers, weightgen]
 
 # A {architecture} classifier for {ways} classes
 
-The head of this model was written by weightgen, not trained; the backbone is frozen. {draws}
+{made} {draws}
 
 Classes, in the order of the logits{cut}:
 
@@ -68,14 +68,28 @@ name = model.config.id2label[int(logits.argmax())]
 ```
 """
 
+_FROZEN = "The head of this model was written by weightgen, not trained; the backbone is frozen."
+_ADAPTED = (
+    "{parts} tensors of this model's backbone were written by weightgen, not trained, and its head holds the class "
+    "means of the images they were written for; all generated tensors are in `head.safetensors`."
+)
 
-def model_card(backbone: Backbone, class_names: Sequence[str], *, samples: int, provenance: Mapping[str, str]) -> str:
-    """Markdown with code that runs once FOLDER and IMAGE are put in."""
+
+def model_card(
+    backbone: Backbone,
+    class_names: Sequence[str],
+    *,
+    samples: int,
+    provenance: Mapping[str, str],
+    parts: Sequence[str] = (),
+) -> str:
+    """Markdown with code that runs once FOLDER and IMAGE are put in; `parts` are generated tensors of the backbone."""
     shown = list(class_names[:_SHOWN_CLASSES])
     custom = timm.model_entrypoint(backbone.architecture).__module__.startswith("weightgen.")
     return _CARD.format(
         architecture=backbone.architecture,
         ways=len(class_names),
+        made=_ADAPTED.format(parts=len(parts)) if parts else _FROZEN,
         draws=f"It is the mean of {samples} draws, kept in `samples.safetensors`."
         if samples > 1
         else "It is one draw.",

@@ -12,18 +12,23 @@ from weightgen.diffusion.local_ddpm import LocalDDPMScheduler
 from weightgen.diffusion.mean_ddpm import MeanDDPMScheduler
 from weightgen.diffusion.schedulers import build_scheduler, scheduler_class, swap_scheduler
 from weightgen.errors import InputError
-from weightgen.interfaces import Objective
+from weightgen.interfaces import Conditioner, Denoiser, Objective
+from weightgen.options.part_checks import check_kinds
 from weightgen.options.recipe import BackboneOptions, GenerationOptions, Recipe
 from weightgen.parameters.class_rows import Readout
 from weightgen.parameters.standardizer import Standardizer
+from weightgen.parameters.vector_scale import VectorScale
+from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.registry import check_options, create, get, option_names
 from weightgen.seeds import derive
+from weightgen.selectors._part import Part
+from weightgen.selectors._selector import Selector
 
 _SMALL_WIDTH = 8
 _GIVEN = {
     "conditioner": {"feature_width"},
-    "denoiser": {"feature_width", "num_train_timesteps", "base_classes"},
+    "denoiser": {"feature_width", "num_train_timesteps", "base_classes", "sizes"},
     "objective": set(),
     "selector": set(),
 }
@@ -35,11 +40,11 @@ def check_components(recipe: Recipe) -> None:
         options = getattr(recipe, section)
         component = get(f"{section}s", options.name)
         check_options(component, options.options, place=section, given=given)
-    if recipe.selector.name != "head":
-        raise InputError(f"selector '{recipe.selector.name}': zoo.targets '{recipe.zoo.targets}' are heads; use head")
+    check_kinds(recipe, get("denoisers", recipe.denoiser.name), get("conditioners", recipe.conditioner.name))
+    build_selector(recipe)
     _check_chain(recipe)
     for section in ("denoiser", "conditioner"):  # what a constructor refuses should not wait for a backbone
-        _component(recipe, section, _SMALL_WIDTH, base_classes=0)
+        _component(recipe, section, _SMALL_WIDTH, base_classes=0, sizes=(_SMALL_WIDTH,))
     build_objective(recipe)
     _check_reading(recipe.generation, chain=_chain(recipe), segments=_segments(recipe))
 
@@ -59,13 +64,7 @@ def build_generator(
     recipe: Recipe, backbone: Backbone, standardizer: Standardizer, *, readout: Readout, base_classes: int
 ) -> WeightGenerationPipeline:
     """An untrained generator on a fitted standardizer, to learn from so many classes; its scheduler is training's."""
-    scheduler = build_scheduler(recipe.scheduler.name, _scheduler_options(recipe))
-    # Components draw their first weights from torch's global state; the caller's stays as it was.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(recipe.seed, "components"))
-        denoiser = _component(recipe, "denoiser", backbone.feature_width, base_classes)
-        conditioner = _component(recipe, "conditioner", backbone.feature_width, base_classes)
-    denoiser.attune(scheduler)
+    scheduler, denoiser, conditioner = _learning(recipe, backbone.feature_width, base_classes)
     return WeightGenerationPipeline(
         denoiser,
         conditioner,
@@ -78,6 +77,28 @@ def build_generator(
         draw_scheduler=recipe.generation.draw_scheduler,
         draw_steps=min(recipe.generation.draw_steps, _chain(recipe)),
     )
+
+
+def build_part_generator(recipe: Recipe, backbone: Backbone, standardizer: Standardizer) -> PartPipeline:
+    """The same for a part of the backbone; the scale of its vectors is yet to be fitted."""
+    part = Part(backbone, build_selector(recipe))
+    sizes = tuple(tensor.numel() for tensor in part.layout.unflatten(part.own).values())
+    scheduler, denoiser, conditioner = _learning(recipe, backbone.feature_width, base_classes=0, sizes=sizes)
+    return PartPipeline(
+        denoiser,
+        conditioner,
+        standardizer,
+        VectorScale(sizes=sizes),
+        scheduler,
+        backbone,
+        selector={"name": recipe.selector.name, **recipe.selector.options},
+        steps=recipe.generation.steps,
+    )
+
+
+def build_selector(recipe: Recipe) -> Selector:
+    """The selector of a recipe."""
+    return create("selectors", recipe.selector.name, recipe.selector.options)
 
 
 def build_objective(recipe: Recipe) -> Objective:
@@ -128,10 +149,29 @@ def _check_reading(generation: GenerationOptions, *, chain: int, segments: int) 
             raise InputError(f"generation.{key} is {steps} and scheduler.num_train_timesteps {chain}; take fewer steps")
 
 
-def _component(recipe: Recipe, section: str, feature_width: int, base_classes: int) -> Any:
+def _learning(
+    recipe: Recipe, feature_width: int, base_classes: int, sizes: tuple[int, ...] = ()
+) -> tuple[SchedulerMixin, Denoiser, Conditioner]:
+    """The training scheduler, and what learns with it."""
+    scheduler = build_scheduler(recipe.scheduler.name, _scheduler_options(recipe))
+    # Components draw their first weights from torch's global state; the caller's stays as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(recipe.seed, "components"))
+        denoiser = _component(recipe, "denoiser", feature_width, base_classes, sizes)
+        conditioner = _component(recipe, "conditioner", feature_width, base_classes, sizes)
+    denoiser.attune(scheduler)
+    return scheduler, denoiser, conditioner
+
+
+def _component(recipe: Recipe, section: str, feature_width: int, base_classes: int, sizes: tuple[int, ...]) -> Any:
     chosen = getattr(recipe, section)
     chain = _chain(recipe)
-    given = {"feature_width": feature_width, "num_train_timesteps": chain, "base_classes": base_classes}
+    given = {
+        "feature_width": feature_width,
+        "num_train_timesteps": chain,
+        "base_classes": base_classes,
+        "sizes": sizes,
+    }
     taken = option_names(get(f"{section}s", chosen.name))
     return create(f"{section}s", chosen.name, chosen.options, **{k: v for k, v in given.items() if k in taken})
 

@@ -11,6 +11,7 @@ import torch
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import features_of
+from weightgen.backbones.pixels import pixels_of
 from weightgen.data.class_splits import ClassSplit, named_split, split_classes
 from weightgen.data.sources import class_names, data_fingerprint, open_data, select_classes
 from weightgen.dataflow import TURNED, Features
@@ -71,6 +72,11 @@ def base_features(
         labels=torch.cat([part.labels + i * classes for i, (_, part) in enumerate(parts)]),
         class_names=tuple(f"{name}{TURNED}{90 * turns}°" for turns, part in parts for name in part.class_names),
     )
+
+
+def base_pixels(options: DataOptions, backbone: Backbone, base: datasets.Dataset) -> Features:
+    """Pixels of the same images, of the same classes in the same order."""
+    return pixels_of(backbone, base, quarter_turns=(1, 2, 3) if options.turned else (0,))
 
 
 def _split(options: DataOptions, names: tuple[str, ...], *, seed: int, pretraining: bool) -> ClassSplit:

@@ -27,11 +27,13 @@ from weightgen.evaluation.verdicts import chain_verdict
 from weightgen.method import Method
 from weightgen.options.data_parts import base_features, open_parts
 from weightgen.options.generator_training import zoo_seed
+from weightgen.options.part_evaluation import chosen_part_methods, evaluate_parts
 from weightgen.options.paths import absolute_spec
 from weightgen.options.recipe import Recipe
 from weightgen.options.rivals import INDUCTIVE, OWN, PARTS, build_method, chosen_methods, kind_of
 from weightgen.options.runs import RunFolder
 from weightgen.options.training_run import Progress
+from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.seeds import generator
 from weightgen.zoo.ideal_prototypes import ideal_prototypes
@@ -61,7 +63,7 @@ def evaluate_run(
         data: SPEC whose classes are all used; None, or the very data of training, means the run's novel classes.
         ways, shots, queries, episodes: as in the recipe's evaluation section, if None.
         methods: names among "generator" and the registered baselines; all if None, except those that need unlabelled
-            images where there are none.
+            images where there are none. A generator of parts has rivals of its own (`part_methods.KINDS`).
         unlabelled: images without labels that every method sees beside the support; none if None.
         report: folder for report.md, results.json and pictures: the steps-accuracy curve, and the chain beside the
             paths of the fits that the generator learnt from, if it did.
@@ -76,16 +78,36 @@ def evaluate_run(
     episodes = options.episodes if episodes is None else episodes
     numbers = list(options.shots if shots is None else shots)
     _check_numbers(ways=[ways], queries=[queries], episodes=[episodes], shots=numbers)
-    names = chosen_methods(methods, unlabelled=unlabelled is not None, can_draw=pipeline.can_draw)
+    if isinstance(pipeline, PartPipeline):
+        if unlabelled is not None:
+            raise InputError("--unlabelled: a generator of parts learns nothing from such images; leave it out")
+        names = chosen_part_methods(methods)
+    else:
+        names = chosen_methods(methods, unlabelled=unlabelled is not None, can_draw=pipeline.can_draw)
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
     images, source = _chosen_images(recipe, parts.novel, data)
     if not len(images):
         raise InputError(f"{run.path}: its recipe keeps no novel classes to evaluate on; give --data SPEC")
+    name = run.path.absolute().name
+    if isinstance(pipeline, PartPipeline):
+        return evaluate_parts(
+            recipe,
+            pipeline,
+            images,
+            run=name,
+            data=source,
+            ways=ways,
+            shots=numbers,
+            queries=queries,
+            episodes=episodes,
+            methods=names,
+            seed=seed,
+            report=report,
+            progress=progress,
+        )
     unseen = features_of(pipeline.backbone, images, data_fingerprint=data_fingerprint(images), progress=progress)
     training = base_features(recipe.data, pipeline.backbone, parts.base, progress=progress)
-    setting = _Setting(
-        pipeline, unseen, training, data=source, run=run.path.absolute().name, episodes=episodes, seed=seed
-    )
+    setting = _Setting(pipeline, unseen, training, data=source, run=name, episodes=episodes, seed=seed)
     sizes = [EpisodeSizes(ways=ways, shots=n, queries=queries, unlabelled=unlabelled) for n in numbers]
     results = [_evaluate(setting, names, each, progress=progress) for each in sizes]
     if report is not None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from weightgen.errors import InputError
-from weightgen.options.runs import RunFolder, newest_run
+from weightgen.options.runs import RunFolder, newest_run, read_generator
+from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.seeds import generator as seeded
 
@@ -89,13 +90,13 @@ def write_head(
     )
 
 
-def open_generator(folder: Path) -> WeightGenerationPipeline:
+def open_generator(folder: Path) -> WeightGenerationPipeline | PartPipeline:
     """The generator in a run folder, or in a generator folder. Raises InputError."""
     if not folder.is_dir():
         raise InputError(f"{folder}: is no folder; give a run under runs/ or its generator/")
     if (folder / "recipe.yaml").exists():
         return RunFolder(folder).generator()
-    return WeightGenerationPipeline.from_pretrained(folder)
+    return read_generator(folder)
 
 
 def _counted(number: int, word: str) -> str:

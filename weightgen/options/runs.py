@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weightgen.errors import InputError
+from weightgen.generator_folder import pipeline_name
 from weightgen.options.loading import load_recipe, recipe_hash
 from weightgen.options.paths import with_portable_paths
 from weightgen.options.recipe import Recipe
+from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
 
 _RECIPE = "recipe.yaml"
@@ -39,12 +41,18 @@ class RunFolder:
         """
         return recipe_hash(with_portable_paths(recipe, Path(os.path.abspath(self.path)).parent.parent))
 
-    def generator(self) -> WeightGenerationPipeline:
+    def generator(self) -> WeightGenerationPipeline | PartPipeline:
         """The trained generator. Raises InputError while the run is unfinished."""
         if not self.finished:
             recipe = self.path / _RECIPE
             raise InputError(f"{self.path}: has no trained generator yet; finish it with weightgen train {recipe}")
-        return WeightGenerationPipeline.from_pretrained(self.path / "generator")
+        return read_generator(self.path / "generator")
+
+
+def read_generator(folder: Path) -> WeightGenerationPipeline | PartPipeline:
+    """The generator in a generator folder, of heads or of parts. Raises InputError."""
+    made = PartPipeline if pipeline_name(folder) == PartPipeline.__name__ else WeightGenerationPipeline
+    return made.from_pretrained(folder)
 
 
 def run_folder(recipe: Recipe, name: str, runs: Path) -> RunFolder:

@@ -16,10 +16,12 @@ from weightgen.data.sources import class_counts, class_names
 from weightgen.errors import InputError
 from weightgen.files import new_folder, write_text
 from weightgen.options.build import build_backbone, check_components
-from weightgen.options.data_parts import DataParts, base_features, open_parts
+from weightgen.options.data_parts import DataParts, base_features, base_pixels, open_parts
 from weightgen.options.generator_training import GeneratorTraining
 from weightgen.options.loading import to_yaml
 from weightgen.options.metrics import MetricsFile
+from weightgen.options.part_checks import HEAD
+from weightgen.options.part_training import PartTraining
 from weightgen.options.paths import with_absolute_paths
 from weightgen.options.recipe import Recipe
 from weightgen.options.run_card import run_card
@@ -89,7 +91,7 @@ def zoo_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: Pr
 
 def _prepared(
     recipe: Recipe, run: RunFolder, accelerator: Accelerator, *, fresh: bool, progress: Progress | None
-) -> GeneratorTraining:
+) -> GeneratorTraining | PartTraining:
     """All that comes before the generator learns: backbone, features, space, targets."""
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
     backbone = build_backbone(recipe.backbone, seed=recipe.seed)
@@ -105,7 +107,11 @@ def _prepared(
         backbone = _pretrained(recipe, backbone, parts, run, metrics, accelerator, progress)
     with accelerator.main_process_first():  # the others read what it has kept: all learn from the same bits
         base = base_features(recipe.data, backbone, parts.base, device=str(accelerator.device), progress=progress)
-    training = GeneratorTraining(recipe, backbone, base, accelerator)
+    training: GeneratorTraining | PartTraining
+    if recipe.selector.name == HEAD:
+        training = GeneratorTraining(recipe, backbone, base, accelerator)
+    else:
+        training = PartTraining(recipe, backbone, base, base_pixels(recipe.data, backbone, parts.base), accelerator)
     if recipe.zoo.targets == "trajectories":
         training.fit_zoo(ZooFolder(run.path / "zoo"), progress=progress)
     return training
