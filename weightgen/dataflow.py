@@ -144,6 +144,8 @@ class Condition:
     space: what is known of the space.
     gradient: direction of the support loss at the noisy rows. It changes with every denoiser call,
         so a conditioner fills it in through `Conditioner.at`; None where a conditioner has none.
+    segment: number, from 0, of the local target that is asked for (Mc-Di); None for the one whose segment of the chain
+        the time lies in. Only training with overlapping ranges has any other.
     """
 
     tokens: Float[Tensor, "batch ways feature"]
@@ -155,6 +157,7 @@ class Condition:
     space: Space
     variance: Float[Tensor, "batch ways feature"] | None = None
     gradient: Float[Tensor, "batch ways feature"] | None = None
+    segment: Int[Tensor, " batch"] | None = None
 
     @property
     def mask(self) -> Bool[Tensor, "batch ways"]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from weightgen.dataflow import Condition
 from weightgen.denoisers._belief import Belief
-from weightgen.diffusion.schedulers import input_signal
+from weightgen.diffusion.schedulers import input_signal, segments_of
 from weightgen.interfaces import Denoiser
 
 _TIME_WIDTH = 32
@@ -26,10 +26,12 @@ class TokenTransformer(Denoiser):
 
     Options:
         width: of a token inside. depth: layers. heads: attention heads. dropout: share of entries set to 0 in training.
+        told: which local target of Mc-Di is asked for. The paper's denoiser is not, and has to tell it by the time.
     """
 
     prediction_type = "sample"
     signal: Tensor
+    segment: Tensor
 
     @register_to_config
     def __init__(
@@ -41,11 +43,14 @@ class TokenTransformer(Denoiser):
         depth: int = 2,
         heads: int = 4,
         dropout: float = 0.0,
+        told: bool = False,
     ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} is no multiple of heads {heads}")
         self.register_buffer("signal", torch.ones(num_train_timesteps))
+        self.register_buffer("segment", torch.zeros(num_train_timesteps, dtype=torch.int64))
+        self.embed_segment = nn.Linear(_TIME_WIDTH, width) if told else None
         self.embed_token = nn.Linear(2 * feature_width + 1, width)
         self.embed_time = nn.Sequential(nn.Linear(_TIME_WIDTH, width), nn.SiLU(), nn.Linear(width, width))
         self.layers = nn.ModuleList(
@@ -60,6 +65,7 @@ class TokenTransformer(Denoiser):
 
     def attune(self, scheduler: SchedulerMixin) -> None:
         self.signal.copy_(input_signal(scheduler))
+        self.segment.copy_(segments_of(scheduler))
 
     def forward(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
@@ -67,6 +73,9 @@ class TokenTransformer(Denoiser):
         shots = condition.counts.clamp(min=1).log()[..., None]
         time = get_timestep_embedding(timestep, _TIME_WIDTH).to(noisy)
         h = self.embed_token(torch.cat([noisy, condition.tokens, shots], -1)) + self.embed_time(time)[:, None]
+        if self.embed_segment is not None:
+            segment = self.segment[timestep] if condition.segment is None else condition.segment
+            h = h + self.embed_segment(get_timestep_embedding(segment, _TIME_WIDTH).to(noisy))[:, None]
         for layer in self.layers:
             h = layer(h, src_key_padding_mask=~condition.mask)
         correction = self.out(self.norm(h)) * condition.mask[..., None]

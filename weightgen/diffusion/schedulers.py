@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import diffusers
+import torch
 from diffusers import DDPMScheduler, SchedulerMixin
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from weightgen.diffusion.local_ddpm import LocalDDPMScheduler
@@ -86,6 +87,12 @@ def swap_scheduler(name: str, scheduler: SchedulerMixin) -> SchedulerMixin:
 def input_signal(scheduler: SchedulerMixin) -> Float[Tensor, " steps"]:
     """How much of its target a denoiser's input holds at every time: ᾱ, or that of the segment at hand."""
     return scheduler.input_signal if isinstance(scheduler, LocalDDPMScheduler) else scheduler.alphas_cumprod
+
+
+def segments_of(scheduler: SchedulerMixin) -> Int[Tensor, " steps"]:
+    """Number of the segment that every time lies in; all 0 for a chain without segments."""
+    t = torch.arange(scheduler.config.num_train_timesteps)
+    return scheduler.segment_of(t) if isinstance(scheduler, LocalDDPMScheduler) else torch.zeros_like(t)
 
 
 def _defaults(made: type[SchedulerMixin]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -66,6 +67,8 @@ class LocalConsistency(Objective):
         target = path[torch.arange(batch), which]
         noisy = local.sqrt() * target + (1 - local).sqrt() * noise
         condition = conditioner.at(conditioner(episode, reader.standardizer), noisy)
+        if not self.naive:
+            condition = replace(condition, segment=which.to(path.device))
         prediction = denoiser(noisy, t.to(path.device), condition)
         predicted = chain.noise_of(prediction, t, noisy)
         residual = (1 - local).sqrt() * predicted - (1 - whole).sqrt() * noise
