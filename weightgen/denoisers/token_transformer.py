@@ -49,8 +49,9 @@ class TokenTransformer(Denoiser):
         if width % heads:
             raise ValueError(f"width {width} is no multiple of heads {heads}")
         self.register_buffer("signal", torch.ones(num_train_timesteps))
-        self.register_buffer("segment", torch.zeros(num_train_timesteps, dtype=torch.int64))
         self.embed_segment = nn.Linear(_TIME_WIDTH, width) if told else None
+        if told:
+            self.register_buffer("segment", torch.zeros(num_train_timesteps, dtype=torch.int64))
         self.embed_token = nn.Linear(2 * feature_width + 1, width)
         self.embed_time = nn.Sequential(nn.Linear(_TIME_WIDTH, width), nn.SiLU(), nn.Linear(width, width))
         self.layers = nn.ModuleList(
@@ -65,7 +66,8 @@ class TokenTransformer(Denoiser):
 
     def attune(self, scheduler: SchedulerMixin) -> None:
         self.signal.copy_(input_signal(scheduler))
-        self.segment.copy_(segments_of(scheduler))
+        if self.embed_segment is not None:
+            self.segment.copy_(segments_of(scheduler))
 
     def forward(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
