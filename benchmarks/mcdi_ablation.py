@@ -57,7 +57,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A recipe at one seed. parts: the generator with something taken away; missed: the last local target."""
+    """A recipe at one seed. parts: the generator with something taken away; missed: each local target."""
 
     accuracy: Float[Tensor, " episodes"]
     parts: dict[str, Float[Tensor, " episodes"]]

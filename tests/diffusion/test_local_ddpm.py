@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 
 from weightgen.diffusion.local_ddpm import LocalDDPMScheduler
 from weightgen.diffusion.mean_ddpm import MeanDDPMScheduler
@@ -161,6 +162,14 @@ def test_other_schedulers_know_nothing_of_segments(name: str) -> None:
     with pytest.raises(InputError, match="knows nothing of the 3 segments"):
         swap_scheduler(name, chain_of(3))
     assert swap_scheduler(name, chain_of(1)) is not None
+
+
+def test_a_scheduler_put_in_place_of_a_segmented_one_is_refused() -> None:
+    other = DDIMScheduler.from_config(chain_of(3).config)
+    with pytest.raises(InputError, match="DDIMScheduler knows nothing of the 3 segments"):
+        reverse_chain(lambda x, t: x, other, CHAIN, like=torch.zeros(1, 2, 4), generators=[torch.Generator()])
+    whole = DDIMScheduler.from_config(chain_of(1).config)
+    reverse_chain(lambda x, t: x, whole, 5, like=torch.zeros(1, 2, 4), generators=[torch.Generator()])
 
 
 def test_another_number_of_steps_would_miss_the_targets() -> None:

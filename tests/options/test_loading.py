@@ -58,6 +58,8 @@ MISFITS = {
         "denoiser={name: token_transformer, width: 65}",
         "width 65 is no multiple of heads 4",
     ),
+    "no heads of a plain transformer": ("denoiser={name: token_transformer, heads: 0}", "heads is 0; it must be 1"),
+    "no heads": ("denoiser.heads=0", "heads is 0; it must be 1"),
     "unknown component": ("denoiser=class_transformr", "did you mean 'class_transformer'?"),
     "unknown option": ("denoiser.widht=5", "denoiser has no option 'widht'; did you mean 'width'?"),
     "given by the program": ("denoiser.feature_width=5", "denoiser has no option 'feature_width'"),

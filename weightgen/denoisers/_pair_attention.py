@@ -10,6 +10,8 @@ class PairAttention(nn.Module):
 
     def __init__(self, *, width: int, heads: int, dropout: float) -> None:
         super().__init__()
+        if heads < 1:
+            raise ValueError(f"heads is {heads}; it must be 1 or more")
         if width % heads:
             raise ValueError(f"width {width} is no multiple of heads {heads}")
         self.heads = heads

@@ -46,6 +46,8 @@ class TokenTransformer(Denoiser):
         told: bool = False,
     ) -> None:
         super().__init__()
+        if heads < 1:
+            raise ValueError(f"heads is {heads}; it must be 1 or more")
         if width % heads:
             raise ValueError(f"width {width} is no multiple of heads {heads}")
         self.register_buffer("signal", torch.ones(num_train_timesteps))

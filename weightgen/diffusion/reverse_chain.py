@@ -11,6 +11,7 @@ from diffusers import SchedulerMixin
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.diffusion.local_ddpm import LocalDDPMScheduler
 from weightgen.errors import InputError
 
 
@@ -31,11 +32,17 @@ def reverse_chain(
         watch: shown the noise that the chain starts from, and the values after every call of `predict`.
 
     Raises:
-        InputError: more steps than the chain was trained with.
+        InputError: more steps than the chain was trained with, or a scheduler put in place of one with segments.
     """
     scheduler = copy.deepcopy(scheduler)  # schedulers keep the history of a chain; the caller's stays as it was
     if steps > scheduler.config.num_train_timesteps:
         raise InputError(f"steps is {steps}; the chain has {scheduler.config.num_train_timesteps}, take fewer")
+    segments = scheduler.config.get("segments", 1)  # diffusers keeps what another scheduler's config had
+    if segments > 1 and not isinstance(scheduler, LocalDDPMScheduler):
+        raise InputError(
+            f"scheduler {type(scheduler).__name__} knows nothing of the {segments} segments that this generator was "
+            "trained in; give it its LocalDDPMScheduler back"
+        )
     scheduler.set_timesteps(steps, device=like.device)
     noise = [torch.randn(like.shape[1:], generator=generator, device=generator.device) for generator in generators]
     x = torch.stack(noise).to(like) * scheduler.init_noise_sigma
