@@ -1,12 +1,16 @@
 """README.md of a run: what the generator is, how it was made, how to use it."""
 
 from weightgen.options.loading import to_yaml
+from weightgen.options.part_checks import HEAD
 from weightgen.options.recipe import Recipe
 
 
 def run_card(recipe: Recipe, name: str) -> str:
     """A model card in Markdown."""
     backbone = recipe.backbone.model or recipe.backbone.checkpoint
+    made, module, pipeline = "the classifier head of a frozen backbone", "weightgen", "WeightGenerationPipeline"
+    if recipe.selector.name != HEAD:
+        made, module, pipeline = "parts of a backbone and its head", "weightgen.part_pipeline", "PartPipeline"
     return f"""---
 library_name: weightgen
 tags: [weight-generation, few-shot, diffusion]
@@ -14,13 +18,13 @@ tags: [weight-generation, few-shot, diffusion]
 
 # {name}
 
-Writes the classifier head of a frozen backbone ({backbone}) for a handful of labelled images, without training it.
+Writes {made} ({backbone}) for a handful of labelled images, without training it.
 Made with weightgen on {recipe.data.source}.
 
 ```python
-from weightgen import WeightGenerationPipeline
+from {module} import {pipeline}
 
-generator = WeightGenerationPipeline.from_pretrained("generator")
+generator = {pipeline}.from_pretrained("generator")
 head = generator("support_folder/")   # one sub-folder of images per class
 head.save_pretrained("heads/mine")
 ```
