@@ -145,6 +145,7 @@ def test_without_an_index_it_is_no_zoo(folder: ZooFolder) -> None:
     [
         ({"format": 2}, "has format 2, this version reads 1"),
         ({"shards": [{}]}, "is not the index of a zoo"),
+        ({"shards": []}, "lists no shards"),
         ({"class_names": None}, "is not the index of a zoo"),
         ({"class_names": ["one"]}, "names classes that index.json does not have"),
     ],

@@ -24,7 +24,9 @@ class Belief:
     def of(cls, condition: Condition) -> Belief:
         """The belief that a condition states. Raises InputError for a condition without a variance."""
         if condition.variance is None:
-            raise InputError("class_transformer needs a conditioner that gives a variance: task_prototypes with shrink")
+            raise InputError(
+                "this denoiser needs a conditioner that gives a variance: local_targets, or task_prototypes with shrink"
+            )
         return cls(condition.tokens, condition.variance, torch.zeros_like(condition.counts))
 
     def given_noisy(

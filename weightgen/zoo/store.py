@@ -83,6 +83,8 @@ class ZooFolder:
             files = [str(entry["file"]) for entry in index["shards"]]
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: is not the index of a zoo; {_AGAIN}") from error
+        if not files:
+            raise InputError(f"{path}: lists no shards; fit the zoo again")
         shards = tuple(self._read_shard(self.path / Path(file).name, key) for file in files)
         for file, shard in zip(files, shards, strict=True):
             if not 0 <= int(shard.classes.min()) <= int(shard.classes.max()) < len(names):
