@@ -51,6 +51,8 @@ class PartTransformer(Denoiser):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if heads < 1:
+            raise ValueError(f"heads is {heads}; it must be 1 or more")
         if width % heads:
             raise ValueError(f"width {width} is no multiple of heads {heads}")
         if token_width < 1:
