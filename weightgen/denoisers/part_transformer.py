@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from weightgen.dataflow import Condition
+from weightgen.denoisers._encoder_layer import EncoderLayer
 from weightgen.diffusion.schedulers import input_signal
 from weightgen.interfaces import Denoiser
 
@@ -51,10 +52,6 @@ class PartTransformer(Denoiser):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if heads < 1:
-            raise ValueError(f"heads is {heads}; it must be 1 or more")
-        if width % heads:
-            raise ValueError(f"width {width} is no multiple of heads {heads}")
         if token_width < 1:
             raise ValueError(f"token_width is {token_width}; it must be 1 or more")
         tokens = -(-sum(sizes) // token_width)
@@ -68,12 +65,7 @@ class PartTransformer(Denoiser):
         self.embed_token = nn.Linear(token_width, width)
         self.embed_class = nn.Linear(feature_width + 1, width)
         self.embed_time = nn.Sequential(nn.Linear(_TIME_WIDTH, width), nn.SiLU(), nn.Linear(width, width))
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                width, heads, 2 * width, dropout, activation="gelu", batch_first=True, norm_first=True
-            )
-            for _ in range(depth)
-        )
+        self.layers = nn.ModuleList(EncoderLayer(width, heads, dropout) for _ in range(depth))
         self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, token_width)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
@@ -92,9 +84,9 @@ class PartTransformer(Denoiser):
         shots = condition.counts.clamp(min=1).log()[..., None]
         classes = self.embed_class(torch.cat([condition.tokens, shots], -1)) + time
         h = torch.cat([chunks, classes], 1)  # batch tokens+ways width
-        absent = torch.cat([~self.real(condition), ~condition.mask], 1)
+        there = torch.cat([self.real(condition), condition.mask], 1)
         for layer in self.layers:
-            h = layer(h, src_key_padding_mask=absent)
+            h = layer(h, there)
         correction = self.out(self.norm(h[:, : noisy.shape[1]]))  # batch tokens width
         return self.without_network(noisy, timestep, condition) + correction
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from weightgen.dataflow import Condition
 from weightgen.denoisers._belief import Belief
+from weightgen.denoisers._encoder_layer import EncoderLayer
 from weightgen.diffusion.schedulers import input_signal, segments_of
 from weightgen.interfaces import Denoiser
 
@@ -46,22 +47,13 @@ class TokenTransformer(Denoiser):
         told: bool = False,
     ) -> None:
         super().__init__()
-        if heads < 1:
-            raise ValueError(f"heads is {heads}; it must be 1 or more")
-        if width % heads:
-            raise ValueError(f"width {width} is no multiple of heads {heads}")
         self.register_buffer("signal", torch.ones(num_train_timesteps))
         self.embed_segment = nn.Linear(_TIME_WIDTH, width) if told else None
         if told:
             self.register_buffer("segment", torch.zeros(num_train_timesteps, dtype=torch.int64))
         self.embed_token = nn.Linear(2 * feature_width + 1, width)
         self.embed_time = nn.Sequential(nn.Linear(_TIME_WIDTH, width), nn.SiLU(), nn.Linear(width, width))
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                width, heads, 2 * width, dropout, activation="gelu", batch_first=True, norm_first=True
-            )
-            for _ in range(depth)
-        )
+        self.layers = nn.ModuleList(EncoderLayer(width, heads, dropout) for _ in range(depth))
         self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, feature_width)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
@@ -81,7 +73,7 @@ class TokenTransformer(Denoiser):
             segment = self.segment[timestep] if condition.segment is None else condition.segment
             h = h + self.embed_segment(get_timestep_embedding(segment, _TIME_WIDTH).to(noisy))[:, None]
         for layer in self.layers:
-            h = layer(h, src_key_padding_mask=~condition.mask)
+            h = layer(h, condition.mask)
         correction = self.out(self.norm(h)) * condition.mask[..., None]
         return self.without_network(noisy, timestep, condition) + correction
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
+from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -61,7 +62,7 @@ class LocalDDPMScheduler(MeanDDPMScheduler):
         )
         # The base class has registered its own arguments over ours.
         self.register_to_config(segments=segments)
-        self._clean = self._clean_form()
+        self._walk = self._walk_factors()
 
     @property
     def boundaries(self) -> Int[Tensor, " segments+1"]:
@@ -126,21 +127,29 @@ class LocalDDPMScheduler(MeanDDPMScheduler):
             )
         super().set_timesteps(num_inference_steps, *args, **kwargs)
 
-    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """One step; `model_output` is what the denoiser predicts."""
-        if self.config.prediction_type == "sample" and self.config.segments > 1:
-            own, local = self._clean[int(timestep)]
-            model_output = own * sample + local * model_output
-        return super().step(model_output, timestep, sample, *args, **kwargs)
+    def step(
+        self, model_output: Tensor, timestep: Any, sample: Tensor, generator: Any = None, return_dict: bool = True
+    ) -> Any:
+        """One step; `model_output` is what the denoiser predicts. Nothing is drawn from `generator`."""
+        if self.config.prediction_type != "sample" or self.config.segments == 1:
+            return super().step(model_output, timestep, sample, generator=generator, return_dict=return_dict)
+        own, towards = self._walk[int(timestep)]
+        previous = own * sample + towards * model_output
+        return DDPMSchedulerOutput(prev_sample=previous) if return_dict else (previous,)
 
-    def _clean_form(self) -> list[tuple[float, float]]:
-        """For every t what the clean value of the global chain is made of: factors of the noisy one and the target."""
+    def _walk_factors(self) -> list[tuple[float, float]]:
+        """What one step of the whole chain makes, at every t, of the noisy value and of the local target predicted.
+
+        The posterior mean (Ho et al. 2020, eq. 7), whose clean value is made of the same two.
+        """
         t = torch.arange(self.config.num_train_timesteps)
         local = self.signal_from(self.boundaries[1:][self.segment_of(t)], t)
-        whole = self.signal_from(torch.zeros_like(t), t)
+        whole, before = self.signal_from(torch.zeros_like(t), t), self.signal_from(torch.zeros_like(t), t - 1)
         noise = (1 - whole) / (1 - local)
-        own, target = (1 - noise) / whole.sqrt(), noise * (local / whole).sqrt()
-        return list(zip(own.tolist(), target.tolist(), strict=True))
+        own, target = (1 - noise) / whole.sqrt(), noise * (local / whole).sqrt()  # of the clean value
+        beta = 1 - whole / before
+        clean, kept = before.sqrt() * beta / (1 - whole), (1 - beta).sqrt() * (1 - before) / (1 - whole)
+        return list(zip((clean * own + kept).tolist(), (clean * target).tolist(), strict=True))
 
     def _exact(self) -> Float[Tensor, " steps"]:
         """ᾱ in double precision; close to 0 the single precision of the base class loses the local ratios."""
