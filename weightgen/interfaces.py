@@ -26,6 +26,11 @@ class Conditioner(ModelMixin, ConfigMixin, ABC):
     or of support images, and the queries must not be looked at.
     """
 
+    @property
+    def gives_variance(self) -> bool:
+        """Whether its conditions say how much of each row they leave unknown."""
+        return False
+
     @abstractmethod
     def forward(self, episode: Episode, standardizer: Standardizer) -> Condition:
         """The part that no noise changes; called once per batch of episodes.
@@ -47,6 +52,8 @@ class Denoiser(ModelMixin, ConfigMixin, ABC):
     """
 
     prediction_type: str = "epsilon"
+    needs_variance: bool = False
+    """Whether it takes only conditions that say how much they leave unknown."""
     uses_unlabelled: bool = False
     """Whether unlabelled images in the condition make a difference."""
     denoises: Literal["rows", "parts"] = "rows"

@@ -145,7 +145,6 @@ def test_with_one_target_it_is_noise_prediction_weighed_with_its_noise(lesson: L
         ({"ranges": "disjoint"}, 3, [(13, 19), (7, 12), (0, 6)]),
         ({"ranges": "literal"}, 3, [(13, 19), (7, 19), (0, 19)]),
         ({"naive_local_targets": True}, 1, [(0, 19), (0, 19), (0, 19)]),
-        ({"naive_local_targets": True, "ranges": "literal"}, 1, [(0, 19), (0, 19), (0, 19)]),
     ],
     ids=str,
 )

@@ -33,6 +33,10 @@ class LocalTargets(Conditioner):
         nn.init.zeros_(self.read.weight)
         nn.init.zeros_(self.read.bias)
 
+    @property
+    def gives_variance(self) -> bool:
+        return True
+
     def forward(self, episode: Episode, standardizer: Standardizer) -> Condition:
         condition = self.prototypes(episode, standardizer)
         there = episode.support_mask[..., None]

@@ -30,6 +30,10 @@ class TaskPrototypes(Conditioner):
         # Nothing is learnt here; diffusers tells a component's device by its first tensor.
         self.register_buffer("place", torch.zeros(1))
 
+    @property
+    def gives_variance(self) -> bool:
+        return bool(self.config.shrink)
+
     def forward(self, episode: Episode, standardizer: Standardizer) -> Condition:
         means, counts = episode.support_means(), episode.counts
         variance = None

@@ -41,6 +41,7 @@ class ClassTransformer(Denoiser):
     """
 
     prediction_type = "sample"
+    needs_variance = True
     uses_unlabelled = True
     signal: Tensor
 

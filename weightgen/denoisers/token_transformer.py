@@ -31,6 +31,7 @@ class TokenTransformer(Denoiser):
     """
 
     prediction_type = "sample"
+    needs_variance = True
     signal: Tensor
     segment: Tensor
 

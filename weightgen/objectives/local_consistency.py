@@ -44,6 +44,8 @@ class LocalConsistency(Objective):
     ) -> None:
         if query_weight < 0:
             raise ValueError(f"query_weight is {query_weight}; it must be 0 or more")
+        if naive_local_targets and ranges == "literal":
+            raise ValueError("naive_local_targets has the whole chain for every target; drop ranges")
         self.ranges, self.query_weight, self.naive = ranges, query_weight, naive_local_targets
 
     def __call__(

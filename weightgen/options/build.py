@@ -43,8 +43,20 @@ def check_components(recipe: Recipe) -> None:
     check_kinds(recipe, get("denoisers", recipe.denoiser.name), get("conditioners", recipe.conditioner.name))
     build_selector(recipe)
     _check_chain(recipe)
-    for section in ("denoiser", "conditioner"):  # what a constructor refuses should not wait for a backbone
+    denoiser, conditioner = (  # what a constructor refuses should not wait for a backbone
         _component(recipe, section, _SMALL_WIDTH, base_classes=0, sizes=(_SMALL_WIDTH,))
+        for section in ("denoiser", "conditioner")
+    )
+    if denoiser.needs_variance and not conditioner.gives_variance:
+        raise InputError(
+            f"denoiser '{recipe.denoiser.name}' must be told what the condition leaves unknown; use conditioner "
+            "local_targets, or task_prototypes with shrink: true"
+        )
+    if recipe.training.unlabelled[1] and not denoiser.uses_unlabelled:
+        raise InputError(
+            f"training.unlabelled: denoiser '{recipe.denoiser.name}' learns nothing from unlabelled images; set it to "
+            "[0, 0]"
+        )
     build_objective(recipe)
     _check_reading(recipe.generation, chain=_chain(recipe), segments=_segments(recipe))
 
