@@ -259,3 +259,8 @@ def test_padding_classes_do_not_count(lesson: Lesson, kind: str) -> None:
 def test_a_negative_weight_is_refused() -> None:
     with pytest.raises(ValueError, match="query_weight is -1"):
         LocalConsistency(query_weight=-1.0)
+
+
+def test_ranges_that_nobody_would_look_at_are_refused() -> None:
+    with pytest.raises(ValueError, match="drop ranges"):
+        LocalConsistency(naive_local_targets=True, ranges="literal")

@@ -59,10 +59,6 @@ MISFITS = {
         "width 65 is no multiple of heads 4",
     ),
     "no heads of a plain transformer": ("denoiser={name: token_transformer, heads: 0}", "heads is 0; it must be 1"),
-    "ranges that nobody looks at": (
-        "objective={name: local_consistency, naive_local_targets: true, ranges: literal}",
-        "drop ranges",
-    ),
     "a condition without a variance": ("conditioner.shrink=false", "what the condition leaves unknown"),
     "unlabelled images that teach nothing": ("denoiser={name: token_transformer}", "set it to [0, 0]"),
     "no heads": ("denoiser.heads=0", "heads is 0; it must be 1"),
