@@ -13,14 +13,18 @@ LAYERS = (
     ("dataflow", "errors", "files", "interfaces", "method", "registry", "seeds", "section"),
     ("parameters", "diffusion", "backbones", "episodes", "data"),
     ("selectors", "conditioners", "denoisers", "objectives", "export"),
-    ("zoo", "generator_folder", "pipeline", "part_pipeline"),
+    ("zoo", "generator_folder", "generator_pipeline", "pipeline", "part_pipeline"),
     ("training", "baselines"),
     ("evaluation",),
     ("options",),
     ("cli",),
 )
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
-EXCEPTIONS = {("pipeline", "generator_folder"), ("part_pipeline", "generator_folder")}
+EXCEPTIONS = {
+    ("pipeline", "generator_pipeline"),
+    ("part_pipeline", "generator_pipeline"),
+    ("generator_pipeline", "generator_folder"),
+}
 """(from, to) within a layer."""
 PRINTS = ("print", "rich", "typer", "logging", "sys.stdout", "sys.stderr")
 
@@ -96,7 +100,7 @@ def test_a_wrong_import_is_found(module: str, source: str) -> None:
     [
         ("weightgen.data.images", "from .sources import open_data\nfrom weightgen import files\nimport numpy"),
         ("weightgen.interfaces", "if TYPE_CHECKING:\n    from weightgen.parameters.class_rows import RowReader"),
-        ("weightgen.pipeline", "from weightgen.generator_folder import load_components"),
+        ("weightgen.pipeline", "from weightgen.generator_pipeline import open_support"),
         ("weightgen.cli.main", "from . import train\nfrom .errors import OneLineErrors"),
     ],
 )

@@ -6,23 +6,22 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers import SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pixels import pixels_of
-from weightgen.data.sources import open_data
 from weightgen.dataflow import Episode
 from weightgen.diffusion.reverse_chain import reverse_chain
 from weightgen.episodes.support_folder import episode_of
 from weightgen.errors import InputError
 from weightgen.export.generated_head import GeneratedHead
-from weightgen.generator_folder import load_components, push_folder, save_components
+from weightgen.generator_pipeline import GeneratorPipeline, open_support
 from weightgen.interfaces import Conditioner, Denoiser
 from weightgen.parameters.centroid_head import centroid_head
 from weightgen.parameters.standardizer import Standardizer
@@ -32,10 +31,8 @@ from weightgen.registry import create
 from weightgen.seeds import generator as seeded
 from weightgen.selectors._part import Part
 
-_FURTHER = {"vector_scale": VectorScale}
 
-
-class PartPipeline(DiffusionPipeline):
+class PartPipeline(GeneratorPipeline):
     """Denoises noise into an offset of a backbone's parameters; the head are the centroids on the adapted features.
 
     Components: those of `WeightGenerationPipeline`, and `vector_scale`. The condition is made of features of the
@@ -45,12 +42,8 @@ class PartPipeline(DiffusionPipeline):
     of a call; `provenance`, written into every head.
     """
 
-    denoiser: Denoiser
-    conditioner: Conditioner
-    standardizer: Standardizer
     vector_scale: VectorScale
-    scheduler: SchedulerMixin
-    backbone: Backbone
+    further: ClassVar[Mapping[str, type]] = {"vector_scale": VectorScale}
 
     @register_to_config
     def __init__(
@@ -76,11 +69,6 @@ class PartPipeline(DiffusionPipeline):
             scheduler=scheduler,
             backbone=backbone,
         )
-
-    @property
-    def device(self) -> torch.device:
-        """Where the chain runs."""
-        return self.standardizer.mean.device
 
     @cached_property
     def part(self) -> Part:
@@ -119,10 +107,7 @@ class PartPipeline(DiffusionPipeline):
             )
         if num_samples not in (None, 1):
             raise InputError(f"samples is {num_samples}; a generator of parts writes a single backbone, take 1")
-        folder = Path(support).expanduser().absolute()
-        if not folder.is_dir():
-            raise InputError(f"{support}: is no folder; give one with a sub-folder of images per class")
-        dataset = open_data(str(folder))
+        dataset = open_support(support)
         pixels = pixels_of(self.backbone, dataset)
         episode = episode_of(pixels)
         steps = self.config.steps if num_inference_steps is None else num_inference_steps
@@ -172,28 +157,19 @@ class PartPipeline(DiffusionPipeline):
         shots = counts.sum(-1) / (counts > 0).sum(-1).clamp(min=1)
         return Calibration.of(self.config.calibration).at(shots)
 
-    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
-        """Write the generator's folder, whole or not at all; safetensors and JSON only."""
-        save_components(self, Path(save_directory), further=_FURTHER)
-
     @classmethod
     def from_pretrained(cls, folder: str | Path, **changes: Any) -> PartPipeline:
         """Read a generator's folder, as safely as `WeightGenerationPipeline.from_pretrained` does."""
-        components, config = load_components(Path(folder), further=_FURTHER)
+        components, config = cls._read(folder)
         _check_selector(config.get("selector"), folder)
         try:
             made = cls(**{**components, **config, **changes})
-            for component in (made.denoiser, made.conditioner, made.standardizer, made.vector_scale, made.backbone):
-                component.eval()
+            made._evaluating()
             Calibration.of(made.config.calibration)
             made.part  # noqa: B018 - sizes that do not fit are refused here, not in the middle of work
             return made
         except (TypeError, ValueError) as error:
             raise InputError(f"{folder}: does not fit this weightgen ({error}); save the generator again") from error
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload the generator's folder to a hub repository; returns its address."""
-        return push_folder(self.save_pretrained, repo_id, **options)
 
 
 def _check_selector(selector: Any, folder: str | Path) -> None:

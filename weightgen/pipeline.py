@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers import SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import features_of
-from weightgen.data.sources import data_fingerprint, open_data, unlabelled_images
+from weightgen.data.sources import data_fingerprint
 from weightgen.dataflow import Condition, Episode, Head
 from weightgen.diffusion.mean_ddpm import MeanDDPMScheduler
 from weightgen.diffusion.reverse_chain import reverse_chain
@@ -23,7 +23,7 @@ from weightgen.diffusion.schedulers import swap_scheduler
 from weightgen.episodes.support_folder import episode_of
 from weightgen.errors import InputError
 from weightgen.export.generated_head import GeneratedHead
-from weightgen.generator_folder import load_components, pipeline_name, push_folder, save_components
+from weightgen.generator_pipeline import GeneratorPipeline, open_support, open_unlabelled
 from weightgen.interfaces import Conditioner, Denoiser
 from weightgen.parameters.class_rows import RowReader
 from weightgen.parameters.standardizer import Standardizer
@@ -34,7 +34,7 @@ Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
 """What a denoiser does: noisy rows, times and condition to a prediction."""
 
 
-class WeightGenerationPipeline(DiffusionPipeline):
+class WeightGenerationPipeline(GeneratorPipeline):
     """Denoises noise into the head of a frozen backbone; a diffusers pipeline.
 
     Components: `denoiser`, `conditioner`, `standardizer`, `backbone` and `scheduler`, any diffusers scheduler of the
@@ -47,12 +47,6 @@ class WeightGenerationPipeline(DiffusionPipeline):
     draws; `steps` and `samples` are the defaults of a call, `draw_steps` those of several draws; `provenance` is
     written into every head.
     """
-
-    denoiser: Denoiser
-    conditioner: Conditioner
-    standardizer: Standardizer
-    scheduler: SchedulerMixin
-    backbone: Backbone
 
     @register_to_config
     def __init__(
@@ -80,11 +74,6 @@ class WeightGenerationPipeline(DiffusionPipeline):
             scheduler=scheduler,
             backbone=backbone,
         )
-
-    @property
-    def device(self) -> torch.device:
-        """Where the chain runs."""
-        return self.standardizer.mean.device
 
     @property
     def can_draw(self) -> bool:
@@ -120,13 +109,10 @@ class WeightGenerationPipeline(DiffusionPipeline):
         Raises:
             InputError: the folder or an image in it cannot be used, or a number is below 1.
         """
-        folder = Path(support).expanduser().absolute()
-        if not folder.is_dir():
-            raise InputError(f"{support}: is no folder; give one with a sub-folder of images per class")
-        dataset = open_data(str(folder))
+        dataset = open_support(support)
         fingerprint = data_fingerprint(dataset)
         features = features_of(self.backbone, dataset, data_fingerprint=fingerprint, device=str(self.device))
-        others = None if unlabelled is None else self._features_of_images(Path(unlabelled).expanduser(), dataset)
+        others = None if unlabelled is None else self._features_beside(dataset, unlabelled)
         episode = episode_of(features, others)
         head = self.heads(episode, [generator or seeded(0, "generate")], steps=num_inference_steps, samples=num_samples)
         samples = head.weight.shape[1]
@@ -207,23 +193,16 @@ class WeightGenerationPipeline(DiffusionPipeline):
         usual = self.config.draw_steps if drawing else self.config.steps
         return scheduler, usual if steps is None else steps
 
-    def _features_of_images(self, folder: Path, support: Dataset) -> Float[Tensor, "images feature"]:
-        """Features of all images in a folder but those of the support, whatever the sub-folders are called."""
+    def _features_beside(self, support: Dataset, folder: str | Path) -> Float[Tensor, "images feature"]:
+        """Of a folder of unlabelled images."""
         if not self.denoiser.uses_unlabelled:
             kind = type(self.denoiser).__name__
             raise InputError(
                 f"{folder}: a {kind} learns nothing from unlabelled images; leave them out, or train another"
             )
-        if not folder.is_dir():
-            raise InputError(f"{folder}: is no folder; give one with unlabelled images")
-        dataset = unlabelled_images(folder, besides=support)
-        return features_of(
-            self.backbone, dataset, data_fingerprint=data_fingerprint(dataset), device=str(self.device)
-        ).values
-
-    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
-        """Write the generator's folder, whole or not at all; safetensors and JSON only."""
-        save_components(self, Path(save_directory))
+        dataset = open_unlabelled(folder, besides=support)
+        fingerprint = data_fingerprint(dataset)
+        return features_of(self.backbone, dataset, data_fingerprint=fingerprint, device=str(self.device)).values
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **changes: Any) -> WeightGenerationPipeline:
@@ -232,24 +211,12 @@ class WeightGenerationPipeline(DiffusionPipeline):
         Imports `weightgen` and diffusers schedulers only, reads safetensors only, and raises InputError for any
         missing file and any difference in keys, shapes or kinds.
         """
-        if pipeline_name(Path(folder)) == "PartPipeline":
-            raise InputError(
-                f"{folder}: generates a part of its backbone; load it by weightgen.part_pipeline.PartPipeline"
-            )
-        components, config = load_components(Path(folder))
+        components, config = cls._read(folder)
         try:
-            made = cls(**{**components, **config, **changes})._evaluating()
+            made = cls(**{**components, **config, **changes})
+            made._evaluating()
             for samples in (1, 2):
                 made.reader(samples=samples)  # a calibration that is none is refused here, not in the middle of work
             return made
         except (TypeError, ValueError) as error:
             raise InputError(f"{folder}: does not fit this weightgen ({error}); save the generator again") from error
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload the generator's folder to a hub repository; returns its address."""
-        return push_folder(self.save_pretrained, repo_id, **options)
-
-    def _evaluating(self) -> WeightGenerationPipeline:
-        for component in (self.denoiser, self.conditioner, self.standardizer, self.backbone):
-            component.eval()
-        return self

@@ -23,7 +23,8 @@ from weightgen.training.folds import cross_fitted, mean_sharpness
 from weightgen.training.loop import Lesson, train
 from weightgen.training.selection import HeldOut, split_held_out
 from weightgen.training.space import SpaceChoice, SpaceGrid, choose_space
-from weightgen.zoo.build import Source, ZooPlan, build_zoo, of_source
+from weightgen.training.zoo_fitting import fitted_zoo
+from weightgen.zoo.build import Source, ZooPlan, of_source
 from weightgen.zoo.store import ZooFolder
 
 Progress = Callable[[str, int, int], None]
@@ -77,20 +78,8 @@ class GeneratorTraining:
 
     def fit_zoo(self, folder: ZooFolder, *, progress: Progress | None = None) -> None:
         """Fit the zoo, or what is missing of it, all processes together, and learn from it."""
-        accelerator, plan = self.accelerator, self.zoo_plan
-        build_zoo(
-            folder,
-            plan,
-            process=accelerator.process_index,
-            processes=accelerator.num_processes,
-            progress=progress if accelerator.is_main_process else None,
-        )
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            folder.finish(plan.shards, key=plan.key(), class_names=plan.class_names)
-        accelerator.wait_for_everyone()
-        zoo = folder.read()
-        self.folds = tuple(replace(fold, zoo=of_source(zoo, plan, i)) for i, fold in enumerate(self.folds))
+        zoo = fitted_zoo(folder, self.zoo_plan, self.accelerator, progress=progress)
+        self.folds = tuple(replace(fold, zoo=of_source(zoo, self.zoo_plan, i)) for i, fold in enumerate(self.folds))
 
     def records(self, checkpoints: CheckpointFolder) -> Iterator[dict[str, Any]]:
         """Train; one record per step. The generator is of use once the records are used up."""

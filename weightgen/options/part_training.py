@@ -23,7 +23,7 @@ from weightgen.training.folds import Fold
 from weightgen.training.loop import Lesson, train
 from weightgen.training.part_selection import HeldOutPixels, part_calibration
 from weightgen.training.selection import split_held_out
-from weightgen.zoo.build import build_zoo
+from weightgen.training.zoo_fitting import fitted_zoo
 from weightgen.zoo.build_parts import PartPlan
 from weightgen.zoo.ideal_prototypes import ideal_prototypes
 from weightgen.zoo.members import Zoo
@@ -74,19 +74,8 @@ class PartTraining:
 
     def fit_zoo(self, folder: ZooFolder, *, progress: Progress | None = None) -> None:
         """Fit the zoo, or what is missing of it, all processes together, and learn from it."""
-        accelerator, plan = self.accelerator, self.zoo_plan
-        build_zoo(
-            folder,
-            plan,
-            process=accelerator.process_index,
-            processes=accelerator.num_processes,
-            progress=progress if accelerator.is_main_process else None,
-        )
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            folder.finish(plan.shards, key=plan.key(), class_names=plan.class_names)
-        accelerator.wait_for_everyone()
-        zoo, scale = folder.read(), self.pipeline.vector_scale
+        zoo = fitted_zoo(folder, self.zoo_plan, self.accelerator, progress=progress)
+        scale = self.pipeline.vector_scale
         scale.fit(torch.cat([shard.targets for shard in zoo.shards]))
         layout, width = self.pipeline.part.layout, self.pipeline.denoiser.config.token_width
         tokens = [layout.tokens(scale.standardize(shard.targets), width=width) for shard in zoo.shards]

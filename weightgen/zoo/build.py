@@ -40,6 +40,11 @@ class Plan(Protocol):
         """How many there are."""
         ...
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What members name classes by: places here."""
+        ...
+
     def key(self) -> str:
         """Changes with anything that changes the zoo."""
         ...
