@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -66,12 +66,32 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Statistics:
+    """What one pass over the labelled images of a data set keeps; it does not grow with their number.
+
+    Of images in a generator's standardised space.
+
+    counts: images of each class. means: of each class.
+    scatter: Σ (z − m)(z − m)ᵀ over all images, m the mean of the image's class.
+    """
+
+    counts: Float[Tensor, " classes"]
+    means: Float[Tensor, "classes feature"]
+    scatter: Float[Tensor, "feature feature"]
+
+    def to(self, device: torch.device | str) -> Statistics:
+        return Statistics(self.counts.to(device), self.means.to(device), self.scatter.to(device))
+
+
+@dataclass(frozen=True)
 class Episode:
     """A batch of N-way problems; the support may be ragged, which `support_mask` tells.
 
     A class without any support image is padding. `query` may hold no image at all (a user's folder), and so may
     `unlabelled`: images to learn from whose classes nobody told, some perhaps of no class of the episode.
     `classes` gives the row of `Features.class_names` that each way was drawn from.
+    `statistics`, of a batch of one, are those of a data set of which `support` is but a sample; None where the support
+    is all there is.
     """
 
     support: Float[Tensor, "batch ways shots feature"]
@@ -81,6 +101,7 @@ class Episode:
     classes: Int[Tensor, "batch ways"]
     unlabelled: Float[Tensor, "batch extra feature"]
     unlabelled_mask: Bool[Tensor, "batch extra"]
+    statistics: Statistics | None = None
 
     def __len__(self) -> int:
         return self.support.shape[0]
@@ -91,17 +112,22 @@ class Episode:
 
     @property
     def counts(self) -> Float[Tensor, "batch ways"]:
-        """Support images per class."""
+        """Labelled images per class."""
+        if self.statistics is not None:
+            return self.statistics.counts[None]
         return self.support_mask.sum(-1).to(self.support.dtype)
 
     def support_means(self) -> Float[Tensor, "batch ways feature"]:
-        """Mean support feature of every class (0 for padding)."""
+        """Mean feature of the labelled images of every class (0 for padding)."""
+        if self.statistics is not None:
+            return self.statistics.means[None]
         masked = self.support * self.support_mask[..., None]
         return masked.sum(2) / self.counts.clamp(min=1)[..., None]
 
     def __getitem__(self, which: slice) -> Episode:
         """Some of the batch."""
-        return Episode(**{field.name: getattr(self, field.name)[which] for field in fields(self)})
+        chosen: dict[str, Any] = {name: tensor[which] for name, tensor in self._tensors()}
+        return replace(self, **chosen)
 
     def support_only(self) -> Episode:
         """The episode without its queries: all that a method may look at."""
@@ -112,7 +138,14 @@ class Episode:
         return replace(self, unlabelled=self.unlabelled[:, :0], unlabelled_mask=self.unlabelled_mask[:, :0])
 
     def to(self, device: torch.device | str) -> Episode:
-        return Episode(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors()}
+        return replace(self, statistics=None if self.statistics is None else self.statistics.to(device), **moved)
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                yield field.name, value
 
 
 @dataclass(frozen=True)
