@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.dataflow import Head
+from weightgen.dataflow import Head, Statistics
+from weightgen.export.head_memory import HeadMemory
 
 NAMES = ("Ä ö 猫 🐈", 'it\'s "quoted" `back`', "a/b\\c ${x} {y}\n#")
 
@@ -23,17 +24,31 @@ class Made:
     images: torch.Tensor
     class_names: tuple[str, ...] = NAMES
     provenance: dict[str, str] = field(default_factory=lambda: {"recipe": "0123abcd", "steps": "5", "seed": "7"})
+    memory: HeadMemory | None = None
 
     @property
     def arguments(self) -> dict:
-        return {name: getattr(self, name) for name in ("head", "backbone", "class_names", "provenance")}
+        return {name: getattr(self, name) for name in ("head", "backbone", "class_names", "provenance", "memory")}
+
+
+def made_up_memory(*, width: int, seed: int = 0) -> HeadMemory:
+    """Of three classes with 7, 2 and 9 images, five or all of which are kept."""
+    generator = torch.Generator().manual_seed(seed)
+    counts, images = torch.tensor([7.0, 2.0, 9.0]), 5
+    rows = torch.randn(int(counts.sum()), width, generator=generator)
+    means = torch.randn(len(counts), width, generator=generator)
+    sample = torch.randn(len(counts), images, width, generator=generator)
+    mask = torch.arange(images) < counts[:, None]
+    return HeadMemory(Statistics(counts, means, rows.T @ rows), sample.half().float(), mask, "89abcdef01234567")
 
 
 @pytest.fixture(scope="session")
 def make():
-    """`make(model, samples=…, seed=…)`: a random head of three classes."""
+    """`make(model, samples=…, seed=…)`: a random head of three classes, which remembers its images if told to."""
 
-    def make_one(model: str = "conv4", *, samples: int = 1, seed: int = 0, options: dict | None = None) -> Made:
+    def make_one(
+        model: str = "conv4", *, samples: int = 1, seed: int = 0, options: dict | None = None, remembers: bool = False
+    ) -> Made:
         if model == "conv4" and options is None:
             options = {"width": 6}
         backbone = Backbone.create(model=model, options=options, seed=seed)
@@ -41,7 +56,8 @@ def make():
         shape = (1, samples, len(NAMES), backbone.feature_width)
         head = Head(torch.randn(shape, generator=generator), torch.randn(shape[:-1], generator=generator))
         images = torch.randn(2, *backbone.preprocess.input_size, generator=generator)
-        return Made(backbone, head, images)
+        memory = made_up_memory(width=backbone.feature_width, seed=seed) if remembers else None
+        return Made(backbone, head, images, memory=memory)
 
     return make_one
 

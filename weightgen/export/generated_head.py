@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from weightgen.backbones.backbone import Backbone
 from weightgen.dataflow import Head
 from weightgen.export.head_folder import check_head, save_head
+from weightgen.export.head_memory import HeadMemory, check_memory
 from weightgen.export.predictor import Prediction, Predictor
 
 
@@ -24,8 +25,9 @@ class GeneratedHead:
     class_names: one per row.
     provenance: how it was made; saved along.
     parts: names of the tensors inside `backbone` that were generated too.
+    memory: what it was written from; saved along, so that classes can be added. None where that is not possible.
 
-    Raises InputError when head, names and backbone do not fit each other.
+    Raises InputError when head, names, backbone and memory do not fit each other.
     """
 
     head: Head
@@ -33,9 +35,13 @@ class GeneratedHead:
     backbone: Backbone
     provenance: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[str, ...] = ()
+    memory: HeadMemory | None = None
 
     def __post_init__(self) -> None:
-        check_head(self.head, ways=len(self.class_names), feature_width=self.backbone.feature_width)
+        sizes = {"ways": len(self.class_names), "feature_width": self.backbone.feature_width}
+        check_head(self.head, **sizes)
+        if self.memory is not None:
+            check_memory(self.memory, **sizes)
 
     def attach(self) -> nn.Module:
         """A timm model with the mean head in its slot, in evaluation mode; the backbone is copied."""
@@ -51,6 +57,7 @@ class GeneratedHead:
             class_names=self.class_names,
             provenance=self.provenance,
             parts=self.parts,
+            memory=self.memory,
         )
 
     def predict(self, images: Sequence[Path | str | Image.Image] | Path | str | Image.Image) -> list[Prediction]:

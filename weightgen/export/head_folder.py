@@ -15,11 +15,13 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.construction import read_checkpoint
 from weightgen.dataflow import Head
 from weightgen.errors import InputError
+from weightgen.export.class_names import check_class_names
+from weightgen.export.head_memory import HeadMemory, check_memory, read_memory, write_memory
+from weightgen.export.head_place import check_is_head, check_target
 from weightgen.export.model_card import model_card
-from weightgen.export.model_config import build_backbone, check_class_names, model_config, read_model_config
+from weightgen.export.model_config import build_backbone, model_config, read_model_config
 from weightgen.files import new_folder, read_tensors, write_json, write_tensors, write_text
 
-_FILES = ("README.md", "config.json", "head.safetensors", "model.safetensors", "samples.safetensors")
 _PACKAGES = ("weightgen", "timm", "diffusers")
 
 
@@ -28,15 +30,21 @@ class SavedHead:
     """What a head folder holds.
 
     head: a batch of one; all draws where the folder keeps them, else their mean.
+    mean: the single head that stands for the draws, as it was saved.
     model: the timm model with the mean head, in evaluation mode.
     provenance: recipe hash, generator, scheduler, steps, seed, versions …, whatever was saved.
+    parts: names of the tensors inside `backbone` that were generated too.
+    memory: what the head was written from, where the folder keeps it.
     """
 
     head: Head
+    mean: Head
     class_names: tuple[str, ...]
     backbone: Backbone
     model: nn.Module
     provenance: dict[str, str]
+    parts: tuple[str, ...] = ()
+    memory: HeadMemory | None = None
 
 
 def save_head(
@@ -47,23 +55,31 @@ def save_head(
     class_names: Sequence[str],
     provenance: Mapping[str, str],
     parts: Sequence[str] = (),
+    memory: HeadMemory | None = None,
+    mean: Head | None = None,
 ) -> None:
     """Write a head folder, whole or not at all; an older head folder there is replaced.
+
+    `mean` is given where the mean of the draws was taken before: computed again, it may differ in the last bits.
 
     model.safetensors, config.json: the timm model with the mean head.
     head.safetensors: the mean head alone, [ways feature] and [ways], and the `parts` of the backbone that were
         generated with it, named as in the model; class names and `provenance` are its metadata, with the backbone's
         name and weights hash and the versions of libraries.
     samples.safetensors: all draws, [samples ways feature] and [samples ways], where there is more than one.
+    statistics.safetensors: the `memory`, where there is one; see `write_memory`.
 
-    Raises InputError when head, backbone and names do not fit each other, or the folder holds other files.
+    Raises InputError when head, backbone, names and memory do not fit each other, or the folder holds other files.
     """
     folder = Path(folder).resolve()
-    _check_target(folder)
+    check_target(folder)
     check_class_names(class_names, place="class names")
-    check_head(head, ways=len(class_names), feature_width=backbone.feature_width)
+    sizes = {"ways": len(class_names), "feature_width": backbone.feature_width}
+    check_head(head, **sizes)
+    if memory is not None:
+        check_memory(memory, **sizes)
     head = Head(head.weight.detach().float(), head.bias.detach().float())  # the type that the model holds
-    mean = head.mean()
+    mean = head.mean() if mean is None else mean
     model = backbone.with_head(mean.weight[0, 0], mean.bias[0, 0])
     provenance = {
         **{f"{name}_version": _version(name) for name in _PACKAGES},
@@ -82,19 +98,23 @@ def save_head(
         write_tensors(new / "head.safetensors", tensors, metadata)
         if samples > 1:
             write_tensors(new / "samples.safetensors", {"weight": head.weight[0], "bias": head.bias[0]})
-        write_text(
-            new / "README.md", model_card(backbone, class_names, samples=samples, provenance=provenance, parts=parts)
+        if memory is not None:
+            write_memory(new, memory, class_names)
+        remembers = memory is not None
+        card = model_card(
+            backbone, class_names, samples=samples, provenance=provenance, parts=parts, remembers=remembers
         )
+        write_text(new / "README.md", card)
 
 
 def load_head(folder: Path) -> SavedHead:
     """Read a head folder.
 
     Raises InputError for another kind of folder, missing or damaged files, NaN, and files that contradict each
-    other: shapes, class names, draws, or the backbone's weights.
+    other: shapes, class names, draws, memory, or the backbone's weights.
     """
     folder = Path(folder)
-    _check_is_head(folder)
+    check_is_head(folder)
     config = read_model_config(folder / "config.json")
     tensors = read_tensors(folder / "model.safetensors")
     backbone = build_backbone(config, tensors, source=folder / "model.safetensors")
@@ -112,12 +132,18 @@ def load_head(folder: Path) -> SavedHead:
         raise InputError(f"{folder / 'head.safetensors'}: holds parts that model.safetensors lacks; generate it again")
     if metadata.get("backbone_weights") != backbone.weights_hash():
         raise InputError(f"{folder}: model.safetensors is not the backbone the head was made for; generate it again")
-    head = Head(*(parts[name][None, None] for name in names))
-    if (folder / "samples.safetensors").exists():
-        head = _read_samples(folder / "samples.safetensors", head)
-    model = backbone.with_head(*(parts[name] for name in names))
-    provenance = {key: value for key, value in metadata.items() if key != "class_names"}
-    return SavedHead(head, tuple(config["label_names"]), backbone, model, provenance)
+    mean = Head(*(parts[name][None, None] for name in names))
+    draws = folder / "samples.safetensors"
+    return SavedHead(
+        head=_read_samples(draws, mean) if draws.exists() else mean,
+        mean=mean,
+        class_names=tuple(config["label_names"]),
+        backbone=backbone,
+        model=backbone.with_head(*(parts[name] for name in names)),
+        provenance={key: value for key, value in metadata.items() if key != "class_names"},
+        parts=tuple(own),
+        memory=read_memory(folder, config["label_names"], feature_width=width),
+    )
 
 
 def check_head(head: Head, *, ways: int, feature_width: int) -> None:
@@ -151,29 +177,6 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[st
     given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if given != shapes:
         raise InputError(f"{path}: holds {given} where {dict(shapes)} belongs; generate the head again")
-
-
-def _check_target(folder: Path) -> None:
-    """Refuse to replace anything but an empty folder or a head folder with none but its own files."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise InputError(f"{folder}: is a file; name a folder for the head")
-    present = {path.name for path in folder.iterdir()}
-    foreign = sorted(present - set(_FILES))
-    if foreign or (present and "head.safetensors" not in present):
-        other = foreign[0] if foreign else min(present)
-        raise InputError(f"{folder}: holds '{other}', which is no part of a head; name a new or empty folder")
-
-
-def _check_is_head(folder: Path) -> None:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: is no folder; name the folder of a generated head")
-    if (folder / "head.safetensors").exists():
-        return
-    if any((folder / name).exists() for name in ("model_index.json", "generator", "recipe.yaml")):
-        raise InputError(f"{folder}: is a generator, not a head; write a head with it by weightgen generate")
-    raise InputError(f"{folder}: is no head folder (head.safetensors is missing); write one by weightgen generate")
 
 
 def _names(backbone: Backbone) -> tuple[str, str]:

@@ -18,7 +18,7 @@ tags: [image-classification, timm, transformers, weightgen]
 
 # A {architecture} classifier for {ways} classes
 
-{made} {draws}
+{made} {draws}{memory}
 
 Classes, in the order of the logits{cut}:
 
@@ -73,6 +73,11 @@ _ADAPTED = (
     "{parts} tensors of this model's backbone were written by weightgen, not trained, and its head holds the class "
     "means of the images they were written for; all generated tensors are in `head.safetensors`."
 )
+_MEMORY = (
+    " `statistics.safetensors` keeps what it takes to add classes: how many images the head was written from, their "
+    "means and scatter, and the features of some. Delete it before you publish a head of private images; all else "
+    "works without."
+)
 
 
 def model_card(
@@ -82,8 +87,12 @@ def model_card(
     samples: int,
     provenance: Mapping[str, str],
     parts: Sequence[str] = (),
+    remembers: bool = False,
 ) -> str:
-    """Markdown with code that runs once FOLDER and IMAGE are put in; `parts` are generated tensors of the backbone."""
+    """Markdown with code that runs once FOLDER and IMAGE are put in.
+
+    parts: generated tensors of the backbone. remembers: whether the folder keeps what the head was written from.
+    """
     shown = list(class_names[:_SHOWN_CLASSES])
     custom = timm.model_entrypoint(backbone.architecture).__module__.startswith("weightgen.")
     return _CARD.format(
@@ -93,6 +102,7 @@ def model_card(
         draws=f"It is the mean of {samples} draws, kept in `samples.safetensors`."
         if samples > 1
         else "It is one draw.",
+        memory=_MEMORY if remembers else "",
         cut="" if len(shown) == len(class_names) else f" (the first {len(shown)}; all are in `config.json`)",
         classes=_fenced(shown),
         custom=f"import weightgen.backbones  # makes '{backbone.architecture}' known to timm\n" if custom else "",

@@ -11,6 +11,7 @@ from torch import Tensor
 from weightgen.backbones import construction
 from weightgen.backbones.backbone import Backbone
 from weightgen.errors import InputError
+from weightgen.export.class_names import check_class_names
 from weightgen.files import read_json
 
 # Where a source model came from, and its classes: no longer true of a model with another head.
@@ -77,18 +78,3 @@ def build_backbone(config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, 
     trunk = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{backbone.head_slot}.")}
     construction.load_strictly(backbone.trunk, trunk, source=str(source))
     return backbone
-
-
-def check_class_names(names: Sequence[Any], *, place: str) -> None:
-    """Raise InputError unless the names are different strings that a file can hold."""
-    seen: set[str] = set()
-    for name in names:
-        if not isinstance(name, str) or not name:
-            raise InputError(f"{place}: {name!r} is no class name; give every class a text")
-        if name in seen:
-            raise InputError(f"{place}: class {name!r} is named twice; rename one")
-        if any("\ud800" <= letter <= "\udfff" for letter in name):
-            raise InputError(f"{place}: class {name!r} is not valid Unicode; rename its folder")
-        seen.add(name)
-    if not seen:
-        raise InputError(f"{place}: there is no class; give one or more")
