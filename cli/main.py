@@ -2,7 +2,7 @@
 
 import typer
 
-from . import components, data, evaluate, generate, predict, recipes, train, zoo
+from . import components, data, evaluate, generate, head, predict, recipes, train, zoo
 from .errors import OneLineErrors
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
+app.add_typer(head.app, name="head")
 app.add_typer(recipes.app, name="recipes")
 app.command("components")(components.components)
 app.add_typer(zoo.app, name="zoo")

@@ -18,6 +18,8 @@ COMMANDS = [
     ("generate",),
     ("predict",),
     ("evaluate",),
+    ("head",),
+    *(("head", name) for name in ("info", "remove", "rename")),
     ("recipes",),
     *(("recipes", name) for name in ("ls", "cat", "cp", "validate", "schema")),
     ("components",),

@@ -1,0 +1,90 @@
+"""weightgen head"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from .output import Format, FormatOption, Output, QuietOption
+
+if TYPE_CHECKING:
+    from weightgen.export.head_summary import HeadSummary
+
+app = typer.Typer(no_args_is_help=True, help="Look at a generated head, take classes out of it, rename them.")
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Head folder written by weightgen generate.")]
+Out = Annotated[
+    Path | None, typer.Option(help="Where the new head folder is written; DIR itself is changed if left out.")
+]
+
+
+@app.command("info")
+def info(folder: Folder, format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
+    """Show a head's classes and how it was made. Example: weightgen head info heads/birds"""
+    output = Output(format, quiet)
+    from weightgen.export.head_summary import HeadSummary
+
+    summary = HeadSummary.of(folder)
+    output.result(summary.as_dict(), lambda console: _table(console, summary))
+
+
+@app.command("remove")
+def remove(
+    folder: Folder,
+    classes: Annotated[list[str], typer.Argument(metavar="CLASS…", help="Names of the classes; '--' before -names.")],
+    out: Out = None,
+    format: FormatOption = Format.text,
+    quiet: QuietOption = False,
+) -> None:
+    """Take classes out of a head; the weights of the others stay as they are.
+
+    Example: weightgen head remove heads/birds heron "grey wagtail"
+    """
+    output = Output(format, quiet)
+    from weightgen.export.head_editing import remove_classes
+
+    remove_classes(folder, classes, out)
+    _tell(output, out or folder)
+
+
+@app.command("rename")
+def rename(
+    folder: Folder,
+    names: Annotated[list[str], typer.Argument(metavar="OLD=NEW…", help="Classes and their new names.")],
+    out: Out = None,
+    format: FormatOption = Format.text,
+    quiet: QuietOption = False,
+) -> None:
+    """Give classes of a head other names.
+
+    Example: weightgen head rename heads/birds heron="grey heron" ibis="sacred ibis"
+    """
+    output = Output(format, quiet)
+    from weightgen.export.head_editing import read_renaming, rename_classes
+
+    rename_classes(folder, read_renaming(folder, names), out)
+    _tell(output, out or folder)
+
+
+def _tell(output: Output, folder: Path) -> None:
+    """Print the head that was written."""
+    from weightgen.export.head_summary import HeadSummary
+
+    summary = HeadSummary.of(folder)
+    sentence = f"{folder}: {summary.provenance['edited']}; it has {len(summary.classes)} classes"
+    output.result(
+        summary.as_dict(), lambda console: console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    )
+
+
+def _table(console: Console, summary: "HeadSummary") -> None:
+    """Long names are folded, never cut; [names] in brackets are no markup."""
+    table = Table(Column("class", overflow="fold"), Column("images", justify="right"))
+    for one in summary.classes:
+        table.add_row(Text(one.name), "unknown" if one.images is None else str(one.images))
+    console.print(table)
+    facts = {"head": summary.head, "samples": summary.samples, "parts": len(summary.parts), **summary.provenance}
+    text = "\n".join(f"{key:18} {value}" for key, value in facts.items())
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
