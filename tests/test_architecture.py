@@ -14,7 +14,7 @@ LAYERS = (
     ("parameters", "diffusion", "backbones", "episodes", "data"),
     ("selectors", "conditioners", "denoisers", "objectives", "export"),
     ("zoo", "generator_folder", "generator_pipeline", "pipeline", "part_pipeline"),
-    ("training", "baselines"),
+    ("training", "baselines", "probes"),
     ("evaluation",),
     ("options",),
     ("cli",),
@@ -89,6 +89,7 @@ def test_imports_only_from_below(module: str, path: Path) -> None:
         ("weightgen.generator_folder", "from weightgen.pipeline import WeightGenerationPipeline"),
         ("weightgen.seeds", "from weightgen.data.images import read_image"),
         ("weightgen.baselines.ridge", "from weightgen.training.loop import train"),
+        ("weightgen.probes.ridge", "from weightgen.baselines.ridge import Ridge"),
     ],
 )
 def test_a_wrong_import_is_found(module: str, source: str) -> None:

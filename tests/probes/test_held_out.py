@@ -1,0 +1,81 @@
+"""What is held out, and what is made of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from weightgen.dataflow import Features
+from weightgen.probes._held_out import Choice, best, cross_validated, folds, honest_scale, spare
+
+
+def training_set(*images: int) -> Features:
+    labels = torch.arange(len(images)).repeat_interleave(torch.tensor(images))
+    return Features(torch.arange(len(labels) * 2.0).reshape(-1, 2), labels, tuple("abcdefgh"[: len(images)]))
+
+
+@pytest.mark.parametrize(
+    ("images", "number"),
+    [((5, 9, 31), 5), ((3, 3, 3), 3), ((2, 4, 4), 4), ((1, 2, 7), 2), ((1, 1, 30), 0), ((1, 1), 0), ((1, 2), 2)],
+)
+def test_every_spare_image_is_left_out_once(images: tuple[int, ...], number: int) -> None:
+    train = training_set(*images)
+    found = folds(train, seed=0)
+    assert len(found) == number
+    if number:
+        assert torch.equal(torch.stack(found).sum(0).bool(), spare(train))
+        assert torch.stack(found).sum(0).max() == 1
+    for out in found:
+        assert (torch.bincount(train.labels[~out], minlength=len(images)) > 0).all()
+
+
+def test_classes_of_one_size_are_spread_alike() -> None:
+    train = training_set(7, 7, 7)
+    for out in folds(train, seed=0):
+        assert len(set(torch.bincount(train.labels[out], minlength=3).tolist())) == 1
+
+
+def test_the_seed_and_the_class_decide_the_fold() -> None:
+    train, other = training_set(9, 8, 7), training_set(9, 8, 7).of_classes(["c", "a"])
+    first = folds(train, seed=0)
+    assert any(not torch.equal(a, b) for a, b in zip(first, folds(train, seed=1), strict=True))
+    for whole, part in zip(first, folds(other, seed=0), strict=True):
+        assert torch.equal(whole[train.labels == 2], part[other.labels == 0])
+        assert torch.equal(whole[train.labels == 0], part[other.labels == 1])
+
+
+def test_nothing_left_out_is_seen_by_the_fit() -> None:
+    train = training_set(4, 6, 5)
+    seen = []
+
+    def logits(kept: Features, left_out: Tensor) -> list[Tensor]:
+        assert not (kept.values[:, None] == left_out).all(-1).any()
+        seen.append(len(kept.labels) + len(left_out))
+        return [
+            torch.zeros(len(left_out), 3),
+            torch.eye(3)[(left_out[:, 0] >= 8).long() + (left_out[:, 0] >= 20).long()],
+        ]
+
+    chosen = cross_validated(train, logits, seed=0)
+    assert seen == [15] * 5
+    assert chosen is not None and chosen.option == 1 and chosen.scale > 1
+    assert cross_validated(training_set(1, 1, 1), logits, seed=0) is None
+
+
+def test_the_best_is_told_by_probability_and_of_equals_is_the_first() -> None:
+    labels = torch.tensor([0, 1, 0, 1])
+    right = torch.eye(2)[labels]
+    assert best([right, 3 * right], labels, calibrated=False) == Choice(1, 1.0)
+    scaled = best([torch.zeros(4, 2), right, 4 * right], labels)
+    assert scaled.option in (1, 2) and scaled.scale > 1
+    assert best([right, right], labels).option == 0
+
+
+def test_few_images_without_a_mistake_are_no_certainty() -> None:
+    """One mistake in five, and in forty-one."""
+    for images in (4, 40):
+        labels = torch.arange(images) % 2
+        logits = torch.eye(2)[labels]
+        sure = (honest_scale(logits, labels) * logits).softmax(-1).max(-1).values
+        torch.testing.assert_close(sure, torch.full((images,), images / (images + 1)), atol=1e-3, rtol=0)

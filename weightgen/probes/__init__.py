@@ -1,0 +1,1 @@
+"""Classifiers fitted to all images of a training set; one file each."""
