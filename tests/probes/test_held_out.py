@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from weightgen.dataflow import Features
+from weightgen.parameters.temperature import fit_scale
 from weightgen.probes._held_out import Choice, best, cross_validated, folds, honest_scale, spare
 
 
@@ -79,3 +80,15 @@ def test_few_images_without_a_mistake_are_no_certainty() -> None:
         logits = torch.eye(2)[labels]
         sure = (honest_scale(logits, labels) * logits).softmax(-1).max(-1).values
         torch.testing.assert_close(sure, torch.full((images,), images / (images + 1)), atol=1e-3, rtol=0)
+
+
+def test_the_scale_has_the_least_cross_entropy() -> None:
+    """That of all images and the one added: the typical one, of its runner-up's class."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 4
+    logits = 7 * (torch.eye(4)[labels] + torch.randn(60, 4, generator=generator))
+    typical = logits.sort(descending=True).values.mean(0)
+    found = honest_scale(logits, labels)
+    expected = fit_scale(torch.cat([logits, typical[None]])[None], torch.cat([labels, torch.tensor([1])])[None])
+    assert found == pytest.approx(expected, rel=1e-3)
+    assert honest_scale(-logits, labels) < 0.01  # worse than chance: told as little as can be

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,6 @@ from torch import Tensor
 
 from weightgen import seeds
 from weightgen.dataflow import Features
-from weightgen.parameters.temperature import fit_scale
 
 FOLDS = 5
 UNTOLD_SCALE = 10.0
@@ -90,8 +90,15 @@ def honest_scale(logits: Float[Tensor, "images classes"], labels: Int[Tensor, " 
     Without that image, a few answers without a mistake would make every probability 1 (Platt 1999 has the like).
     """
     typical = logits.sort(descending=True).values.mean(0, keepdim=True)
-    logits, labels = torch.cat([logits, typical]), torch.cat([labels, labels.new_ones(1)])
-    return fit_scale(logits[None], labels[None])
+    logits, labels = torch.cat([logits, typical]).double(), torch.cat([labels, labels.new_ones(1)])
+    spread = (logits - logits.mean(-1, keepdim=True)).std().clamp(min=1e-12)
+    low, high = -6.0, 6.0  # of the logarithm of factor · spread
+    for _ in range(20):  # the loss is convex, so its slope has one zero; L-BFGS would take longer than most of the fits
+        middle = (low + high) / 2
+        shares = (logits * (math.exp(middle) / spread)).softmax(-1)
+        rising = bool((shares * logits).sum() > logits.gather(1, labels[:, None]).sum())
+        low, high = (low, middle) if rising else (middle, high)
+    return math.exp((low + high) / 2) / float(spread)
 
 
 def _usual(train: Features) -> int:
