@@ -1,11 +1,19 @@
 """weightgen evaluate"""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .output import Format, FormatOption, Output, QuietOption
+
+
+class Protocol(StrEnum):
+    """What a method is given and judged by."""
+
+    episodes = "episodes"
+    transfer = "transfer"
 
 
 def evaluate(
@@ -15,6 +23,23 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Option(help="glyphs, a folder, a .parquet file or hub:owner/name; the run's novel classes if left out."),
+    ] = None,
+    protocol: Annotated[
+        Protocol, typer.Option(help="Episodes, or one head for all classes of a training set, judged on a test set.")
+    ] = Protocol.episodes,
+    test: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC|SHARE", help="transfer: test images of the classes of --data, or a share of them to hold out."
+        ),
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="N|all",
+            help="transfer: training images of a class; give it again for more.",
+            show_default="1 2 5 10 20 50 all",
+        ),
     ] = None,
     ways: Annotated[int | None, typer.Option(help="Classes of an episode.")] = None,
     shots: Annotated[
@@ -51,14 +76,42 @@ def evaluate(
     """Compare a generator with cheap baselines on the same episodes of unseen classes.
 
     Example: weightgen evaluate runs/metadiff-1a2b3c4d --data flowers/ --ways 5 --shots 1 --shots 5
+
+    Example: weightgen evaluate --protocol transfer --data flowers/ --test 0.5 --report report/
     """
     output = Output(format, quiet)
     from weightgen.options.evaluation_run import evaluate_run
+    from weightgen.options.protocol_flags import check_episode_flags, check_transfer_flags, training_sizes
     from weightgen.options.runs import RunFolder, newest_run
+    from weightgen.options.transfer_evaluation import evaluate_transfer
     from weightgen.options.unlabelled_flags import unlabelled_draw
 
-    from .tables import print_evaluations
+    from .tables import print_evaluations, print_transfer
 
+    names = None if methods is None else [name.strip() for name in methods.split(",")]
+    if protocol is Protocol.transfer:
+        of_episodes = {
+            **{"--ways": ways, "--shots": shots, "--queries": queries, "--episodes": episodes},
+            **{"--unlabelled": unlabelled, "--shares": shares, "--distractors": distractors},
+            "--transductive": transductive,
+        }
+        training, judged = check_transfer_flags(data, test, of_episodes)
+        sizes = training_sizes(images)
+        chosen = RunFolder(run) if run is not None else newest_run(Path("runs"))
+        with output.progress() as progress:
+            compared = evaluate_transfer(
+                chosen,
+                data=training,
+                test=judged,
+                sizes=sizes,
+                methods=names,
+                seed=seed,
+                report=report,
+                progress=progress,
+            )
+        output.result(compared, lambda console: print_transfer(console, compared))
+        return
+    check_episode_flags({"--test": test, "--images": images})
     extra = unlabelled_draw(unlabelled, shares=shares, distractors=distractors, transductive=transductive)
     chosen = RunFolder(run) if run is not None else newest_run(Path("runs"))
     with output.progress() as progress:
@@ -69,7 +122,7 @@ def evaluate(
             shots=shots or None,
             queries=queries,
             episodes=episodes,
-            methods=None if methods is None else [name.strip() for name in methods.split(",")],
+            methods=names,
             unlabelled=extra,
             seed=seed,
             report=report,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from weightgen.evaluation.comparison import MethodResult, paired_difference
 from weightgen.evaluation.scoring import Scores
+from weightgen.evaluation.transfer_comparison import LINEAR_PROBE, TransferResult
 
 DECIMALS = 1
 
@@ -24,16 +25,31 @@ def verdict(results: Sequence[MethodResult]) -> str:
     if ours is None or ours.delta is None or ours.delta_ci95 is None or ours.delta_ci95_classes is None:
         return f"{best.name} is the best baseline with {in_points(best.accuracy)} %; no generator took part"
     who = "the generator" if ours.name == "generator" else f"the generator ({ours.name})"
-    words = f"{in_points(abs(ours.delta))} ± {in_points(ours.delta_ci95)} points"
     over_classes = f"± {in_points(ours.delta_ci95_classes)} over classes"
-    if not _clear(ours.delta, ours.delta_ci95):
-        signed = f"{in_points(ours.delta, signed=True)} ± {in_points(ours.delta_ci95)} points"
-        return f"{who} is level with {best.name}, the best baseline ({signed})"
-    side = "ahead of" if ours.delta > 0 else "behind"
-    sentence = f"{who} is {words} {side} {best.name}, the best baseline"
-    if not _clear(ours.delta, ours.delta_ci95_classes):
+    sentence = f"{who} is {_standing(ours.delta, ours.delta_ci95, f'{best.name}, the best baseline')}"
+    if _clear(ours.delta, ours.delta_ci95) and not _clear(ours.delta, ours.delta_ci95_classes):
         sentence += f", but too few classes took part to say so of other classes ({over_classes})"
     return sentence
+
+
+def transfer_verdict(results: Sequence[TransferResult]) -> str:
+    """One plain sentence: where the generator stands against the best probe and the linear one, and in what time."""
+    probes = [result for result in results if result.kind == "baseline"]
+    if not probes:
+        return "no probe took part, so the accuracies stand alone"
+    best = max(probes, key=lambda result: result.accuracy)
+    ours = next((result for result in results if result.kind == "generator"), None)
+    if ours is None or ours.delta is None or ours.delta_ci95 is None:
+        return f"{best.name} is the best probe with {in_points(best.accuracy)} %; no generator took part"
+    sentence = f"the generator is {_standing(ours.delta, ours.delta_ci95, f'{best.name}, the best probe')}"
+    linear = next((result for result in results if result.name == LINEAR_PROBE), None)
+    if linear is None or ours.delta_probe is None or ours.delta_probe_ci95 is None:
+        return sentence
+    if linear is not best:
+        sentence += f", and {_standing(ours.delta_probe, ours.delta_probe_ci95, LINEAR_PROBE)}"
+    share = in_points(100 * ours.accuracy / linear.accuracy) if linear.accuracy else "-"
+    times = f"{in_seconds(ours.seconds)} s, where it took {in_seconds(linear.seconds)} s"
+    return f"{sentence}: {share} % of its accuracy in {times}"
 
 
 def chain_verdict(
@@ -63,6 +79,19 @@ def in_points(value: float, *, signed: bool = False) -> str:
     """A percentage as every table and sentence prints it: one decimal, never "-0.0"."""
     rounded = round(value, DECIMALS) + 0.0
     return f"{rounded:+.{DECIMALS}f}" if signed else f"{rounded:.{DECIMALS}f}"
+
+
+def in_seconds(value: float) -> str:
+    """A time as every table and sentence prints it: two digits, from ten seconds whole ones."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _standing(difference: float, half_width: float, rival: str) -> str:
+    """In words; "level with" where the interval, as printed, includes 0."""
+    if not _clear(difference, half_width):
+        return f"level with {rival} ({in_points(difference, signed=True)} ± {in_points(half_width)} points)"
+    side = "ahead of" if difference > 0 else "behind"
+    return f"{in_points(abs(difference))} ± {in_points(half_width)} points {side} {rival}"
 
 
 def _clear(difference: float, half_width: float) -> bool:

@@ -85,7 +85,7 @@ def evaluate_run(
     else:
         names = chosen_methods(methods, unlabelled=unlabelled is not None, can_draw=pipeline.can_draw)
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
-    images, source = _chosen_images(recipe, parts.novel, data)
+    images, source = chosen_images(recipe, parts.novel, data)
     if not len(images):
         raise InputError(f"{run.path}: its recipe keeps no novel classes to evaluate on; give --data SPEC")
     name = run.path.absolute().name
@@ -127,7 +127,7 @@ def _check_numbers(**numbers: Sequence[int]) -> None:
                 raise InputError(f"--{name} is {number}; it must be {least} or more")
 
 
-def _chosen_images(recipe: Recipe, novel: datasets.Dataset, data: str | None) -> tuple[datasets.Dataset, str]:
+def chosen_images(recipe: Recipe, novel: datasets.Dataset, data: str | None) -> tuple[datasets.Dataset, str]:
     """Images to evaluate on, and the SPEC they come from: `data`, unless that is what the run was trained on."""
     if data is not None and absolute_spec(data) != recipe.data.source:
         given = open_data(data, seed=recipe.seed)

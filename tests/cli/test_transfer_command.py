@@ -1,0 +1,143 @@
+"""`weightgen evaluate --protocol transfer`: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from tiny_runs import files_below, refuse, succeed
+
+from weightgen.dataflow import Features, Head
+from weightgen.options.runs import RunFolder
+from weightgen.part_pipeline import PartPipeline
+from weightgen.pipeline import WeightGenerationPipeline
+
+TRANSFER = ("--protocol", "transfer")
+FEW = ("--methods", "generator, one_step,ridge,linear_probe")
+QUICK = ("--methods", "generator,centroid,ridge")
+
+
+@pytest.fixture(autouse=True)
+def _nearest_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tested here is not what the generator writes."""
+
+    def heads(pipeline: WeightGenerationPipeline, features: Features, generators: object, **_: object) -> Head:
+        means = features.means()
+        return Head(means[None, None], -means.square().sum(-1)[None, None] / 2)
+
+    monkeypatch.setattr(WeightGenerationPipeline, "dataset_heads", heads, raising=False)
+
+
+def test_one_object_for_each_size(trained: Path, pictures: Path) -> None:
+    sets = ("--data", pictures / "support", "--test", pictures / "query")
+    told = succeed("evaluate", trained, *TRANSFER, *sets, *FEW, "--seed", "4", "--format", "json").stdout
+    one, whole = json.loads(told)
+    for made, images, draws in ((one, 1, 10), (whole, None, 1)):
+        assert (made["protocol"], made["images_per_class"], made["draws"]) == ("transfer", images, draws)
+        assert (made["data"], made["test"]) == (str(pictures / "support"), str(pictures / "query"))
+        assert (made["classes"], made["train_images"], made["test_images"]) == (3, 3 * (images or 2), 9)
+        assert (made["seed"], made["backbone"], made["generator"]) == (4, "conv4", trained.name)
+        assert [(method["name"], method["kind"]) for method in made["methods"]] == [
+            ("generator", "generator"),
+            ("one_step", "ablation"),
+            ("ridge", "baseline"),
+            ("linear_probe", "baseline"),
+        ]
+        assert all(0 <= method["accuracy"] <= 100 and method["seconds"] > 0 for method in made["methods"])
+        assert made["verdict"].startswith("the generator is ")
+
+
+def test_a_share_of_the_training_data_is_of_its_novel_classes(trained: Path, images: Path, tmp_path: Path) -> None:
+    sizes = ("--images", "3", "--images", "all", "--images", "30")
+    given = ("evaluate", trained, *TRANSFER, "--data", images, "--test", "0.4", *sizes, *QUICK)
+    result = succeed(*given, "--report", tmp_path)
+    three, whole = json.loads((tmp_path / "results.json").read_text())
+    assert (three["classes"], three["train_images"], whole["train_images"], whole["test_images"]) == (5, 15, 40, 25)
+    assert files_below(tmp_path) == {"results.json", "report.md", "learning_curve.png"}
+    lines = result.stdout.splitlines()
+    assert [line.split() for line in lines if line.strip().startswith("method")] == [["method", "3", "all"]] * 2
+    assert sum(line.strip().startswith("centroid") for line in lines) == 2
+    assert f"With all images of a class {whole['verdict']}." in lines
+
+
+def test_tables_fit_a_terminal(trained: Path, images: Path) -> None:
+    from rich.console import Console
+    from weightgen.cli.tables import print_transfer
+
+    told = succeed("evaluate", trained, *TRANSFER, "--data", images, "--test", "0.4", *QUICK, "--format", "json").stdout
+    made = json.loads(told)
+    for method in made[0]["methods"]:
+        method.update(name="nearest_neighbours", accuracy=100.0, seconds=123456.7)
+    sizes = [{**made[0], "images_per_class": size} for size in (1, 2, 5, 10, 20, 50, None)]
+    console = Console(record=True, width=80, file=io.StringIO())
+    print_transfer(console, sizes)
+    table = [line for line in console.export_text().splitlines() if line.lstrip().startswith("nearest")]
+    assert len(table) == 6 and max(map(len, table)) <= 80
+
+
+def test_features_alone_decide(trained: Path, images: Path) -> None:
+    def accuracies(seed: str) -> list[float]:
+        given = ("--data", images, "--test", "0.4", "--images", "2", *QUICK, "--seed", seed, "--format", "json")
+        (one,) = json.loads(succeed("evaluate", trained, *TRANSFER, *given).stdout)
+        return [method["accuracy"] for method in one["methods"]]
+
+    assert accuracies("3") == accuracies("3") != accuracies("4")
+
+
+SHARE = ("--data", "IMAGES", "--test", "0.5")
+BAD: dict[str, tuple[tuple[str, ...], str]] = {
+    "a test set for episodes": (
+        ("--test", "0.5"),
+        "--test belongs to training on a whole set; give --protocol transfer",
+    ),
+    "images for episodes": (("--images", "3"), "--images belongs to training on a whole set"),
+    "no training set": ((*TRANSFER, "--test", "0.5"), "needs a training set; give --data SPEC"),
+    "no test set": ((*TRANSFER, "--data", "IMAGES"), "needs a test set; give --test SPEC, or --test 0.5"),
+    "ways": ((*TRANSFER, *SHARE, "--ways", "3"), "--ways belongs to episodes"),
+    "shots": ((*TRANSFER, *SHARE, "--shots", "3"), "--shots belongs to episodes"),
+    "queries": ((*TRANSFER, *SHARE, "--queries", "3"), "--queries belongs to episodes"),
+    "episodes": ((*TRANSFER, *SHARE, "--episodes", "3"), "--episodes belongs to episodes"),
+    "unlabelled": ((*TRANSFER, *SHARE, "--unlabelled", "0"), "--unlabelled belongs to episodes"),
+    "shares": ((*TRANSFER, *SHARE, "--shares", "2"), "--shares belongs to episodes"),
+    "distractors": ((*TRANSFER, *SHARE, "--distractors", "0"), "--distractors belongs to episodes"),
+    "transductive": ((*TRANSFER, *SHARE, "--transductive"), "--transductive belongs to episodes"),
+    "a share of all": ((*TRANSFER, "--data", "IMAGES", "--test", "1.0"), "--test is 1.0; a share lies between 0 and 1"),
+    "no test data": ((*TRANSFER, "--data", "IMAGES", "--test", "nowhere"), "nowhere: does not exist"),
+    "no training data": ((*TRANSFER, "--data", "nowhere", "--test", "0.5"), "nowhere: does not exist"),
+    "other classes": ((*TRANSFER, "--data", "QUERY", "--test", "IMAGES"), "the training set has no class"),
+    "fewer classes": ((*TRANSFER, "--data", "IMAGES", "--test", "QUERY"), "the test set has no class"),
+    "the same images": (
+        (*TRANSFER, "--data", "QUERY", "--test", "QUERY"),
+        "is the training set; give other images, or",
+    ),
+    "no size": ((*TRANSFER, *SHARE, "--images", "many"), "--images is 'many'; give a number from 1, or all"),
+    "too many images": ((*TRANSFER, *SHARE, "--images", "7"), "no class has more than 7 training images"),
+    "unknown method": ((*TRANSFER, *SHARE, "--methods", "rige"), "unknown method 'rige'; did you mean 'ridge'?"),
+    "unknown protocol": (("--protocol", "transfr"), "--protocol"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), BAD.values(), ids=BAD)
+def test_what_cannot_be_compared(
+    trained: Path, images: Path, pictures: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    places = {"IMAGES": images, "QUERY": pictures / "query"}
+    given = [places.get(argument, argument) for argument in arguments]
+    assert said in refuse("evaluate", trained, *given, "--report", tmp_path / "report")
+    assert files_below(tmp_path) == set()
+
+
+def test_a_generator_of_parts_writes_no_head(trained: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunFolder, "generator", lambda run: object.__new__(PartPipeline))
+    given = ("evaluate", trained, *TRANSFER, "--data", images, "--test", "0.5")
+    assert "--protocol transfer judges heads, and its generator writes parts" in refuse(*given)
+
+
+def test_novel_classes_there_are_none(trained: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = RunFolder(trained).recipe()
+    none = recipe.model_copy(update={"data": recipe.data.model_copy(update={"novel": 0})})
+    monkeypatch.setattr(RunFolder, "recipe", lambda run: none)
+    given = ("evaluate", trained, *TRANSFER, "--data", images, "--test", "0.5")
+    assert "keeps no novel classes of" in refuse(*given)

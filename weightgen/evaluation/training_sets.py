@@ -1,0 +1,84 @@
+"""Training sets of several sizes drawn from one, and the test set that judges them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from weightgen import seeds
+from weightgen.dataflow import Features
+from weightgen.errors import InputError
+
+SIZES = (1, 2, 5, 10, 20, 50, None)
+"""Images of a class; None means all."""
+
+
+def draws_of(images: int | None) -> int:
+    """How many training sets of a size are drawn: the fewer images, the more luck is in them."""
+    return 1 if images is None else 10 if images <= 5 else 3
+
+
+def draw_training(train: Features, images: int | None, *, seed: int, draw: int) -> Features:
+    """Up to `images` random images of every class, all if None.
+
+    A larger training set of one `draw` holds the smaller ones; what is drawn of a class does not depend on the others.
+    """
+    if images is None:
+        return train
+    starts, rows = (train.counts.cumsum(0) - train.counts).tolist(), []
+    for start, count, name in zip(starts, train.counts.tolist(), train.class_names, strict=True):
+        order = torch.randperm(count, generator=seeds.generator(seed, "training set", draw, name))
+        rows.append(start + order[:images].sort().values)
+    chosen = torch.cat(rows)
+    return Features(train.values[chosen], train.labels[chosen], train.class_names)
+
+
+def held_out(features: Features, share: float, *, seed: int) -> tuple[Features, Features]:
+    """A training and a test set: `share` of each class's images, and no class's last one, are for the test."""
+    out = torch.zeros(len(features.labels), dtype=torch.bool)
+    starts = (features.counts.cumsum(0) - features.counts).tolist()
+    for start, count, name in zip(starts, features.counts.tolist(), features.class_names, strict=True):
+        number = min(max(round(share * count), 1), count - 1)
+        order = torch.randperm(count, generator=seeds.generator(seed, "test set", name))
+        out[start + order[:number]] = True
+    train, test = (Features(features.values[rows], features.labels[rows], features.class_names) for rows in (~out, out))
+    return train, test
+
+
+def aligned(train: Features, test: Features) -> Features:
+    """`test` with its classes in the order of `train`.
+
+    Raises InputError, naming a class, where the two have not the same classes; and for fewer than two test images.
+    """
+    missing = [name for name in train.class_names if name not in set(test.class_names)]
+    if missing:
+        raise InputError(
+            f"the test set has no class '{missing[0]}', which the training set has; give a test set of the same classes"
+        )
+    strangers = [name for name in test.class_names if name not in set(train.class_names)]
+    if strangers:
+        raise InputError(
+            f"the training set has no class '{strangers[0]}', which the test set has; "
+            "give a training set of the same classes"
+        )
+    if len(test.labels) < 2:
+        raise InputError(f"{len(test.labels)} test images leave no interval to print; give at least 2")
+    return test.of_classes(train.class_names)
+
+
+def sizes_that_differ(sizes: Sequence[int | None], train: Features) -> list[int | None]:
+    """`sizes` in their order without those that no class has more images than: they are None (all) by another name.
+
+    Raises InputError where none is left.
+    """
+    most = int(train.counts.max())
+    left = [images for images in dict.fromkeys(sizes) if images is None or images < most]
+    if not left:
+        raise InputError(f"no class has more than {most} training images; give fewer images, or all")
+    return left
+
+
+def words(images: int | None) -> str:
+    """A number of training images as tables and titles print it."""
+    return "all" if images is None else str(images)
