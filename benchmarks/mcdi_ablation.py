@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> None:
     common = trained(overrides, name=names[0])
     data = common.recipe.data
     images = open_parts(data, seed=common.recipe.seed, pretraining=common.recipe.backbone.pretraining is not None)
-    bench = Bench(common, base_features(data, common.pipeline.backbone, images.base), overrides)
+    bench = Bench(common, base_features(data, common.pipeline.backbone, images), overrides)
     print("| method | accuracy % | by seed | less the first | its no_denoiser | its one_step | targets missed by |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     first: Tensor | None = None

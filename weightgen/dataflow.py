@@ -72,15 +72,16 @@ class Statistics:
     Of images in a generator's standardised space.
 
     counts: images of each class. means: of each class.
-    scatter: Σ (z − m)(z − m)ᵀ over all images, m the mean of the image's class.
+    scatter: Σ (z − m)(z − m)ᵀ over all images, m the mean of the image's class; None once a space is made round by it.
     """
 
     counts: Float[Tensor, " classes"]
     means: Float[Tensor, "classes feature"]
-    scatter: Float[Tensor, "feature feature"]
+    scatter: Float[Tensor, "feature feature"] | None
 
     def to(self, device: torch.device | str) -> Statistics:
-        return Statistics(self.counts.to(device), self.means.to(device), self.scatter.to(device))
+        scatter = None if self.scatter is None else self.scatter.to(device)
+        return Statistics(self.counts.to(device), self.means.to(device), scatter)
 
 
 @dataclass(frozen=True)
@@ -170,18 +171,22 @@ class Condition:
     All vectors live in the generator's standardised feature space.
 
     tokens: the best guess at each class's row before any noise is seen.
+    means: of each class's labelled images.
     variance: what that guess leaves unknown, per entry; None where a conditioner does not say.
-    counts: support images behind each token; 0 marks padding.
-    support, support_mask: the standardised support images themselves.
+    counts: labelled images behind each token; 0 marks padding.
+    support, support_mask: labelled images themselves, standardised: all of them, or of a large data set a sample.
     unlabelled, unlabelled_mask: further images, of these classes or of others; perhaps none.
     space: what is known of the space.
     gradient: direction of the support loss at the noisy rows. It changes with every denoiser call,
         so a conditioner fills it in through `Conditioner.at`; None where a conditioner has none.
+    left_out: what it changes in the logits of a labelled image, before any scale, when the image itself is left out of
+        what the rows are made of; None where a conditioner does not say.
     segment: number, from 0, of the local target that is asked for (Mc-Di); None for the one whose segment of the chain
         the time lies in. Only training with overlapping ranges has any other.
     """
 
     tokens: Float[Tensor, "batch ways feature"]
+    means: Float[Tensor, "batch ways feature"]
     counts: Float[Tensor, "batch ways"]
     support: Float[Tensor, "batch ways shots feature"]
     support_mask: Bool[Tensor, "batch ways shots"]
@@ -190,6 +195,7 @@ class Condition:
     space: Space
     variance: Float[Tensor, "batch ways feature"] | None = None
     gradient: Float[Tensor, "batch ways feature"] | None = None
+    left_out: Float[Tensor, "batch ways shots ways"] | None = None
     segment: Int[Tensor, " batch"] | None = None
 
     @property

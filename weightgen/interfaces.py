@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from weightgen.dataflow import Condition, Episode
+from weightgen.dataflow import Condition, Episode, Head, Space
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
@@ -19,23 +19,72 @@ if TYPE_CHECKING:
     from weightgen.parameters.standardizer import Standardizer
 
 
+class FeatureSpace(Protocol):
+    """Where conditions and rows live: the space of the base classes, or one that a data set has made round for itself.
+
+    prior_variance: of class prototypes, along each axis. noise_variance: of images around their prototype.
+    pole: origin of lengths and angles. radius: root mean square distance of images from it.
+    temper: factor on logits that is known before any calibration.
+    """
+
+    @property
+    def prior_variance(self) -> Float[Tensor, " feature"]: ...
+
+    @property
+    def noise_variance(self) -> Float[Tensor, "1"]: ...
+
+    @property
+    def pole(self) -> Float[Tensor, " feature"]: ...
+
+    @property
+    def radius(self) -> Float[Tensor, ""]: ...
+
+    @property
+    def temper(self) -> float: ...
+
+    @property
+    def space(self) -> Space:
+        """What a denoiser may know of it."""
+        ...
+
+    def rows(self, fitted: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Fitted rows of the standardised space, as rows here."""
+        ...
+
+    def restore(self, rows: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Prototypes here, as raw features."""
+        ...
+
+    def raw_head(self, head: Head) -> Head:
+        """Heads that act on this space as heads that act on raw features."""
+        ...
+
+
 class Conditioner(ModelMixin, ConfigMixin, ABC):
     """Turns an episode into what the denoiser is told.
 
     Episodes arrive with features already standardised. Nothing may depend on the order of classes
     or of support images, and the queries must not be looked at.
+
+    adapts: whether episodes get a space of their own (`adapted`); they then come one at a time.
     """
+
+    adapts: ClassVar[bool] = False
 
     @property
     def gives_variance(self) -> bool:
         """Whether its conditions say how much of each row they leave unknown."""
         return False
 
+    def adapted(self, episode: Episode, standardizer: Standardizer) -> tuple[Episode, FeatureSpace]:
+        """A standardised episode in the space that its rows are to live in, and that space."""
+        return episode, standardizer
+
     @abstractmethod
-    def forward(self, episode: Episode, standardizer: Standardizer) -> Condition:
+    def forward(self, episode: Episode, standardizer: FeatureSpace) -> Condition:
         """The part that no noise changes; called once per batch of episodes.
 
-        `standardizer` is the one that `episode` went through; it knows the variances of its space.
+        `standardizer` is the space that `episode` lives in; it knows the variances there.
         """
 
     def at(self, condition: Condition, noisy: Float[Tensor, "batch ways width"]) -> Condition:
@@ -54,6 +103,8 @@ class Denoiser(ModelMixin, ConfigMixin, ABC):
     prediction_type: str = "epsilon"
     needs_variance: bool = False
     """Whether it takes only conditions that say how much they leave unknown."""
+    needs_left_out: bool = False
+    """Whether it takes only conditions that say what leaving an image out changes."""
     uses_unlabelled: bool = False
     """Whether unlabelled images in the condition make a difference."""
     denoises: Literal["rows", "parts"] = "rows"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +12,21 @@ import torch
 from datasets import Dataset
 from diffusers import SchedulerMixin
 from diffusers.configuration_utils import register_to_config
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.backbones.feature_cache import features_of
-from weightgen.data.sources import data_fingerprint
-from weightgen.dataflow import Condition, Episode, Head
+from weightgen.backbones.feature_cache import feature_batches
+from weightgen.data.sources import class_names, data_fingerprint
+from weightgen.dataflow import Condition, Episode, Features, Head
 from weightgen.diffusion.mean_ddpm import MeanDDPMScheduler
 from weightgen.diffusion.reverse_chain import reverse_chain
 from weightgen.diffusion.schedulers import swap_scheduler
-from weightgen.episodes.support_folder import episode_of
+from weightgen.episodes.dataset_episode import dataset_episode
 from weightgen.errors import InputError
 from weightgen.export.generated_head import GeneratedHead
 from weightgen.generator_pipeline import GeneratorPipeline, open_support, open_unlabelled
-from weightgen.interfaces import Conditioner, Denoiser
+from weightgen.interfaces import Conditioner, Denoiser, FeatureSpace
 from weightgen.parameters.class_rows import RowReader
 from weightgen.parameters.standardizer import Standardizer
 from weightgen.parameters.temperature import Calibration
@@ -32,6 +34,7 @@ from weightgen.seeds import generator as seeded
 
 Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
 """What a denoiser does: noisy rows, times and condition to a prediction."""
+_IMAGES_AT_ONCE = 1024
 
 
 class WeightGenerationPipeline(GeneratorPipeline):
@@ -80,11 +83,11 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """Whether several samples differ by more than errors; a chain in segments has no noise to draw with."""
         return bool(self.scheduler.config.get("segments", 1) == 1)
 
-    def reader(self, *, samples: int) -> RowReader:
-        """How this generator's rows become heads: a single one, or several draws."""
+    def reader(self, *, samples: int, space: FeatureSpace | None = None) -> RowReader:
+        """How rows become heads, of a single one or several draws; in the generator's own space, or in another."""
         draws = samples > 1
         calibration = Calibration.of(self.config.draw_calibration if draws else self.config.calibration)
-        return RowReader(self.standardizer, self.config.readout, calibration, draws=draws)
+        return RowReader(space or self.standardizer, self.config.readout, calibration, draws=draws)
 
     @torch.no_grad()
     def __call__(
@@ -110,11 +113,11 @@ class WeightGenerationPipeline(GeneratorPipeline):
             InputError: the folder or an image in it cannot be used, or a number is below 1.
         """
         dataset = open_support(support)
-        fingerprint = data_fingerprint(dataset)
-        features = features_of(self.backbone, dataset, data_fingerprint=fingerprint, device=str(self.device))
+        batches = self._feature_batches(dataset)
         others = None if unlabelled is None else self._features_beside(dataset, unlabelled)
-        episode = episode_of(features, others)
-        head = self.heads(episode, [generator or seeded(0, "generate")], steps=num_inference_steps, samples=num_samples)
+        episode = self._dataset_episode(batches, torch.tensor(dataset["label"][:]), others)
+        noise = [generator or seeded(0, "generate")]
+        head = self._heads(episode, noise, steps=num_inference_steps, samples=num_samples)
         samples = head.weight.shape[1]
         scheduler, steps = self._chain(num_inference_steps, samples)
         made_by = {
@@ -125,7 +128,20 @@ class WeightGenerationPipeline(GeneratorPipeline):
             "support_images": str(len(dataset)),
             "unlabelled_images": str(episode.unlabelled.shape[1]),
         }
-        return GeneratedHead(head, class_names=features.class_names, backbone=self.backbone, provenance=made_by)
+        return GeneratedHead(head, class_names=class_names(dataset), backbone=self.backbone, provenance=made_by)
+
+    @torch.no_grad()
+    def dataset_heads(
+        self,
+        features: Features,
+        generators: Sequence[torch.Generator],
+        *,
+        steps: int | None = None,
+        denoiser: Denoise | None = None,
+    ) -> Head:
+        """A head on raw features for all classes of a data set, in the order of its `class_names`; a batch of one."""
+        episode = self._dataset_episode(features.values.split(_IMAGES_AT_ONCE), features.labels, None)
+        return self._heads(episode, generators, steps=steps, denoiser=denoiser)
 
     def heads(
         self,
@@ -144,9 +160,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
             steps: denoiser calls in a row. samples: draws per episode.
             denoiser: used instead of the generator's own (what would another one have done?).
         """
-        episode = episode.support_only().to(self.device)
-        rows = self.rows(episode, generators, steps=steps, samples=samples, denoiser=denoiser)
-        return self.reader(samples=rows.shape[1]).head(rows, episode.counts)
+        standardised = self._standardised(episode)
+        return self._heads(standardised, generators, steps=steps, samples=samples, denoiser=denoiser)
 
     def rows(
         self,
@@ -158,10 +173,58 @@ class WeightGenerationPipeline(GeneratorPipeline):
         denoiser: Denoise | None = None,
         watch: Callable[[Tensor], None] | None = None,
     ) -> Float[Tensor, "batch samples ways feature"]:
-        """What the chain ends at, in the standardised space; the arguments are those of `heads`.
+        """What the chain ends at, each episode's in its own space; the arguments are those of `heads`.
 
         `watch` is shown the chain's rows on the way (`reverse_chain`), the samples of an episode next to each other.
         """
+        chosen: dict[str, Any] = {"steps": steps, "samples": samples, "denoiser": denoiser, "watch": watch}
+        return torch.cat([rows for rows, _, _ in self._denoised(self._standardised(episode), generators, **chosen)])
+
+    def prototypes(
+        self, episode: Episode, generators: Sequence[torch.Generator]
+    ) -> Float[Tensor, "batch ways feature"]:
+        """The rows of single heads as points among raw features."""
+        told = self._denoised(self._standardised(episode), generators, samples=1)
+        return torch.cat([space.restore(rows[:, 0]) for rows, _, space in told])
+
+    def _standardised(self, episode: Episode) -> Episode:
+        return self.standardizer.standardize(episode.support_only().to(self.device))
+
+    def _dataset_episode(
+        self,
+        batches: Iterable[Float[Tensor, "images feature"]],
+        labels: Int[Tensor, " images"],
+        unlabelled: Float[Tensor, "extra feature"] | None,
+    ) -> Episode:
+        """A data set in the generator's space, from raw features in the order of its labels."""
+        standardised = (self.standardizer.support(values.to(self.device)) for values in batches)
+        draw, classes = seeded(0, "sampled images"), int(labels.max()) + 1
+        episode = dataset_episode(standardised, labels, classes=classes, generator=draw)
+        if unlabelled is None:
+            return episode
+        others = self.standardizer.support(unlabelled.to(self.device))[None]
+        there = torch.ones(others.shape[:2], dtype=torch.bool, device=others.device)
+        return replace(episode, unlabelled=others, unlabelled_mask=there)
+
+    def _heads(self, episode: Episode, generators: Sequence[torch.Generator], **chosen: Any) -> Head:
+        """Heads on raw features for a standardised batch of episodes."""
+        heads = [
+            self.reader(samples=rows.shape[1], space=space).head(rows, own.counts)
+            for rows, own, space in self._denoised(episode, generators, **chosen)
+        ]
+        return Head(torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads]))
+
+    def _denoised(
+        self,
+        episode: Episode,
+        generators: Sequence[torch.Generator],
+        *,
+        steps: int | None = None,
+        samples: int | None = None,
+        denoiser: Denoise | None = None,
+        watch: Callable[[Tensor], None] | None = None,
+    ) -> Iterator[tuple[Float[Tensor, "batch samples ways feature"], Episode, FeatureSpace]]:
+        """What the chain ends at for standardised episodes: all at once, or where each gets a space, one by one."""
         samples = self.config.samples if samples is None else samples
         scheduler, steps = self._chain(steps, samples)
         for name, number in (("steps", steps), ("samples", samples)):
@@ -169,16 +232,18 @@ class WeightGenerationPipeline(GeneratorPipeline):
                 raise InputError(f"{name} is {number}; it must be 1 or more")
         if len(generators) != len(episode):
             raise InputError(f"{len(generators)} random generators for {len(episode)} episodes; give one for each")
-        episode = self.standardizer.standardize(episode.support_only().to(self.device))
-        condition = self.conditioner(episode, self.standardizer).repeat(samples)
-        repeated = [generator for generator in generators for _ in range(samples)]
-        denoise = denoiser or self.denoiser
+        denoise, together = denoiser or self.denoiser, 1 if self.conditioner.adapts else len(episode)
+        for start in range(0, len(episode), together):
+            which = slice(start, start + together)
+            own, space = self.conditioner.adapted(episode[which], self.standardizer)
+            condition = self.conditioner(own, space).repeat(samples)
+            repeated = [generator for generator in generators[which] for _ in range(samples)]
+            predict = partial(self._predicted, denoise, condition)
+            rows = reverse_chain(predict, scheduler, steps, like=condition.tokens, generators=repeated, watch=watch)
+            yield rows.unflatten(0, (-1, samples)), own, space
 
-        def predict(noisy: Tensor, time: Tensor) -> Tensor:
-            return denoise(noisy, time, self.conditioner.at(condition, noisy))
-
-        rows = reverse_chain(predict, scheduler, steps, like=condition.tokens, generators=repeated, watch=watch)
-        return rows.unflatten(0, (len(episode), samples))
+    def _predicted(self, denoise: Denoise, condition: Condition, noisy: Tensor, time: Tensor) -> Tensor:
+        return denoise(noisy, time, self.conditioner.at(condition, noisy))
 
     def _chain(self, steps: int | None, samples: int) -> tuple[SchedulerMixin, int]:
         """The scheduler that a call runs, and for how many steps.
@@ -201,8 +266,11 @@ class WeightGenerationPipeline(GeneratorPipeline):
                 f"{folder}: a {kind} learns nothing from unlabelled images; leave them out, or train another"
             )
         dataset = open_unlabelled(folder, besides=support)
+        return torch.cat(list(self._feature_batches(dataset)))
+
+    def _feature_batches(self, dataset: Dataset) -> Iterator[Float[Tensor, "images feature"]]:
         fingerprint = data_fingerprint(dataset)
-        return features_of(self.backbone, dataset, data_fingerprint=fingerprint, device=str(self.device)).values
+        return feature_batches(self.backbone, dataset, data_fingerprint=fingerprint, device=str(self.device))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **changes: Any) -> WeightGenerationPipeline:

@@ -77,7 +77,7 @@ def test_one_band_is_equivariant_to_rotations(condition: Condition, noisy: torch
     """With variances equal along all axes, turning features turns rows; with bands it does not."""
     rotation, _ = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(3)))
     even = replace(condition, variance=torch.full_like(condition.tokens, 0.4))
-    turned = replace(even, tokens=even.tokens @ rotation, support=even.support @ rotation)
+    turned = replace(even, tokens=even.tokens @ rotation, means=even.means @ rotation, support=even.support @ rotation)
     for bands, equivariant in ((1, True), (3, False)):
         denoiser = attuned(bands=bands)
         for layer in (denoiser.own, denoiser.shared):
@@ -90,7 +90,9 @@ def test_rows_are_combinations_of_what_the_episode_holds(condition: Condition, n
     """Where tokens and noise have nothing along an axis, the answer has nothing either: nothing is memorised."""
     flat = torch.ones(8)
     flat[2:5] = 0
-    empty = replace(condition, tokens=condition.tokens * flat, support=condition.support * flat)
+    empty = replace(
+        condition, tokens=condition.tokens * flat, means=condition.means * flat, support=condition.support * flat
+    )
     denoiser = attuned(bands=2)
     torch.nn.init.normal_(denoiser.shared.weight, std=0.2)
     prediction = denoiser(noisy * flat, TIMES, empty)

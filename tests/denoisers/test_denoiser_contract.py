@@ -16,6 +16,7 @@ from weightgen.dataflow import Condition, Episode
 from weightgen.diffusion.schedulers import build_scheduler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.interfaces import Denoiser
+from weightgen.parameters.left_out import left_out_change
 from weightgen.parameters.standardizer import Standardizer
 
 DrawEpisode = Callable[..., Episode]
@@ -48,7 +49,8 @@ def tell(base_standardizer: Standardizer) -> Callable[[Episode, torch.Tensor], C
 
     def condition(episode: Episode, noisy: torch.Tensor) -> Condition:
         conditioner = TaskPrototypes()
-        return conditioner.at(conditioner(base_standardizer.standardize(episode), base_standardizer), noisy)
+        made = conditioner.at(conditioner(base_standardizer.standardize(episode), base_standardizer), noisy)
+        return replace(made, left_out=left_out_change(made, torch.tensor(25.0)))
 
     return condition
 

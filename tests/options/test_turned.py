@@ -9,13 +9,14 @@ import torch
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.decoding import ImageReader
 from weightgen.data.sources import open_data
-from weightgen.options.data_parts import base_features
+from weightgen.options.data_parts import DataParts, base_features
 from weightgen.options.recipe import DataOptions
 
 
 def test_turned_classes_take_the_place_of_the_base_classes(images: Path) -> None:
     backbone, data = Backbone.create(model="conv4", options={"width": 5, "img_size": 16}), open_data(str(images))
-    plain, turned = (base_features(DataOptions(turned=turn), backbone, data) for turn in (False, True))
+    parts = DataParts(backbone=data, base=data, validation=data, novel=data)
+    plain, turned = (base_features(DataOptions(turned=turn), backbone, parts) for turn in (False, True))
     count = len(plain.class_names)
     assert turned.class_names[:1] + turned.class_names[count : count + 1] == (
         f"{plain.class_names[0]}, turned by 90°",

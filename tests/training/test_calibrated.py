@@ -34,7 +34,7 @@ def test_any_other_scale_is_worse(make_generator: MakeGenerator, make_features: 
     key = "calibration" if samples == 1 else "draw_calibration"
     views = [View(make_features(seed=4, classes=30, images=40), pipeline.standardizer)]
     knots = calibrated(pipeline, views, ways=5, samples=samples, seed=0).knots
-    assert [shots for shots, _ in knots] == list(SHOTS)
+    assert [shots for shots, _ in knots] == [shots for shots in SHOTS if shots < 40]
     for shots in (1, 10):
         losses = []
         for change in (0.6, 1.0, 1.7):

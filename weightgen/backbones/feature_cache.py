@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import datasets
@@ -17,6 +17,9 @@ from weightgen.backbones.decoding import ImageReader
 from weightgen.dataflow import Features
 from weightgen.errors import InputError
 from weightgen.files import cache_directory, tensors_hash, text_hash, write_tensors
+
+MOST_KEPT = 20_000
+"""Images whose features `feature_batches` keeps on disk: 100 MB at 1,280 features."""
 
 
 def features_of(
@@ -43,16 +46,40 @@ def features_of(
     cached = _read(path, len(dataset), names)
     if cached is not None:
         return cached
-    reader = ImageReader(dataset, backbone.preprocess)
-    if bool((reader.labels.diff() < 0).any()):
-        raise InputError("data: rows are not sorted by class; sort the data set by its label column")
-    values = _compute(backbone, reader, batch_size, torch.device(device), quarter_turns, progress)
-    if not bool(torch.isfinite(values).all()):
-        bad = int((~torch.isfinite(values)).any(1).nonzero()[0])
-        raise InputError(f"backbone: '{backbone.architecture}' gives NaN or infinite features for image {bad}")
+    reader = _sorted_reader(dataset, backbone)
+    values = torch.empty(len(reader), backbone.feature_width)
+    for start, batch in _streamed(backbone, reader, batch_size, torch.device(device), quarter_turns):
+        _check_finite(batch, backbone, first=start)
+        values[start : start + len(batch)] = batch
+        if progress is not None:
+            progress("computing features", start + len(batch), len(reader))
     tensors = {"values": values, "labels": reader.labels}
     write_tensors(path, tensors, {"class_names": json.dumps(names), "hash": tensors_hash(tensors)})
     return Features(values, reader.labels, names)
+
+
+def feature_batches(
+    backbone: Backbone,
+    dataset: datasets.Dataset,
+    *,
+    data_fingerprint: str,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> Iterator[Float[Tensor, "images feature"]]:
+    """Float32 features in the data set's order, some images at a time, in memory that does not grow with their number.
+
+    Up to `MOST_KEPT` images are computed once and kept on disk, as `features_of` does; more are computed anew.
+
+    Raises InputError as `features_of`.
+    """
+    if len(dataset) <= MOST_KEPT:
+        kept = features_of(backbone, dataset, data_fingerprint=data_fingerprint, batch_size=batch_size, device=device)
+        yield from kept.values.split(batch_size)
+        return
+    reader = _sorted_reader(dataset, backbone)
+    for start, values in _streamed(backbone, reader, batch_size, torch.device(device), quarter_turns=0):
+        _check_finite(values, backbone, first=start)
+        yield values
 
 
 def cache_path(backbone: Backbone, data_fingerprint: str, quarter_turns: int = 0) -> Path:
@@ -62,27 +89,33 @@ def cache_path(backbone: Backbone, data_fingerprint: str, quarter_turns: int = 0
     return cache_directory() / "features" / f"{key}.safetensors"
 
 
-def _compute(
-    backbone: Backbone,
-    reader: ImageReader,
-    batch_size: int,
-    device: torch.device,
-    quarter_turns: int,
-    progress: Callable[[str, int, int], None] | None,
-) -> Float[Tensor, "images feature"]:
+def _sorted_reader(dataset: datasets.Dataset, backbone: Backbone) -> ImageReader:
+    reader = ImageReader(dataset, backbone.preprocess)
+    if bool((reader.labels.diff() < 0).any()):
+        raise InputError("data: rows are not sorted by class; sort the data set by its label column")
+    return reader
+
+
+def _streamed(
+    backbone: Backbone, reader: ImageReader, batch_size: int, device: torch.device, quarter_turns: int
+) -> Iterator[tuple[int, Float[Tensor, "images feature"]]]:
+    """Features of some images at a time, on the CPU, each with the number of its first image."""
     home = next(backbone.parameters()).device
     backbone.to(device)
-    values = torch.empty(len(reader), backbone.feature_width)
     try:
-        with torch.inference_mode():
-            for start, pixels in reader.stream(batch_size):
+        for start, pixels in reader.stream(batch_size):
+            with torch.inference_mode():
                 images = backbone.preprocess.normalise(pixels.to(device).rot90(quarter_turns, (-2, -1)))
-                values[start : start + len(images)] = backbone(images).float().cpu()
-                if progress is not None:
-                    progress("computing features", start + len(images), len(reader))
+                values = backbone(images).float().cpu()
+            yield start, values.clone()  # an inference tensor could not be written to outside
     finally:
         backbone.to(home)
-    return values
+
+
+def _check_finite(values: Float[Tensor, "images feature"], backbone: Backbone, *, first: int) -> None:
+    if not bool(torch.isfinite(values).all()):
+        bad = first + int((~torch.isfinite(values)).any(1).nonzero()[0])
+        raise InputError(f"backbone: '{backbone.architecture}' gives NaN or infinite features for image {bad}")
 
 
 def _read(path: Path, images: int, names: tuple[str, ...]) -> Features | None:

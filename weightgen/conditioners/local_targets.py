@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.dataflow import Condition, Episode
-from weightgen.interfaces import Conditioner
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.interfaces import Conditioner, FeatureSpace
 
 
 class LocalTargets(Conditioner):
@@ -37,9 +36,9 @@ class LocalTargets(Conditioner):
     def gives_variance(self) -> bool:
         return True
 
-    def forward(self, episode: Episode, standardizer: Standardizer) -> Condition:
+    def forward(self, episode: Episode, standardizer: FeatureSpace) -> Condition:
         condition = self.prototypes(episode, standardizer)
         there = episode.support_mask[..., None]
         encoded: Tensor = self.encode(episode.support) * there  # (batch, ways, shots, width)
-        pooled = encoded.sum(2) / condition.counts.clamp(min=1)[..., None]
+        pooled = encoded.sum(2) / there.sum(2).clamp(min=1)
         return replace(condition, tokens=condition.tokens + self.read(pooled) * condition.mask[..., None])

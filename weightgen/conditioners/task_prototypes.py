@@ -8,8 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.dataflow import Condition, Episode
-from weightgen.interfaces import Conditioner
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.interfaces import Conditioner, FeatureSpace
 
 
 class TaskPrototypes(Conditioner):
@@ -34,16 +33,17 @@ class TaskPrototypes(Conditioner):
     def gives_variance(self) -> bool:
         return bool(self.config.shrink)
 
-    def forward(self, episode: Episode, standardizer: Standardizer) -> Condition:
+    def forward(self, episode: Episode, standardizer: FeatureSpace) -> Condition:
         means, counts = episode.support_means(), episode.counts
-        variance = None
+        tokens, variance = means, None
         if self.config.shrink:
             prior = standardizer.prior_variance
             noise = standardizer.noise_variance / counts.clamp(min=1)[..., None]
-            means = means * prior / (prior + noise)
+            tokens = means * prior / (prior + noise)
             variance = prior * noise / (prior + noise)
         return Condition(
-            tokens=means,
+            tokens=tokens,
+            means=means,
             variance=variance,
             counts=counts,
             support=episode.support,
@@ -54,9 +54,7 @@ class TaskPrototypes(Conditioner):
         )
 
     def at(self, condition: Condition, noisy: Float[Tensor, "batch ways width"]) -> Condition:
-        total = (condition.support * condition.support_mask[..., None]).sum(2)
-        means = total / condition.counts.clamp(min=1)[..., None]
-        gradient = (noisy - means) * condition.mask[..., None]
+        gradient = (noisy - condition.means) * condition.mask[..., None]
         if not self.config.normalise:
             gradient = 2 * condition.counts[..., None] * gradient
         return condition.with_gradient(gradient)

@@ -140,10 +140,9 @@ class ClassTransformer(Denoiser):
 
     def _spread(self, condition: Condition) -> Float[Tensor, "batch ways feature"]:
         """Variance of a class's support images; 0 at one shot, where nothing is known of it."""
-        centre = condition.support_mask[..., None] * condition.support
-        mean = centre.sum(2, keepdim=True) / condition.counts.clamp(min=1)[..., None, None]
-        away = (condition.support - mean).square() * condition.support_mask[..., None]
-        return away.sum(2) / (condition.counts - 1).clamp(min=1)[..., None]
+        there = condition.support_mask[..., None]
+        away = (condition.support - condition.means[:, :, None]).square() * there
+        return away.sum(2) / (there.sum(2) - 1).clamp(min=1)
 
     def _mix(self, vector: Tensor, own: Tensor, shared: Tensor) -> Float[Tensor, "batch ways width"]:
         parts = [

@@ -33,6 +33,7 @@ class EpisodeSampler:
         generator: torch.Generator,
         unlabelled: UnlabelledDraw | None = None,
         classes: Int[Tensor, "batch ways"] | None = None,
+        as_they_hold: bool = False,
     ) -> Episode:
         """A batch of episodes.
 
@@ -45,12 +46,13 @@ class EpisodeSampler:
                 whatever unlabelled images come along.
             unlabelled: further images without labels; none if None.
             classes: rows of `class_names` for each episode; drawn if None.
+            as_they_hold: a class with fewer than `shots + queries` images gives what it has beside its queries.
 
         Raises:
             InputError: too few classes, or a class with fewer than `shots + queries` images.
         """
         least, most = (shots, shots) if isinstance(shots, int) else shots
-        self.check(ways=ways, shots=most, queries=queries, unlabelled=unlabelled)
+        self.check(ways=ways, shots=1 if as_they_hold else most, queries=queries, unlabelled=unlabelled)
         extra = 0 if unlabelled is None else unlabelled.extra_classes
         order = torch.rand(batch, len(self._counts), generator=generator)
         if classes is not None:  # these first, in this order; then whatever the draw puts first
@@ -58,8 +60,15 @@ class EpisodeSampler:
         drawn = order.topk(ways + extra).indices
         classes, strangers = drawn[:, :ways], drawn[:, ways:]
         rows, present = self._shuffled(classes, generator)
-        values = self.features.values[rows[:, :, : most + queries]]
         kept = torch.randint(least, most + 1, (batch, ways, 1), generator=generator)
+        if as_they_hold:  # queries first, for they must be there
+            most = min(most, rows.shape[-1] - queries)
+            rows, present = (torch.cat([x[..., queries:], x[..., :queries]], -1) for x in (rows, present))
+            rows, present = (
+                torch.cat([x[..., :most], x[..., -queries:], x[..., most:-queries]], -1) for x in (rows, present)
+            )
+            kept = kept.minimum((self._counts[classes] - queries)[..., None])
+        values = self.features.values[rows[:, :, : most + queries]]
         labels = torch.arange(ways).repeat_interleave(queries).expand(batch, -1)
         query = values[:, :, most:].flatten(1, 2)
         left = rows[:, :, most + queries :], present[:, :, most + queries :]

@@ -13,6 +13,7 @@ from weightgen.diffusion.mean_ddpm import MeanDDPMScheduler
 from weightgen.diffusion.schedulers import build_scheduler, scheduler_class, swap_scheduler
 from weightgen.errors import InputError
 from weightgen.interfaces import Conditioner, Denoiser, Objective
+from weightgen.options.adapted_checks import check_adapted
 from weightgen.options.part_checks import check_kinds
 from weightgen.options.recipe import BackboneOptions, GenerationOptions, Recipe
 from weightgen.parameters.class_rows import Readout
@@ -52,6 +53,12 @@ def check_components(recipe: Recipe) -> None:
             f"denoiser '{recipe.denoiser.name}' must be told what the condition leaves unknown; use conditioner "
             "local_targets, or task_prototypes with shrink: true"
         )
+    if denoiser.needs_left_out and not conditioner.adapts:
+        raise InputError(
+            f"denoiser '{recipe.denoiser.name}' judges images that were left out; use conditioner dataset_statistics"
+        )
+    if conditioner.adapts:
+        check_adapted(recipe)
     if recipe.training.unlabelled[1] and not denoiser.uses_unlabelled:
         raise InputError(
             f"training.unlabelled: denoiser '{recipe.denoiser.name}' learns nothing from unlabelled images; set it to "

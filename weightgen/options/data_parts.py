@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import datasets
@@ -13,7 +14,7 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import features_of
 from weightgen.backbones.pixels import pixels_of
 from weightgen.data.class_splits import ClassSplit, named_split, split_classes
-from weightgen.data.sources import class_names, data_fingerprint, open_data, select_classes
+from weightgen.data.sources import class_counts, class_names, data_fingerprint, open_data, select_classes
 from weightgen.dataflow import TURNED, Features
 from weightgen.errors import InputError
 from weightgen.options.recipe import DataOptions
@@ -21,12 +22,24 @@ from weightgen.options.recipe import DataOptions
 
 @dataclass(frozen=True)
 class DataParts:
-    """Images by use; no class is in two parts, except that `backbone` is `base` where none were set aside."""
+    """Images by use; no class is in two parts, except that `backbone` is `base` where none were set aside.
+
+    further: joins `base` in what the generator learns from.
+    """
 
     backbone: datasets.Dataset
     base: datasets.Dataset
     validation: datasets.Dataset
     novel: datasets.Dataset
+    further: tuple[datasets.Dataset, ...] = ()
+
+    def learnt_counts(self) -> dict[str, int]:
+        """Images of every class that the generator learns from."""
+        counts: dict[str, int] = {}
+        for images in (self.base, *self.further):
+            for name, count in zip(class_names(images), class_counts(images), strict=True):
+                counts[_unused(name, counts)] = int(count)
+        return counts
 
 
 def open_parts(options: DataOptions, *, seed: int, pretraining: bool) -> DataParts:
@@ -46,6 +59,7 @@ def open_parts(options: DataOptions, *, seed: int, pretraining: bool) -> DataPar
         base=base,
         validation=_part(options.validation, images, split.validation, seed=seed),
         novel=_part(options.novel, images, split.novel, seed=seed),
+        further=tuple(open_data(spec, seed=seed) for spec in options.further),
     )
     _check_disjoint(parts)
     return parts
@@ -54,24 +68,47 @@ def open_parts(options: DataOptions, *, seed: int, pretraining: bool) -> DataPar
 def base_features(
     options: DataOptions,
     backbone: Backbone,
-    base: datasets.Dataset,
+    parts: DataParts,
     *,
     device: str = "cpu",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Features:
     """Features of the classes that a generator learns from, and that baselines are tuned on."""
-    compute = partial(
-        features_of, backbone, base, data_fingerprint=data_fingerprint(base), device=device, progress=progress
-    )
-    if not options.turned:
-        return compute()
-    parts = [(turns, compute(quarter_turns=turns)) for turns in (1, 2, 3)]
-    classes = len(parts[0][1].class_names)
+    compute = partial(features_of, backbone, device=device, progress=progress)
+    each = []
+    for images in (parts.base, *parts.further):
+        seen = partial(compute, images, data_fingerprint=data_fingerprint(images))
+        if options.turned:
+            each += [_turned(seen(quarter_turns=turns), turns) for turns in (1, 2, 3)]
+        else:
+            each.append(seen())
+    return _joined(each)
+
+
+def _turned(features: Features, turns: int) -> Features:
+    return replace(features, class_names=tuple(f"{name}{TURNED}{90 * turns}°" for name in features.class_names))
+
+
+def _joined(parts: Sequence[Features]) -> Features:
+    """All classes side by side; a name that is taken gets a number."""
+    if len(parts) == 1:
+        return parts[0]
+    names: dict[str, None] = {}
+    for part in parts:
+        for name in part.class_names:
+            names[_unused(name, names)] = None
+    before = itertools.accumulate((len(part.class_names) for part in parts), initial=0)
     return Features(
-        values=torch.cat([part.values for _, part in parts]),
-        labels=torch.cat([part.labels + i * classes for i, (_, part) in enumerate(parts)]),
-        class_names=tuple(f"{name}{TURNED}{90 * turns}°" for turns, part in parts for name in part.class_names),
+        values=torch.cat([part.values for part in parts]),
+        labels=torch.cat([part.labels + start for start, part in zip(before, parts, strict=False)]),
+        class_names=tuple(names),
     )
+
+
+def _unused(name: str, taken: Container[str]) -> str:
+    """The name, or with the first number that makes it another than those taken."""
+    numbered = (f"{name} ({number})" for number in itertools.count(2))
+    return name if name not in taken else next(other for other in numbered if other not in taken)
 
 
 def base_pixels(options: DataOptions, backbone: Backbone, base: datasets.Dataset) -> Features:
@@ -108,6 +145,13 @@ def _part(option: object, images: datasets.Dataset, names: tuple[str, ...], *, s
 
 def _check_disjoint(parts: DataParts) -> None:
     used = {"source": parts.base, "validation": parts.validation, "novel": parts.novel}
+    for number, images in enumerate(parts.further):
+        shared = set(class_names(images)) & {*class_names(parts.validation), *class_names(parts.novel)}
+        if shared:
+            raise InputError(
+                f"class '{min(shared)}' is in data.further[{number}] and kept for validation or novel; take it out of "
+                "one"
+            )
     if parts.backbone is not parts.base:
         used = {"backbone_classes": parts.backbone, **used}
     owner: dict[str, str] = {}

@@ -106,7 +106,7 @@ def evaluate_run(
             progress=progress,
         )
     unseen = features_of(pipeline.backbone, images, data_fingerprint=data_fingerprint(images), progress=progress)
-    training = base_features(recipe.data, pipeline.backbone, parts.base, progress=progress)
+    training = base_features(recipe.data, pipeline.backbone, parts, progress=progress)
     setting = _Setting(pipeline, unseen, training, data=source, run=name, episodes=episodes, seed=seed)
     sizes = [EpisodeSizes(ways=ways, shots=n, queries=queries, unlabelled=unlabelled) for n in numbers]
     results = [_evaluate(setting, names, each, progress=progress) for each in sizes]
@@ -180,8 +180,8 @@ def _evaluate(
 def _chain_paths(
     recipe: Recipe, setting: _Setting, sizes: Sequence[EpisodeSizes], *, progress: Progress | None
 ) -> ChainPaths | None:
-    """The chain beside the paths it should follow; None where the generator learnt from no paths."""
-    if recipe.zoo.targets != "trajectories":
+    """The chain beside the paths it should follow; None without paths, and where each episode has its own space."""
+    if recipe.zoo.targets != "trajectories" or setting.pipeline.conditioner.adapts:
         return None
     return chain_paths(
         setting.pipeline,
@@ -208,5 +208,4 @@ def _generated_vectors(setting: _Setting, sizes: EpisodeSizes) -> Float[Tensor, 
     draw = generator(setting.seed, "novelty")
     episode = EpisodeSampler(setting.unseen).sample(batch=batch, generator=draw, **sizes)
     noise = [generator(setting.seed, "novelty", i) for i in range(batch)]
-    rows = setting.pipeline.rows(episode, noise, samples=1)
-    return setting.pipeline.standardizer.restore(rows).flatten(0, 2)
+    return setting.pipeline.prototypes(episode, noise).flatten(0, 1)

@@ -15,6 +15,7 @@ from weightgen.options.build import build_generator, build_objective, generation
 from weightgen.options.recipe import Recipe
 from weightgen.parameters.standardizer import Standardizer
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.registry import get
 from weightgen.seeds import derive
 from weightgen.training.calibration import View, calibrated
 from weightgen.training.checkpoint import CheckpointFolder
@@ -30,6 +31,7 @@ from weightgen.zoo.store import ZooFolder
 Progress = Callable[[str, int, int], None]
 
 _HELD_OUT_EPISODES = 200
+_HELD_OUT_DATA_SETS = 20  # each gets a space of its own
 _DRAWS = 8
 
 
@@ -116,20 +118,22 @@ class GeneratorTraining:
             ways=ways,
             shots=self.shots,
             queries=self.recipe.evaluation.queries,
-            episodes=_HELD_OUT_EPISODES,
+            episodes=_HELD_OUT_DATA_SETS if self.pipeline.conditioner.adapts else _HELD_OUT_EPISODES,
             seed=self.recipe.seed,
             unlabelled=UnlabelledDraw(most // 2, distractors=distractors) if most else None,
         )
 
     def _choose_space(self) -> SpaceChoice:
         """Standardizer and readout, chosen where the recipe leaves them open."""
-        told, usual = self.recipe.standardizer, SpaceGrid()
+        told, usual, readout = self.recipe.standardizer, SpaceGrid(), self.recipe.generation.readout
+        if readout is None and get("conditioners", self.recipe.conditioner.name).adapts:
+            readout = "gaussian"
         grid = SpaceGrid(
             centring=usual.centring if told.centring is None else (told.centring,),
             within_shrinkage=usual.within_shrinkage if told.within_shrinkage is None else (told.within_shrinkage,),
             between_shrinkage=usual.between_shrinkage if told.between_shrinkage is None else (told.between_shrinkage,),
             power=usual.power if told.support_power is None else (told.support_power,),
-            readout=usual.readout if self.recipe.generation.readout is None else (self.recipe.generation.readout,),
+            readout=usual.readout if readout is None else (readout,),
         )
         shape = {"feature_width": self.base.values.shape[1], "map": told.map, "unit_length": told.unit_length}
         ways, seed = self.recipe.evaluation.ways, self.recipe.seed

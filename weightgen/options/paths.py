@@ -34,7 +34,10 @@ def with_portable_paths(recipe: Recipe, home: Path) -> Recipe:
 
 def _with_paths(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
     parts = {name: getattr(recipe.data, name) for name in ("source", "validation", "novel")}
-    data = {name: change(value) for name, value in parts.items() if isinstance(value, str) and _is_path(value)}
+    data: dict[str, object] = {
+        name: change(value) for name, value in parts.items() if isinstance(value, str) and _is_path(value)
+    }
+    data["further"] = [change(spec) if _is_path(spec) else spec for spec in recipe.data.further]
     checkpoint = recipe.backbone.checkpoint
     backbone = {} if checkpoint is None else {"checkpoint": change(checkpoint)}
     return recipe.model_copy(

@@ -19,6 +19,9 @@ class DataOptions(Section):
 
     source: str = "glyphs"
     """SPEC of the images: glyphs, an image folder, a .parquet file, or hub:owner/name[:split]."""
+    further: list[str] = Field(default_factory=list)
+    """More SPECs, all of whose classes join those that the generator learns from: classes of another kind make it more
+    general."""
     split: Literal["cifar_fs", "fc100", "mini_imagenet", "omniglot"] | None = None
     """A published class split of `source`, by class name; replaces `validation` and `novel`."""
     backbone_classes: Share = 0

@@ -106,7 +106,7 @@ def _prepared(
     if recipe.backbone.pretraining is not None:
         backbone = _pretrained(recipe, backbone, parts, run, metrics, accelerator, progress)
     with accelerator.main_process_first():  # the others read what it has kept: all learn from the same bits
-        base = base_features(recipe.data, backbone, parts.base, device=str(accelerator.device), progress=progress)
+        base = base_features(recipe.data, backbone, parts, device=str(accelerator.device), progress=progress)
     training: GeneratorTraining | PartTraining
     if recipe.selector.name == HEAD:
         training = GeneratorTraining(recipe, backbone, base, accelerator)
@@ -174,8 +174,8 @@ def _check_sizes(recipe: Recipe, parts: DataParts) -> None:
     """Refuse a recipe whose data are too few for its episodes, before any work."""
     if recipe.data.keeps_novel:
         _check_novel(recipe, parts.novel)
-    counts = class_counts(parts.base)
-    names = class_names(parts.base)
+    counts = parts.learnt_counts()
+    names = list(counts)
     folds, held_out = recipe.training.folds, round(recipe.training.held_out_classes * len(names))
     left = len(names) - (held_out if held_out >= 2 else 0)
     if left < 2 * folds:
@@ -188,9 +188,10 @@ def _check_sizes(recipe: Recipe, parts: DataParts) -> None:
             f"data: {len(names)} classes are left to train the generator and training.ways starts at "
             f"{recipe.training.ways[0]}; lower training.ways, data.validation, data.novel or data.backbone_classes"
         )
-    fewest, wanted = int(counts.argmin()), recipe.training.shots[1] + recipe.training.queries
+    shots = 1 if recipe.training.sizes == "logarithmic" else recipe.training.shots[1]
+    fewest, wanted = min(counts, key=counts.__getitem__), shots + recipe.training.queries
     if counts[fewest] < wanted:
         raise InputError(
-            f"class '{names[fewest]}' has {counts[fewest]} images, and training.shots with training.queries need "
+            f"class '{fewest}' has {counts[fewest]} images, and training.shots with training.queries need "
             f"{wanted}; lower them or take the class out"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Generic, Literal, TypeVar, get_args
 
 import torch
 from jaxtyping import Float
@@ -11,21 +11,22 @@ from torch import Tensor
 
 from weightgen.dataflow import Head
 from weightgen.errors import InputError
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.interfaces import FeatureSpace
 from weightgen.parameters.temperature import Calibration
 from weightgen.registry import nearest
 
 Readout = Literal["cosine", "gaussian"]
+AnySpace = TypeVar("AnySpace", bound=FeatureSpace)
 _HONEST = Calibration()
 _FAR = 0.1
 _NEVER = -1e9  # bias of a padding class: finite, and softmax gives it probability 0
 
 
 @dataclass(frozen=True)
-class RowReader:
+class RowReader(Generic[AnySpace]):
     """Reads a linear head off generated class rows.
 
-    cosine: logits = ŵ·(z − o) / radius, where o is the standardizer's origin and ŵ the row's direction from there.
+    cosine: logits = ŵ·(z − o) / radius, where o is the space's pole and ŵ the row's direction from there.
         The constant radius stands for each image's own length, which a linear layer cannot divide by; the ranking of
         classes is the same. The cosine to the average base class is taken off all logits alike: that changes no
         probability, but makes a large logit mean "more like this class than like any other", and not "a long feature".
@@ -37,7 +38,7 @@ class RowReader:
     `scale` multiplies the logits and makes the probabilities honest.
     """
 
-    standardizer: Standardizer
+    standardizer: AnySpace
     readout: Readout
     scale: Calibration = _HONEST
     draws: bool = False
@@ -55,9 +56,9 @@ class RowReader:
         """
         real = (counts > 0)[:, None]
         shots = counts.sum(-1) / (counts > 0).sum(-1).clamp(min=1)
-        scale = self.scale.at(shots)[:, None, None]
+        scale = self.standardizer.temper * self.scale.at(shots)[:, None, None]
         if self.readout == "cosine":
-            origin = self.standardizer.query(self.standardizer.origin)
+            origin = self.standardizer.pole
             directions = torch.nn.functional.normalize(rows - origin, dim=-1)
             far = origin.norm() > _FAR * self.standardizer.radius  # else the average class has no direction
             average = torch.nn.functional.normalize(-origin, dim=-1) * far
@@ -72,9 +73,7 @@ class RowReader:
 
     def head(self, rows: Float[Tensor, "batch samples ways feature"], counts: Float[Tensor, "batch ways"]) -> Head:
         """The same head acting on raw features: the affine map folded into rows and biases."""
-        head = self.standardised_head(rows, counts)
-        weight = head.weight @ self.standardizer.matrix
-        return Head(weight, head.bias - weight @ self.standardizer.mean)
+        return self.standardizer.raw_head(self.standardised_head(rows, counts))
 
     def _predictive_variance(self, shots: Float[Tensor, " batch"]) -> Float[Tensor, "batch feature"]:
         noise, prior = self.standardizer.noise_variance, self.standardizer.prior_variance

@@ -11,7 +11,7 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Episode, Features, Space
+from weightgen.dataflow import Episode, Features, Head, Space
 from weightgen.errors import InputError
 from weightgen.parameters.class_statistics import ClassStatistics, shrink_to_isotropic
 
@@ -56,6 +56,9 @@ class Standardizer(ModelMixin, ConfigMixin):
     radius: Tensor
     prior_variance: Tensor
     noise_variance: Tensor
+
+    temper = 1.0
+    """The generator's calibration alone makes logits honest."""
 
     @register_to_config
     def __init__(
@@ -173,9 +176,23 @@ class Standardizer(ModelMixin, ConfigMixin):
         )
 
     @property
+    def pole(self) -> Float[Tensor, " feature"]:
+        """The origin of lengths and angles, in the generator's space."""
+        return self.query(self.origin)
+
+    @property
     def space(self) -> Space:
         """What a denoiser may know of the generator's space."""
         return Space(self.prior_variance, self.noise_variance, self.sharpness, self.axes)
+
+    def rows(self, fitted: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Rows that were fitted in this space: the same."""
+        return fitted
+
+    def raw_head(self, head: Head) -> Head:
+        """Heads that act on standardised features as heads that act on raw ones: the affine map folded in."""
+        weight = head.weight @ self.matrix
+        return Head(weight, head.bias - weight @ self.mean)
 
     def restore(self, rows: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Prototypes in the generator's space, as raw features: the inverse of `query`."""

@@ -16,7 +16,7 @@ from weightgen.parameters.temperature import Calibration, fit_mixture_scale, fit
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.seeds import generator
 
-SHOTS = (1, 2, 5, 10, 20)
+SHOTS = (1, 2, 5, 10, 20, 50, 100)
 _EPISODES = 30
 _QUERIES = 10
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from diffusers import SchedulerMixin
 from jaxtyping import Float
@@ -39,13 +41,29 @@ class EpisodeLoss(nn.Module):
         reader: RowReader,
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
-        """Losses of raw episodes whose `path` is standardised by `reader.standardizer`."""
+        """Losses of raw episodes whose `path` is standardised by `reader.standardizer`.
+
+        Where the conditioner adapts the space, episodes are taken one at a time and the losses averaged.
+        """
+        episode = reader.standardizer.standardize(episode)
+        if not self.conditioner.adapts:
+            return self._losses(episode, path, reader, generator)
+        each = []
+        for i in range(len(episode)):
+            own, space = self.conditioner.adapted(episode[i : i + 1], reader.standardizer)
+            rows = space.rows(path[i : i + 1])
+            each.append(self._losses(own, rows, replace(reader, standardizer=space), generator))
+        return {name: torch.stack([losses[name] for losses in each]).mean() for name in each[0]}
+
+    def _losses(
+        self, episode: Episode, path: Tensor, reader: RowReader, generator: torch.Generator
+    ) -> dict[str, Tensor]:
         return self.objective(
             denoiser=self.denoiser,
             conditioner=self.conditioner,
             scheduler=self.scheduler,
             reader=reader,
-            episode=reader.standardizer.standardize(episode),
+            episode=episode,
             path=path,
             generator=generator,
         )

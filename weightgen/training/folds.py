@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -80,7 +80,7 @@ def cross_fitted(
         standardizer = Standardizer(**shape).fit(outside)
         judge = partial(_honest_scale, inside, conditioner, shots=shots, seed=derive(seed, "fold scale", number))
         standardizer.sharpness.fill_(judge(RowReader(standardizer, "gaussian")))
-        scale = Calibration.flat(judge(RowReader(standardizer, readout)))
+        scale = Calibration.flat(judge(RowReader(standardizer, readout), adapted=conditioner.adapts))
         made.append(Fold(inside, ideal_prototypes(inside, standardizer), RowReader(standardizer, readout, scale)))
     return tuple(made)
 
@@ -92,11 +92,17 @@ def mean_sharpness(folds: Sequence[Fold]) -> Tensor:
 
 @torch.no_grad()
 def _honest_scale(
-    features: Features, conditioner: Conditioner, reader: RowReader, *, shots: tuple[int, int], seed: int
+    features: Features,
+    conditioner: Conditioner,
+    reader: RowReader,
+    *,
+    shots: tuple[int, int],
+    seed: int,
+    adapted: bool = False,
 ) -> float:
-    """The factor that calibrates heads made of the condition's own tokens."""
+    """The factor that calibrates heads made of the condition's tokens; in the space of each episode if `adapted`."""
     sampler, fewest, logits, labels = EpisodeSampler(features), int(features.counts.min()), [], []
-    for number in sorted(set(shots)):
+    for number in sorted({min(number, fewest - 1) for number in shots}):
         episode = sampler.sample(
             batch=_EPISODES,
             ways=min(_WAYS, len(features.class_names)),
@@ -105,8 +111,10 @@ def _honest_scale(
             generator=generator(seed, number),
         )
         episode = reader.standardizer.standardize(episode)
-        condition = conditioner(episode, reader.standardizer)
-        head = reader.standardised_head(condition.tokens[:, None], condition.counts)
-        logits.append(head.logits(episode.query).flatten(0, 1))  # the number of queries may differ
-        labels.append(episode.query_labels.flatten())
+        for part in (episode[i : i + 1] for i in range(len(episode))) if adapted else (episode,):
+            own, space = conditioner.adapted(part, reader.standardizer) if adapted else (part, reader.standardizer)
+            condition = conditioner(own, space)
+            head = replace(reader, standardizer=space).standardised_head(condition.tokens[:, None], condition.counts)
+            logits.append(head.logits(own.query).flatten(0, 1))  # the number of queries may differ
+            labels.append(own.query_labels.flatten())
     return fit_scale(torch.cat(logits)[None], torch.cat(labels)[None])

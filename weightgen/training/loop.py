@@ -26,6 +26,7 @@ from weightgen.training.reptile import adapted
 
 _CONCENTRATIONS = (0.5, 1.0, 2.0, None)
 _MOST_DISTRACTORS = 0.4
+_RAGGED = 4  # the largest class of a ragged data set holds so many times the images of the smallest
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,9 @@ def _draw(
     sizes = seeded(seed, "sizes", step)
     classes = len(sampler.features.class_names)
     least, most = (min(number, classes) for number in options.ways)
-    ways = _between(least, most, sizes)
-    shots = _between(*options.shots, sizes)
+    between = _between if options.sizes == "even" else _between_evenly_in_logarithm
+    ways = between(least, most, sizes)
+    shots = between(*options.shots, sizes)
     batch = max(1, options.episodes_per_step // accelerator.num_processes)
     members = path = None
     if fold.zoo is not None:
@@ -123,14 +125,18 @@ def _draw(
         ways = ways if members is not None else max(2, min(ways, classes - unlabelled.extra_classes))
         if ways + unlabelled.extra_classes > classes:
             unlabelled = replace(unlabelled, distractors=0.0)
+    shots = max(1, min(shots, options.most_images // ways))
+    data_sets = options.sizes == "logarithmic"
+    ragged = data_sets and _between(0, 1, sizes) == 1
     episode = sampler.sample(
         batch=batch,
         ways=ways,
-        shots=shots,
+        shots=(max(1, shots // _RAGGED), shots) if ragged else shots,
         queries=options.queries,
         generator=generator,
         unlabelled=unlabelled,
         classes=members,
+        as_they_hold=data_sets,
     )
     return episode, fold.prototypes[episode.classes][:, None] if path is None else path
 
@@ -143,6 +149,11 @@ def _draw_unlabelled(options: TrainingOptions, sizes: torch.Generator) -> Unlabe
     concentration = _CONCENTRATIONS[_between(0, len(_CONCENTRATIONS) - 1, sizes)]
     strange = _between(0, 2, sizes) * float(torch.rand((), generator=sizes)) * _MOST_DISTRACTORS / 2
     return UnlabelledDraw(images, concentration, strange)
+
+
+def _between_evenly_in_logarithm(least: int, most: int, sizes: torch.Generator) -> int:
+    share = float(torch.rand((), generator=sizes))
+    return min(most, int(least * ((most + 1) / least) ** share))
 
 
 def _between(least: int, most: int, sizes: torch.Generator) -> int:

@@ -31,6 +31,11 @@ class TrainingOptions(Section):
     """Fewest and most classes of an episode; each step draws one number. Fewer classes than asked for lower it."""
     shots: tuple[PositiveInt, PositiveInt] = (1, 5)
     """Fewest and most support images of a class; each step draws one number."""
+    sizes: Literal["even", "logarithmic"] = "even"
+    """How ways and shots are drawn between their bounds. logarithmic: as data sets come, tens as often as hundreds; a
+    class that holds fewer images gives what it has, and every other step classes differ in their numbers."""
+    most_images: PositiveInt = 4096
+    """Support images of an episode, at most; shots give way."""
     queries: PositiveInt = 10
     """Query images of a class, for objectives that look at them."""
     unlabelled: tuple[NonNegativeInt, NonNegativeInt] = (0, 0)

@@ -36,10 +36,10 @@ def adapted(
     """
     learnt = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
     weights = {name: value.expand(len(episode), *value.shape).clone() for name, value in learnt.items()}
-    inputs = {**vars(episode), "path": path}
+    inputs = {name: value for name, value in vars(episode).items() if value is not None} | {"path": path}
 
     def loss(own: dict[str, Tensor], task: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        drawn = {name: value.expand(options.draws, *value.shape) for name, value in task.items()}
+        drawn: dict[str, Any] = {name: value.expand(options.draws, *value.shape) for name, value in task.items()}
         own_path = drawn.pop("path")
         losses = functional_call(module, own, (Episode(**drawn), own_path, reader, generator))
         return losses["loss"], losses

@@ -20,6 +20,7 @@ from weightgen.zoo.row_logits import RowLogits
 from weightgen.zoo.store import ZooFolder
 
 _TASKS_IN_SHARD = 256
+_FEWEST_SHARDS = 20  # of a fold, where tasks are few: all of a shard have equally many classes
 _START = 0.1  # standard deviation of the shared start; prototypes have 1
 _MOST_NUMBERS = 2**26  # of the images that one call holds: a quarter of a GiB
 
@@ -72,7 +73,13 @@ class ZooPlan:
     def shards(self) -> int:
         """How many shards; as many in every fold."""
         folds = len(self.sources)
-        return folds * -(-self.tasks // (_TASKS_IN_SHARD * folds))
+        return folds * -(-self.tasks // (self.tasks_in_shard * folds))
+
+    @property
+    def tasks_in_shard(self) -> int:
+        """How many tasks are fitted together."""
+        in_fold = -(-self.tasks // len(self.sources))
+        return _TASKS_IN_SHARD if in_fold >= _TASKS_IN_SHARD else -(-in_fold // _FEWEST_SHARDS)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -124,7 +131,7 @@ def fit_shard(plan: ZooPlan, number: int) -> Shard:
     present = len(source.features.class_names)
     least, most = (min(ways, present) for ways in plan.ways)
     ways = int(torch.randint(least, most + 1, (), generator=draw))
-    classes = torch.rand(_TASKS_IN_SHARD, present, generator=draw).topk(ways).indices
+    classes = torch.rand(plan.tasks_in_shard, present, generator=draw).topk(ways).indices
     start = shared_start(source.features.values.shape[1], seed=plan.seed)
     fitted = fit_tasks(source, classes, start=start, options=plan.fit, draw=draw)
     before = sum(len(other.features.class_names) for other in plan.sources[:fold])
@@ -193,7 +200,7 @@ def _fit(
     if source.reader.readout == "gaussian":
         return fitted
     # A cosine leaves the length of rows to chance; diffusion wants one, and the prototypes' is what a denoiser expects.
-    origin, means = standardizer.query(standardizer.origin), replace(features, values=values).means()
+    origin, means = standardizer.pole, replace(features, values=values).means()
     length = torch.linalg.vector_norm(means - origin, dim=-1).mean()
     directions = torch.nn.functional.normalize(fitted.targets - origin, dim=-1)
     return replace(fitted, targets=origin + length * directions)

@@ -40,7 +40,7 @@ class RowLogits:
             factor = float(standardizer.sharpness) / variance
         else:
             factor = float(reader.scale.at(torch.tensor([_ALL_IMAGES]))) / float(standardizer.radius)
-        return cls(reader.readout, factor, standardizer.query(standardizer.origin), variance**0.5)
+        return cls(reader.readout, factor, standardizer.pole, variance**0.5)
 
     def logits(
         self,

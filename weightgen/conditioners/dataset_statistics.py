@@ -1,0 +1,78 @@
+"""A data set's own statistics as the condition: a space made round for it, and class means there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from diffusers.configuration_utils import register_to_config
+
+from weightgen.conditioners.task_prototypes import TaskPrototypes
+from weightgen.dataflow import Condition, Episode, Statistics
+from weightgen.interfaces import Conditioner, FeatureSpace
+from weightgen.parameters.adapted_space import AdaptedSpace
+from weightgen.parameters.left_out import honest_logits, judgeable, left_out_change
+from weightgen.parameters.standardizer import Standardizer
+from weightgen.parameters.temperature import fit_scale
+
+_BASE_IMAGES = 10.0  # left-out images that the base classes' own sharpness counts for
+
+
+class DatasetStatistics(Conditioner):
+    """Counts, class means and the pooled scatter of one pass, whatever the number of images behind them.
+
+    Tokens are E[w | means] of the linear-Gaussian model in a space that the data set's scatter has made round
+    (`AdaptedSpace`): from few images that of the base classes, from many shrunk discriminant analysis, and the way
+    between follows from the numbers of images. What leaving an image out changes in its logits follows in closed form
+    (Sherman and Morrison 1950), so that a denoiser may judge the data set's own images as if they were new.
+
+    Options:
+        strength: images per feature that the base classes' covariance counts for. Between a quarter and twice this,
+            accuracy hardly changes.
+    """
+
+    adapts = True
+
+    @register_to_config
+    def __init__(self, *, strength: float = 1.0) -> None:
+        super().__init__()
+        if not strength > 0:
+            raise ValueError(f"strength is {strength}; it must be above 0")
+        self.prototypes = TaskPrototypes()
+
+    @property
+    def gives_variance(self) -> bool:
+        return True
+
+    @torch.no_grad()
+    def adapted(self, episode: Episode, standardizer: Standardizer) -> tuple[Episode, AdaptedSpace]:
+        """One standardised episode in a space of its own."""
+        statistics = episode.statistics or _statistics(episode)
+        space = AdaptedSpace.of(standardizer, statistics, strength=self.config.strength)
+        inside = space.episode(episode)
+        return inside, replace(space, temper=self._temper(inside, space))
+
+    def forward(self, episode: Episode, standardizer: FeatureSpace) -> Condition:
+        condition = self.prototypes(episode, standardizer)
+        if not isinstance(standardizer, AdaptedSpace):
+            return condition
+        return replace(condition, left_out=left_out_change(condition, standardizer.images))
+
+    def _temper(self, episode: Episode, space: AdaptedSpace) -> float:
+        """The scale that left-out images find honest; where there are few of them that of the base classes joins in."""
+        condition, base = self(episode, space), float(space.standardizer.sharpness)
+        judged = judgeable(condition)
+        number = int(judged.sum())
+        if not number:
+            return base
+        labels = judged.nonzero()[:, 1]
+        found = fit_scale(honest_logits(condition, condition.tokens)[judged][None], labels[None])
+        share = number / (number + _BASE_IMAGES)
+        return found**share * base ** (1 - share)
+
+
+def _statistics(episode: Episode) -> Statistics:
+    """Of an episode whose support is all there is."""
+    means = episode.support_means()[0]
+    residual = ((episode.support[0] - means[:, None]) * episode.support_mask[0, ..., None]).flatten(0, 1)
+    return Statistics(episode.counts[0], means, residual.mT @ residual)

@@ -1,0 +1,98 @@
+"""A whole data set as one episode, in one pass and in memory that does not grow with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from weightgen.dataflow import Episode, Statistics
+
+MOST_SAMPLED = 4096
+
+
+def dataset_episode(
+    batches: Iterable[Float[Tensor, "images feature"]],
+    labels: Int[Tensor, " images"],
+    *,
+    classes: int,
+    generator: torch.Generator,
+    most: int = MOST_SAMPLED,
+) -> Episode:
+    """Statistics of all images, and up to `most` of them as the support, as evenly from the classes as they hold.
+
+    Args:
+        batches: standardised features in the order of `labels`, some at a time.
+        labels: below `classes`; every class has an image.
+        generator: decides which images are sampled.
+
+    Scatter is summed up around the means so far (Chan et al. 1983), which loses no digits to a far-off mean.
+    """
+    place = _places(labels, classes=classes, most=most, generator=generator)
+    running: _Running | None = None
+    start = 0
+    for values in batches:
+        if running is None:
+            running = _Running(classes, int(place.max()) + 1, like=values)
+        which = slice(start, start + len(values))
+        running.take(values, labels[which], place[which])
+        start += len(values)
+    assert running is not None
+    return running.episode()
+
+
+class _Running:
+    """Statistics and sample of the images so far."""
+
+    def __init__(self, classes: int, shots: int, *, like: Float[Tensor, "images feature"]) -> None:
+        width = like.shape[1]
+        self.counts, self.means = like.new_zeros(classes), like.new_zeros(classes, width)
+        self.scatter = like.new_zeros(width, width, dtype=torch.float64)
+        self.support = like.new_zeros(classes, shots, width)
+        self.mask = like.new_zeros(classes, shots, dtype=torch.bool)
+
+    def take(
+        self, values: Float[Tensor, "images feature"], labels: Int[Tensor, " images"], place: Int[Tensor, " images"]
+    ) -> None:
+        """Count in some more images; those with a place below 0 are not sampled."""
+        kept = (place >= 0).to(values.device)
+        labels, place = labels.to(values.device), place.to(values.device)
+        self.support[labels[kept], place[kept]] = values[kept]
+        self.mask[labels[kept], place[kept]] = True
+        present, own = labels.unique(return_inverse=True)
+        number = torch.bincount(own, minlength=len(present)).to(values)
+        mean = values.new_zeros(len(present), values.shape[1]).index_add_(0, own, values) / number[:, None]
+        residual, before = values - mean[own], self.counts[present]
+        away = mean - self.means[present]
+        apart = away * (before * number / (before + number)).sqrt()[:, None]
+        self.scatter += residual.mT @ residual + apart.mT @ apart
+        self.means[present] += away * (number / (before + number))[:, None]
+        self.counts[present] += number
+
+    def episode(self) -> Episode:
+        classes, _, width = self.support.shape
+        nothing = self.support.new_zeros(1, 0, width)
+        return Episode(
+            support=self.support[None],
+            support_mask=self.mask[None],
+            query=nothing,
+            query_labels=torch.zeros(1, 0, dtype=torch.int64),
+            classes=torch.arange(classes)[None],
+            unlabelled=nothing,
+            unlabelled_mask=torch.zeros(1, 0, dtype=torch.bool, device=nothing.device),
+            statistics=Statistics(self.counts, self.means, self.scatter.to(self.means.dtype)),
+        )
+
+
+def _places(
+    labels: Int[Tensor, " images"], *, classes: int, most: int, generator: torch.Generator
+) -> Int[Tensor, " images"]:
+    """Each image's place among those sampled of its class; −1 for the others. Every class gives as many, if it can."""
+    order = torch.randperm(len(labels), generator=generator)
+    order = order[labels[order].argsort(stable=True)]  # classes one after the other, shuffled inside
+    counts = torch.bincount(labels, minlength=classes)
+    place = torch.empty_like(labels)
+    place[order] = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[order]]
+    return torch.where(place < max(1, most // classes), place, -1)

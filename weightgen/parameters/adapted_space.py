@@ -1,0 +1,116 @@
+"""The generator's space, made round for one data set by what the data set itself shows of its scatter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from weightgen.dataflow import Episode, Head, Space, Statistics
+from weightgen.parameters.standardizer import Standardizer
+
+
+@dataclass(frozen=True)
+class AdaptedSpace:
+    """y = F (z − c): in it the images of a data set lie around their classes like white noise of variance 1.
+
+    z are features in the standardised space of base classes. There a covariance of κd images' worth, round and as large
+    as this data set's, is counted in with the scatter S of its n images (the posterior mean of an inverse-Wishart
+    prior): Σ = (κd·τ·I + S) / (κd + n − classes), F = L⁻¹ of its Cholesky factor. From few images F is a mere scale;
+    from many it is the data set's own whitening. The centre c is the mean of the classes' means, so that rows are drawn
+    towards what the classes at hand share and not towards the average base class.
+
+    images: the weight of Σ in images, κd + n − classes.
+    temper: the factor on logits that the data set itself, each image left out in turn, finds honest.
+    """
+
+    standardizer: Standardizer
+    centre: Float[Tensor, " feature"]
+    rounding: Float[Tensor, "feature feature"]
+    prior_variance: Float[Tensor, " feature"]
+    images: Float[Tensor, ""]
+    temper: float = 1.0
+
+    @classmethod
+    def of(cls, standardizer: Standardizer, statistics: Statistics, *, strength: float) -> AdaptedSpace:
+        """The space of a data set with these statistics, in `standardizer`'s space.
+
+        strength: κ, how many images per feature the base classes' covariance counts for.
+        """
+        counts, scatter = statistics.counts, statistics.scatter
+        assert scatter is not None, "statistics of a space that was made round already"
+        width, freedom = len(scatter), (counts - 1).clamp(min=0).sum()
+        identity = torch.eye(width, dtype=scatter.dtype, device=scatter.device)
+        # One image's worth of the base classes' own noise, for a data set that shows none.
+        level = (standardizer.noise_variance + scatter.diagonal().mean()) / (1 + freedom)
+        images = strength * width + freedom
+        factor = torch.linalg.cholesky((strength * width * level * identity + scatter) / images)
+        rounding = torch.linalg.solve_triangular(factor, identity, upper=False)
+        return cls(
+            standardizer,
+            centre=statistics.means[counts > 0].mean(0),
+            rounding=rounding,
+            prior_variance=rounding.square() @ standardizer.prior_variance,
+            images=images,
+        )
+
+    @property
+    def noise_variance(self) -> Float[Tensor, "1"]:
+        """Of images around their class's prototype, along each axis."""
+        return torch.ones_like(self.standardizer.noise_variance)
+
+    @property
+    def pole(self) -> Float[Tensor, " feature"]:
+        """The centre."""
+        return torch.zeros_like(self.centre)
+
+    @property
+    def radius(self) -> Float[Tensor, ""]:
+        """Root mean square distance of images from the centre."""
+        return (self.prior_variance + 1).sum().sqrt()
+
+    @property
+    def space(self) -> Space:
+        """What a denoiser may know of it."""
+        own = self.standardizer.space
+        sharpness = torch.full_like(own.sharpness, self.temper)
+        return replace(own, prior_variance=self.prior_variance, noise_variance=self.noise_variance, sharpness=sharpness)
+
+    def points(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Standardised features in this space."""
+        return (values - self.centre) @ self.rounding.mT
+
+    def rows(self, fitted: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Rows of the standardised space, as the rows here that read the same weights off them.
+
+        With Gaussian logits a row w has weights w/σ² there, and F⁻ᵀ w/σ² here, where σ is 1.
+        """
+        weights = (fitted - self.centre) / self.standardizer.noise_variance
+        return torch.linalg.solve_triangular(self.rounding, weights.flatten(0, -2), upper=False, left=False).view_as(
+            weights
+        )
+
+    def episode(self, episode: Episode) -> Episode:
+        """A standardised episode in this space; absent images are 0."""
+        statistics = episode.statistics
+        return replace(
+            episode,
+            support=self.points(episode.support) * episode.support_mask[..., None],
+            unlabelled=self.points(episode.unlabelled) * episode.unlabelled_mask[..., None],
+            query=self.points(episode.query),
+            statistics=None
+            if statistics is None
+            else Statistics(statistics.counts, self.points(statistics.means), None),
+        )
+
+    def restore(self, rows: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Prototypes here, as raw features: undoes `points` and the standardizer's map."""
+        flat = torch.linalg.solve_triangular(self.rounding, rows.flatten(0, -2).mT, upper=False).mT
+        return self.standardizer.restore(flat.view_as(rows) + self.centre)
+
+    def raw_head(self, head: Head) -> Head:
+        """Heads that act on this space as heads that act on raw features."""
+        weight = head.weight @ self.rounding
+        return self.standardizer.raw_head(Head(weight, head.bias - weight @ self.centre))
