@@ -13,7 +13,8 @@ from weightgen import seeds
 from weightgen.dataflow import Features
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.evaluation.scoring import EpisodeSizes
-from weightgen.pipeline import Denoise, WeightGenerationPipeline
+from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.row_pipeline import Denoise
 
 _EPISODES_AT_ONCE = 25
 
