@@ -65,8 +65,9 @@ class DatasetStatistics(Conditioner):
         number = int(judged.sum())
         if not number:
             return base
-        labels = judged.nonzero()[:, 1]
-        found = fit_scale(honest_logits(condition, condition.tokens)[judged][None], labels[None])
+        real = condition.mask[0]  # logits of padding are no numbers to measure a spread by
+        labels = (real.cumsum(0) - 1)[judged.nonzero()[:, 1]]
+        found = fit_scale(honest_logits(condition, condition.tokens)[judged][:, real][None], labels[None])
         share = number / (number + _BASE_IMAGES)
         return found**share * base ** (1 - share)
 
