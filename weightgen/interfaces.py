@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from weightgen.dataflow import Condition, Episode, Head, Space
+from weightgen.errors import InputError
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
@@ -51,6 +53,10 @@ class FeatureSpace(Protocol):
         """Fitted rows of the standardised space, as rows here."""
         ...
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What it is made of beside the standardizer, as `Conditioner.recalled` wants it back; perhaps nothing."""
+        ...
+
     def restore(self, rows: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Prototypes here, as raw features."""
         ...
@@ -78,6 +84,22 @@ class Conditioner(ModelMixin, ConfigMixin, ABC):
 
     def adapted(self, episode: Episode, standardizer: Standardizer) -> tuple[Episode, FeatureSpace]:
         """A standardised episode in the space that its rows are to live in, and that space."""
+        return episode, standardizer
+
+    def recalled(
+        self,
+        episode: Episode,
+        standardizer: Standardizer,
+        *,
+        space: Mapping[str, Tensor],
+        founding: Bool[Tensor, " ways"],
+    ) -> tuple[Episode, FeatureSpace]:
+        """A standardised data set in a space that `adapted` made when it had fewer classes.
+
+        space: the `tensors` of that space. founding: classes that it was made of.
+        """
+        if self.adapts:
+            raise InputError(f"a {type(self).__name__} cannot recall a space; write the head from all images again")
         return episode, standardizer
 
     @abstractmethod

@@ -21,6 +21,7 @@ from weightgen.dataflow import Episode, Features, Head
 from weightgen.episodes.dataset_episode import dataset_episode
 from weightgen.errors import InputError
 from weightgen.export.generated_head import GeneratedHead
+from weightgen.export.head_memory import HeadMemory
 from weightgen.generator_pipeline import open_support, open_unlabelled
 from weightgen.interfaces import Conditioner, Denoiser
 from weightgen.parameters.standardizer import Standardizer
@@ -98,19 +99,7 @@ class WeightGenerationPipeline(RowPipeline):
         batches = self._feature_batches(dataset)
         others = None if unlabelled is None else self._features_beside(dataset, unlabelled)
         episode = self._dataset_episode(batches, torch.tensor(dataset["label"][:]), others)
-        noise = [generator or seeded(0, "generate")]
-        head = self._heads(episode, noise, steps=num_inference_steps, samples=num_samples)
-        samples = head.weight.shape[1]
-        scheduler, steps = self._chain(num_inference_steps, samples)
-        made_by = {
-            **(self.config.provenance or {}),
-            "scheduler": type(scheduler).__name__,
-            "steps": str(steps),
-            "samples": str(samples),
-            "support_images": str(len(dataset)),
-            "unlabelled_images": str(episode.unlabelled.shape[1]),
-        }
-        return GeneratedHead(head, class_names=class_names(dataset), backbone=self.backbone, provenance=made_by)
+        return self._written(episode, class_names(dataset), generator, steps=num_inference_steps, samples=num_samples)
 
     @torch.no_grad()
     def dataset_heads(
@@ -124,6 +113,33 @@ class WeightGenerationPipeline(RowPipeline):
         """A head on raw features for all classes of a data set, in the order of its `class_names`; a batch of one."""
         episode = self._dataset_episode(features.values.split(_IMAGES_AT_ONCE), features.labels, None)
         return self._heads(episode, generators, steps=steps, denoiser=denoiser)
+
+    def _written(
+        self,
+        episode: Episode,
+        names: tuple[str, ...],
+        generator: torch.Generator | None,
+        *,
+        steps: int | None,
+        samples: int | None,
+    ) -> GeneratedHead:
+        """The head of a standardised data set, which remembers its labelled images."""
+        ((rows, own, space),) = self._denoised(
+            episode, [generator or seeded(0, "generate")], steps=steps, samples=samples
+        )
+        samples = rows.shape[1]
+        scheduler, steps = self._chain(steps, samples)
+        made_by = {
+            **(self.config.provenance or {}),
+            "scheduler": type(scheduler).__name__,
+            "steps": str(steps),
+            "samples": str(samples),
+            "support_images": str(int(episode.counts.sum())),
+            "unlabelled_images": str(episode.unlabelled.shape[1]),
+        }
+        head = self.reader(samples=samples, space=space).head(rows, own.counts)
+        memory = HeadMemory.of(episode, space=space.tensors(), generator=self.generator_hash())
+        return GeneratedHead(head, names, self.backbone, provenance=made_by, memory=memory)
 
     def _dataset_episode(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from weightgen.diffusion.mean_ddpm import MeanDDPMScheduler
 from weightgen.diffusion.reverse_chain import reverse_chain
 from weightgen.diffusion.schedulers import swap_scheduler
 from weightgen.errors import InputError
+from weightgen.files import tensors_hash, text_hash
 from weightgen.generator_pipeline import GeneratorPipeline
 from weightgen.interfaces import FeatureSpace
 from weightgen.parameters.class_rows import RowReader
@@ -38,6 +40,18 @@ class RowPipeline(GeneratorPipeline):
         draws = samples > 1
         calibration = Calibration.of(self.config.draw_calibration if draws else self.config.calibration)
         return RowReader(space or self.standardizer, self.config.readout, calibration, draws=draws)
+
+    def generator_hash(self) -> str:
+        """16 hex digits of all that decides what statistics mean and which rows are written from them.
+
+        Scheduler, steps and samples do not count: they are the choice of a call.
+        """
+        told = [self.backbone.weights_hash(), self.backbone.preprocessing_key()]
+        for part in (self.standardizer, self.conditioner, self.denoiser):
+            options = {key: value for key, value in part.config.items() if not key.startswith("_")}
+            told += [type(part).__name__, json.dumps(options, sort_keys=True), tensors_hash(part.state_dict())]
+        readout = [self.config[key] for key in ("readout", "calibration", "draw_calibration")]
+        return text_hash(*told, json.dumps(readout))
 
     def heads(
         self,

@@ -13,7 +13,7 @@ from tiny_runs import files_below, invoke, refuse, succeed
 from weightgen.backbones.backbone import Backbone
 from weightgen.dataflow import Head, Statistics
 from weightgen.export.head_folder import load_head, save_head
-from weightgen.export.head_memory import HeadMemory
+from weightgen.export.head_memory import HeadMemory, Origin
 
 NAMES = ("a=b", "[red] 猫", "-dash", "grey wagtail")
 WIDTH, DRAWS, KEPT = 6, 2, 3
@@ -32,6 +32,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Statistics(counts, means, drawn.T @ drawn),
         sample=sample.unflatten(0, (ways, KEPT)),
         sample_mask=torch.ones(ways, KEPT, dtype=torch.bool),
+        origin=Origin({}, shots=counts.mean(), founding=torch.ones(ways, dtype=torch.bool)),
         generator="0123456789abcdef",
     )
     head = Head(weight.unflatten(0, (1, DRAWS, ways)), torch.zeros(1, DRAWS, ways))

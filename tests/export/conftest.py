@@ -10,7 +10,7 @@ from PIL import Image
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.dataflow import Head, Statistics
-from weightgen.export.head_memory import HeadMemory
+from weightgen.export.head_memory import HeadMemory, Origin
 
 NAMES = ("Ä ö 猫 🐈", 'it\'s "quoted" `back`', "a/b\\c ${x} {y}\n#")
 
@@ -39,7 +39,10 @@ def made_up_memory(*, width: int, seed: int = 0) -> HeadMemory:
     means = torch.randn(len(counts), width, generator=generator)
     sample = torch.randn(len(counts), images, width, generator=generator)
     mask = torch.arange(images) < counts[:, None]
-    return HeadMemory(Statistics(counts, means, rows.T @ rows), sample.half().float(), mask, "89abcdef01234567")
+    space = {"centre": means.mean(0), "temper": torch.tensor(0.25)}
+    origin = Origin(space, shots=torch.tensor(6.5), founding=torch.tensor([True, True, False]))
+    statistics = Statistics(counts, means, rows.T @ rows)
+    return HeadMemory(statistics, sample.half().float(), mask, origin, "89abcdef01234567")
 
 
 @pytest.fixture(scope="session")

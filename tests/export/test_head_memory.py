@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from weightgen.dataflow import Statistics
 from weightgen.errors import InputError
+from weightgen.export import head_memory
 from weightgen.export.generated_head import GeneratedHead
 from weightgen.export.head_folder import load_head, save_head
 from weightgen.export.head_memory import HeadMemory
@@ -32,7 +33,8 @@ def test_what_is_saved_is_remembered(make, tmp_path: Path) -> None:
     assert metadata["generator"] == made.memory.generator
     assert tuple(json.loads(metadata["class_names"])) == made.class_names
     kinds = {name: tensor.dtype for name, tensor in load_file(tmp_path / "head" / FILE).items()}
-    assert kinds.pop("sample") == torch.float16 and kinds.pop("sample_mask") == torch.bool
+    assert kinds.pop("sample") == torch.float16
+    assert kinds.pop("sample_mask") == kinds.pop("founding") == torch.bool
     assert set(kinds.values()) == {torch.float32}
 
 
@@ -62,13 +64,40 @@ def test_a_memory_without_classes_keeps_the_covariance(make) -> None:
     assert torch.equal(fewer.sample, memory.sample[1:]) and torch.equal(fewer.sample_mask, memory.sample_mask[1:])
     torch.testing.assert_close(fewer.scatter / (1 + 8), memory.scatter / (6 + 1 + 8))
     assert fewer.generator == memory.generator
+    assert fewer.origin.founding.tolist() == [True, False]
+    assert (fewer.origin.space, fewer.origin.shots) == (memory.origin.space, memory.origin.shots)
     assert same(memory.without([]), memory)
+
+
+def test_joined_memories_hold_all_classes_and_keep_what_rows_are_written_in(make) -> None:
+    memory, other = make(remembers=True).memory, make(remembers=True, seed=1).memory.without([0])
+    both = memory.joined(other.episode())
+    for name in ("counts", "means"):
+        parts = [getattr(one.statistics, name) for one in (memory, other)]
+        assert torch.equal(getattr(both.statistics, name), torch.cat(parts))
+    assert torch.equal(both.scatter, memory.scatter + other.scatter)
+    assert torch.equal(both.sample, torch.cat([memory.sample, other.sample]))
+    assert torch.equal(both.sample_mask, torch.cat([memory.sample_mask, other.sample_mask]))
+    assert both.origin.founding.tolist() == [True, True, False, False, False]
+    assert (both.origin.space, both.origin.shots) == (memory.origin.space, memory.origin.shots)
+    assert both.generator == memory.generator
+
+
+def test_a_joined_sample_has_as_little_room_as_any(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_memory, "MOST_SAMPLED", 17)
+    memory = make(remembers=True).memory
+    short = replace(memory, sample=memory.sample[:, :1], sample_mask=memory.sample_mask[:, :1])
+    both = memory.joined(short.episode())
+    assert both.sample_mask.tolist() == [[True] * 2] * 3 + [[True, False]] * 3
+    assert torch.equal(both.sample[:3], memory.sample[:, :2])
+    assert torch.equal(both.sample[3:], torch.stack([memory.sample[:, 0], torch.zeros_like(memory.sample[:, 0])], 1))
 
 
 def test_single_images_have_no_scatter_to_keep(make) -> None:
     memory = make(remembers=True).memory
     ones, zero = torch.ones(3), torch.zeros_like(memory.scatter)
-    single = HeadMemory(Statistics(ones, memory.statistics.means, zero), memory.sample[:, :1], ones[:, None] > 0, "g")
+    statistics = Statistics(ones, memory.statistics.means, zero)
+    single = HeadMemory(statistics, memory.sample[:, :1], ones[:, None] > 0, memory.origin, "g")
     assert not single.without([2]).scatter.any()
 
 
@@ -91,6 +120,11 @@ WRONG = {
         "sample holds torch.float32 where others belong, or NaN",
     ),
     "no generator": (lambda m: replace(m, generator=""), "no generator is named"),
+    "NaN in the space": (
+        lambda m: replace(m, origin=replace(m.origin, space={"centre": torch.tensor([1.0, torch.nan])})),
+        "space.centre holds torch.float32 where others belong, or NaN",
+    ),
+    "no shots": (lambda m: replace(m, origin=replace(m.origin, shots=torch.tensor(0.5))), "shots are below 1"),
     "no image": (
         lambda m: replace(m, statistics=replace(m.statistics, counts=torch.tensor([7.0, 0.0, 9.0]))),
         "counts are below 1",
@@ -132,10 +166,13 @@ DAMAGE = {
     "a pickle": (lambda f: (f / FILE).write_bytes(b"\x80\x04\x95\x0b\x00\x00\x00."), "is not a whole safetensors file"),
     "NaN": (lambda f: edit(f, lambda t: t["scatter"].fill_(torch.nan)), "holds NaN or infinite values"),
     "infinite sample": (lambda f: edit(f, lambda t: t["sample"].fill_(torch.inf)), "holds NaN or infinite values"),
-    "no means": (lambda f: edit(f, lambda t: t.pop("means")), "memory: holds counts, sample, sample_mask, scatter"),
+    "no means": (
+        lambda f: edit(f, lambda t: t.pop("means")),
+        "memory: holds counts, founding, sample, sample_mask, scatter",
+    ),
     "another tensor": (
         lambda f: edit(f, lambda t: t.update(other=torch.ones(3))),
-        "memory: holds counts, means, other",
+        "memory: holds counts, founding, means, other",
     ),
     "another shape": (lambda f: edit(f, lambda t: t.update(scatter=torch.ones(6))), "not of the same classes"),
     "scalar means": (lambda f: edit(f, lambda t: t.update(means=torch.ones(()))), "not of the same classes"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from diffusers.configuration_utils import register_to_config
+from jaxtyping import Bool
+from torch import Tensor
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.dataflow import Condition, Episode, Statistics
@@ -51,6 +54,21 @@ class DatasetStatistics(Conditioner):
         space = AdaptedSpace.of(standardizer, statistics, strength=self.config.strength)
         inside = space.episode(episode)
         return inside, replace(space, temper=self._temper(inside, space))
+
+    @torch.no_grad()
+    def recalled(
+        self,
+        episode: Episode,
+        standardizer: Standardizer,
+        *,
+        space: Mapping[str, Tensor],
+        founding: Bool[Tensor, " ways"],
+    ) -> tuple[Episode, AdaptedSpace]:
+        """A standardised data set in the space that some of its classes made; others have no part in its scatter."""
+        made = AdaptedSpace.recalled(standardizer, space)
+        unmoved = torch.full_like(made.images, torch.inf)  # the covariance, by leaving out an image that is not in it
+        images = torch.where(founding.to(made.images.device), made.images, unmoved)
+        return made.episode(episode), replace(made, images=images[:, None])
 
     def forward(self, episode: Episode, standardizer: FeatureSpace) -> Condition:
         condition = self.prototypes(episode, standardizer)

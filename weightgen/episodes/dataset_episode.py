@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from weightgen.dataflow import Episode, Statistics
@@ -43,6 +43,24 @@ def dataset_episode(
     return running.episode()
 
 
+def sampled_episode(
+    sample: Float[Tensor, "classes images feature"], mask: Bool[Tensor, "classes images"], statistics: Statistics
+) -> Episode:
+    """A data set as one episode without queries: its statistics, and some of its images; False in `mask` for none."""
+    classes, _, width = sample.shape
+    nothing = sample.new_zeros(1, 0, width)
+    return Episode(
+        support=sample[None],
+        support_mask=mask[None],
+        query=nothing,
+        query_labels=torch.zeros(1, 0, dtype=torch.int64),
+        classes=torch.arange(classes)[None],
+        unlabelled=nothing,
+        unlabelled_mask=torch.zeros(1, 0, dtype=torch.bool, device=nothing.device),
+        statistics=statistics,
+    )
+
+
 class _Running:
     """Statistics and sample of the images so far."""
 
@@ -72,18 +90,8 @@ class _Running:
         self.counts[present] += number
 
     def episode(self) -> Episode:
-        classes, _, width = self.support.shape
-        nothing = self.support.new_zeros(1, 0, width)
-        return Episode(
-            support=self.support[None],
-            support_mask=self.mask[None],
-            query=nothing,
-            query_labels=torch.zeros(1, 0, dtype=torch.int64),
-            classes=torch.arange(classes)[None],
-            unlabelled=nothing,
-            unlabelled_mask=torch.zeros(1, 0, dtype=torch.bool, device=nothing.device),
-            statistics=Statistics(self.counts, self.means, self.scatter.to(self.means.dtype)),
-        )
+        statistics = Statistics(self.counts, self.means, self.scatter.to(self.means.dtype))
+        return sampled_episode(self.support, self.mask, statistics)
 
 
 def _places(

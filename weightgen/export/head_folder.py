@@ -16,8 +16,9 @@ from weightgen.backbones.construction import read_checkpoint
 from weightgen.dataflow import Head
 from weightgen.errors import InputError
 from weightgen.export.class_names import check_class_names
-from weightgen.export.head_memory import HeadMemory, check_memory, read_memory, write_memory
+from weightgen.export.head_memory import HeadMemory, check_memory
 from weightgen.export.head_place import check_is_head, check_target
+from weightgen.export.memory_file import read_memory, write_memory
 from weightgen.export.model_card import model_card
 from weightgen.export.model_config import build_backbone, model_config, read_model_config
 from weightgen.files import new_folder, read_tensors, write_json, write_tensors, write_text

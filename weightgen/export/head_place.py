@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from weightgen.errors import InputError
-from weightgen.export.head_memory import MEMORY_FILE
+from weightgen.export.memory_file import MEMORY_FILE
 
 _FILES = ("README.md", "config.json", "head.safetensors", "model.safetensors", "samples.safetensors", MEMORY_FILE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.dataflow import Episode, Head, Space, Statistics
+from weightgen.errors import InputError
 from weightgen.parameters.standardizer import Standardizer
 
 
@@ -22,7 +24,8 @@ class AdaptedSpace:
     from many it is the data set's own whitening. The centre c is the mean of the classes' means, so that rows are drawn
     towards what the classes at hand share and not towards the average base class.
 
-    images: the weight of Σ in images, κd + n − classes.
+    images: the weight of Σ in images, κd + n − classes; or for each class in a column, and then infinite for classes
+        whose images are no part of S.
     temper: the factor on logits that the data set itself, each image left out in turn, finds honest.
     """
 
@@ -30,7 +33,7 @@ class AdaptedSpace:
     centre: Float[Tensor, " feature"]
     rounding: Float[Tensor, "feature feature"]
     prior_variance: Float[Tensor, " feature"]
-    images: Float[Tensor, ""]
+    images: Float[Tensor, "*ways"]
     temper: float = 1.0
 
     @classmethod
@@ -55,6 +58,29 @@ class AdaptedSpace:
             prior_variance=rounding.square() @ standardizer.prior_variance,
             images=images,
         )
+
+    @classmethod
+    def recalled(cls, standardizer: Standardizer, tensors: Mapping[str, Tensor]) -> AdaptedSpace:
+        """The space that gave these `tensors`. Raises InputError when they are of none."""
+        width = len(standardizer.mean)
+        shapes = {"centre": (width,), "rounding": (width, width), "images": (), "temper": ()}
+        given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if given != shapes:
+            raise InputError(f"a space made of {given} where {shapes} belongs; generate the head again")
+        own = {name: tensor.to(standardizer.mean.device) for name, tensor in tensors.items()}
+        return cls(
+            standardizer,
+            centre=own["centre"],
+            rounding=own["rounding"],
+            prior_variance=own["rounding"].square() @ standardizer.prior_variance,
+            images=own["images"],
+            temper=float(own["temper"]),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Centre, rounding, images and temper."""
+        temper = torch.full_like(self.images, self.temper)
+        return {"centre": self.centre, "rounding": self.rounding, "images": self.images, "temper": temper}
 
     @property
     def noise_variance(self) -> Float[Tensor, "1"]:

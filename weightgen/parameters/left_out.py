@@ -11,10 +11,11 @@ from weightgen.dataflow import Condition
 _MOST_LEVERAGE = 0.97  # of one image in the covariance; at 1 nothing would be left of it
 
 
-def left_out_change(condition: Condition, images: Float[Tensor, ""]) -> Float[Tensor, "batch ways shots ways"]:
+def left_out_change(condition: Condition, images: Float[Tensor, "*ways"]) -> Float[Tensor, "batch ways shots ways"]:
     """Change of each image's logits when it leaves its class's mean and the covariance; 0 where it is all there is.
 
-    images: the weight of the covariance, which is the identity here.
+    images: the weight of the covariance, which is the identity here; one for all, or for each class in a column,
+        infinite where its images are no part of the covariance.
     """
     rows, counts, support = condition.tokens, condition.counts[..., None], condition.support
     alone = (counts <= 1) | ~condition.support_mask

@@ -185,6 +185,10 @@ class Standardizer(ModelMixin, ConfigMixin):
         """What a denoiser may know of the generator's space."""
         return Space(self.prior_variance, self.noise_variance, self.sharpness, self.axes)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Nothing but itself."""
+        return {}
+
     def rows(self, fitted: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Rows that were fitted in this space: the same."""
         return fitted
