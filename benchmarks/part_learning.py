@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(f"{run.path}: generates heads; give a run of a generator of parts")
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
     known = ZooFolder(run.path / "zoo").read().class_names
-    base = base_pixels(recipe.data, pipeline.backbone, parts.base).of_classes(known)
+    base = base_pixels(recipe.data, pipeline.backbone, parts).of_classes(known)
     report("learnt from", base, recipe, pipeline, tasks=tasks)
     report("unseen", pixels_of(pipeline.backbone, parts.novel), recipe, pipeline, tasks=tasks)
 

@@ -111,9 +111,10 @@ def _unused(name: str, taken: Container[str]) -> str:
     return name if name not in taken else next(other for other in numbered if other not in taken)
 
 
-def base_pixels(options: DataOptions, backbone: Backbone, base: datasets.Dataset) -> Features:
+def base_pixels(options: DataOptions, backbone: Backbone, parts: DataParts) -> Features:
     """Pixels of the same images, of the same classes in the same order."""
-    return pixels_of(backbone, base, quarter_turns=(1, 2, 3) if options.turned else (0,))
+    turns = (1, 2, 3) if options.turned else (0,)
+    return _joined([pixels_of(backbone, images, quarter_turns=turns) for images in (parts.base, *parts.further)])
 
 
 def _split(options: DataOptions, names: tuple[str, ...], *, seed: int, pretraining: bool) -> ClassSplit:

@@ -111,7 +111,7 @@ def _prepared(
     if recipe.selector.name == HEAD:
         training = GeneratorTraining(recipe, backbone, base, accelerator)
     else:
-        training = PartTraining(recipe, backbone, base, base_pixels(recipe.data, backbone, parts.base), accelerator)
+        training = PartTraining(recipe, backbone, base, base_pixels(recipe.data, backbone, parts), accelerator)
     if recipe.zoo.targets == "trajectories":
         training.fit_zoo(ZooFolder(run.path / "zoo"), progress=progress)
     return training
