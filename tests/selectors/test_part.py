@@ -9,6 +9,7 @@ import torch
 from made_up_pixels import made_up_pixels, pixel_episode, small_backbone
 
 from weightgen import registry
+from weightgen.selectors import _part
 from weightgen.selectors._part import Part
 
 pytest.importorskip("peft")
@@ -54,6 +55,16 @@ def test_the_adapted_backbone_is_a_plain_model_with_the_same_features(part: Part
     assert own.keys() == other.keys()
     assert {name for name in own if not torch.equal(own[name], other[name])} == set(names)
     assert not any(parameter.requires_grad for parameter in adapted.parameters())
+
+
+@torch.no_grad()
+def test_many_images_are_read_some_at_a_time(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, offset, seen = made_up_pixels().values.unflatten(0, (6, 7)), some_offset(part), []
+    together = part.features(offset, pixels)
+    part._trunk.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    monkeypatch.setattr(_part, "_IMAGES_AT_ONCE", 10)
+    torch.testing.assert_close(part.features(offset, pixels), together, rtol=1e-4, atol=1e-5)
+    assert seen == [10, 10, 10, 10, 2]
 
 
 def test_each_episode_is_read_on_features_of_its_own(part: Part) -> None:

@@ -14,6 +14,8 @@ from weightgen.dataflow import Episode
 from weightgen.parameters.centroid_head import centroid_head
 from weightgen.selectors._selector import Selector
 
+_IMAGES_AT_ONCE = 128
+
 
 class Part:
     """The selected parameters of a backbone, which itself stays as it is.
@@ -38,11 +40,12 @@ class Part:
     def features(
         self, offset: Float[Tensor, " parameters"], pixels: UInt8[Tensor, "*images pixels"]
     ) -> Float[Tensor, "*images feature"]:
-        """Features of images under an offset; differentiable."""
-        shape, preprocess = pixels.shape[:-1], self.backbone.preprocess
-        images = preprocess.normalise(pixels.reshape(-1, *preprocess.input_size)).to(self.own.device)
-        tensors = self.layout.unflatten(self.own + offset)
-        return functional_call(self._trunk, tensors, (images,)).unflatten(0, shape)
+        """Features of images under an offset; differentiable. Memory does not grow with the images unless by that."""
+        preprocess, tensors = self.backbone.preprocess, self.layout.unflatten(self.own + offset)
+        batches = pixels.reshape(-1, *preprocess.input_size).split(_IMAGES_AT_ONCE)
+        images = (preprocess.normalise(batch).to(self.own.device) for batch in batches)
+        features = torch.cat([functional_call(self._trunk, tensors, (batch,)) for batch in images])
+        return features.unflatten(0, pixels.shape[:-1])
 
     def query_logits(
         self,
