@@ -1,0 +1,179 @@
+"""A data set as its statistics: the same whether they come with it or are made of its images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from episode_changes import blind, padded
+from made_up_data_sets import COUNTS, WIDTH, data_set
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from weightgen.conditioners.dataset_statistics import DatasetStatistics
+from weightgen.conditioners.task_prototypes import TaskPrototypes
+from weightgen.dataflow import Condition, Episode
+from weightgen.episodes.dataset_episode import dataset_episode
+from weightgen.parameters.adapted_space import AdaptedSpace
+from weightgen.parameters.class_rows import RowReader
+from weightgen.parameters.left_out import honest_logits
+from weightgen.parameters.standardizer import Standardizer
+from weightgen.parameters.temperature import fit_scale
+
+SPACE = ("centre", "rounding", "prior_variance", "images")
+
+
+@pytest.fixture
+def base(base_standardizer: Standardizer) -> Standardizer:
+    made = deepcopy(base_standardizer).double()
+    made.sharpness.fill_(0.37)
+    return made
+
+
+def told(episode: Episode, base: Standardizer) -> tuple[Condition, AdaptedSpace]:
+    conditioner = DatasetStatistics()
+    inside, space = conditioner.adapted(episode, base)
+    return conditioner(inside, space), space
+
+
+def streamed(episode: Episode, *, most: int, batch: int = 4) -> Episode:
+    """The images of an episode, in one pass."""
+    there = episode.support_mask[0]
+    values, labels = episode.support[0][there], torch.arange(len(there)).repeat_interleave(there.sum(-1))
+    draw = torch.Generator().manual_seed(3)
+    return dataset_episode(values.split(batch), labels, classes=len(there), generator=draw, most=most)
+
+
+def test_statistics_of_one_pass_are_those_of_the_images(base: Standardizer) -> None:
+    """Everything sampled: the condition is the same up to the order of a class's images."""
+    plain = data_set()
+    (one, space), (other, again) = told(plain, base), told(streamed(plain, most=1000), base)
+    for name in SPACE:
+        torch.testing.assert_close(getattr(again, name), getattr(space, name))
+    assert again.temper == pytest.approx(space.temper, rel=1e-5)
+    for name in ("tokens", "means", "variance", "counts"):
+        torch.testing.assert_close(getattr(other, name), getattr(one, name))
+    left = [condition.left_out[condition.support_mask] for condition in (one, other)]  # type: ignore[index]
+    order = [condition.support[condition.support_mask][:, 0].argsort() for condition in (one, other)]
+    torch.testing.assert_close(left[1][order[1]], left[0][order[0]])
+
+
+def test_a_sample_leaves_tokens_and_space_as_they_are(base: Standardizer) -> None:
+    plain = data_set()
+    (one, space), (other, again) = told(plain, base), told(streamed(plain, most=10), base)
+    assert other.support_mask.sum() == 2 + 2 + 1 + 2 + 2
+    torch.testing.assert_close(other.tokens, one.tokens)
+    torch.testing.assert_close(again.rounding, space.rounding)
+    assert torch.equal(other.counts, torch.tensor([COUNTS]).double())
+
+
+def test_the_mean_of_what_is_sampled_is_not_taken_for_the_classs(base: Standardizer) -> None:
+    plain = data_set((40, 30, 50))
+    condition, _ = told(streamed(plain, most=6), base)
+    sampled = condition.support.sum(2) / 2
+    assert (condition.means - sampled).abs().max() > 0.3
+
+
+def test_its_scale_is_positive_and_finite(base: Standardizer) -> None:
+    """Also where all left-out images are told, or none is, or one class alone can be judged."""
+    apart, same = data_set((3, 4)), data_set((5, 5))
+    apart = replace(
+        apart, support=apart.support + 1000 * torch.arange(2)[:, None, None] * apart.support_mask[..., None]
+    )
+    same = replace(same, support=same.support[:, :1].expand(-1, 2, -1, -1))
+    for episode in (apart, same, data_set((2, 1)), data_set(), padded(data_set())):
+        temper = told(episode, base)[1].temper
+        assert 0 < temper < float("inf")
+
+
+def test_where_nothing_can_be_left_out_the_base_classes_scale_stands(base: Standardizer) -> None:
+    assert told(data_set((1, 1, 1)), base)[1].temper == pytest.approx(0.37)
+
+
+def test_the_more_images_the_less_the_base_classes_scale_counts(base: Standardizer) -> None:
+    other = deepcopy(base)
+    other.sharpness.fill_(37.0)
+    ratios = [
+        told(data_set(counts), other)[1].temper / told(data_set(counts), base)[1].temper
+        for counts in ((2, 2), (90, 60))
+    ]
+    assert ratios[0] == pytest.approx(100 ** (10 / 14), rel=1e-6)
+    assert ratios[1] == pytest.approx(100 ** (10 / 160), rel=1e-6)
+
+
+def test_its_scale_is_honest_on_new_images(base: Standardizer) -> None:
+    """Of the same classes; the cross-entropy is near the least that any scale gives."""
+    episode = data_set((40, 60, 50, 30), apart=0.7, queries=400)
+    conditioner = DatasetStatistics()
+    inside, space = conditioner.adapted(episode, base)
+    condition = conditioner(inside, space)
+
+    def loss(factor: float) -> float:
+        reader = RowReader(replace(space, temper=factor * space.temper), "gaussian")
+        logits = reader.standardised_head(condition.tokens[:, None], condition.counts).logits(inside.query)
+        return float(torch.nn.functional.cross_entropy(logits[0], inside.query_labels[0]))
+
+    assert loss(1.0) < 1.02 * min(loss(factor) for factor in (0.5, 0.7, 0.85, 1.2, 1.4, 2.0))
+
+
+def test_its_scale_is_not_that_of_images_judged_by_themselves(base: Standardizer) -> None:
+    """Of few images in many dimensions these look far too sure."""
+    base.sharpness.fill_(1.0)
+    condition, space = told(data_set((9, 12, 10, 8), apart=0.7), base)
+    flattered = honest_logits(replace(condition, left_out=torch.zeros_like(condition.left_out)), condition.tokens)
+    labels = torch.arange(4).repeat_interleave(torch.tensor([9, 12, 10, 8]))
+    assert space.temper < 0.6 * fit_scale(flattered[condition.support_mask][None], labels[None])
+
+
+def test_of_many_images_it_is_discriminant_analysis(base: Standardizer) -> None:
+    episode = data_set((400, 300, 500, 600), apart=0.7, queries=200)
+    conditioner = DatasetStatistics()
+    inside, space = conditioner.adapted(episode, base)
+    condition = conditioner(inside, space)
+    head = RowReader(space, "gaussian").standardised_head(condition.tokens[:, None], condition.counts)
+    labels = torch.arange(4).repeat_interleave(torch.tensor([400, 300, 500, 600]))
+    theirs = LinearDiscriminantAnalysis(solver="lsqr", priors=[0.25] * 4)
+    theirs.fit(episode.support[0][episode.support_mask[0]].numpy(), labels.numpy())
+    said = torch.from_numpy(theirs.predict(episode.query[0].numpy()))
+    assert (head.logits(inside.query)[0].argmax(-1) == said).double().mean() > 0.98
+
+
+def test_in_the_space_of_base_classes_it_is_the_plain_condition(
+    base_standardizer: Standardizer, draw_episode: Callable[..., Episode]
+) -> None:
+    """Which leaves nothing out, for there the covariance does not come from the images."""
+    episode = base_standardizer.standardize(draw_episode())
+    plain = TaskPrototypes()(episode, base_standardizer)
+    condition = DatasetStatistics()(episode, base_standardizer)
+    assert condition.left_out is None
+    for name in ("tokens", "means", "variance", "counts", "support"):
+        assert torch.equal(getattr(condition, name), getattr(plain, name))
+    assert condition.space == plain.space
+
+
+def test_queries_are_not_looked_at(base: Standardizer) -> None:
+    (one, space), (other, again) = told(data_set(), base), told(blind(data_set()), base)
+    assert torch.equal(one.tokens, other.tokens)
+    assert torch.equal(one.left_out, other.left_out)  # type: ignore[arg-type]
+    assert again.temper == space.temper
+
+
+def test_making_a_space_asks_for_no_gradient(base: Standardizer) -> None:
+    """Neither of a standardizer whose buffers, nor of images whose backbone, is being followed."""
+    episode = data_set()
+    inside, space = DatasetStatistics().adapted(replace(episode, support=episode.support.requires_grad_()), base)
+    assert not inside.support.requires_grad
+    assert not space.rounding.requires_grad
+
+
+@pytest.mark.parametrize("strength", [0.0, -1.0, float("nan")])
+def test_a_strength_that_is_none_is_refused(strength: float) -> None:
+    with pytest.raises(ValueError, match="it must be above 0"):
+        DatasetStatistics(strength=strength)
+
+
+def test_strength_makes_a_difference(base: Standardizer) -> None:
+    one, other = (DatasetStatistics(strength=strength).adapted(data_set(), base)[1] for strength in (1.0, 4.0))
+    assert float(other.images - one.images) == pytest.approx(3 * WIDTH)
