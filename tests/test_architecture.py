@@ -13,7 +13,7 @@ LAYERS = (
     ("dataflow", "errors", "files", "interfaces", "method", "registry", "seeds", "section"),
     ("parameters", "diffusion", "backbones", "episodes", "data"),
     ("selectors", "conditioners", "denoisers", "objectives", "export"),
-    ("zoo", "generator_folder", "generator_pipeline", "row_pipeline", "pipeline", "part_pipeline"),
+    ("zoo", "generator_folder", "generator_pipeline", "row_pipeline", "dataset_pipeline", "pipeline", "part_pipeline"),
     ("training", "baselines", "probes"),
     ("evaluation",),
     ("options",),
@@ -22,7 +22,9 @@ LAYERS = (
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 EXCEPTIONS = {
     ("pipeline", "generator_pipeline"),
-    ("pipeline", "row_pipeline"),
+    ("pipeline", "dataset_pipeline"),
+    ("dataset_pipeline", "row_pipeline"),
+    ("dataset_pipeline", "generator_pipeline"),
     ("row_pipeline", "generator_pipeline"),
     ("part_pipeline", "generator_pipeline"),
     ("generator_pipeline", "generator_folder"),

@@ -11,7 +11,7 @@ from datasets import Dataset
 from diffusers import DiffusionPipeline, SchedulerMixin
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.data.sources import open_data, unlabelled_images
+from weightgen.data.sources import open_folder, unlabelled_images
 from weightgen.errors import InputError
 from weightgen.generator_folder import load_components, pipeline_name, push_folder, save_components
 from weightgen.interfaces import Conditioner, Denoiser
@@ -58,12 +58,15 @@ class GeneratorPipeline(DiffusionPipeline):
             getattr(self, name).eval()
 
 
-def open_support(support: str | Path) -> Dataset:
-    """The images of a user's folder, one sub-folder per class. Raises InputError when it is none."""
+def open_support(support: str | Path, *, fewest: int = 2) -> Dataset:
+    """The images of a user's folder, one sub-folder per class. Raises InputError when it is none.
+
+    fewest: classes that there must be, 1 or 2.
+    """
     folder = Path(support).expanduser().absolute()
     if not folder.is_dir():
         raise InputError(f"{support}: is no folder; give one with a sub-folder of images per class")
-    return open_data(str(folder))
+    return open_folder(folder, fewest=fewest)
 
 
 def open_unlabelled(folder: str | Path, *, besides: Dataset) -> Dataset:

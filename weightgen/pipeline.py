@@ -1,37 +1,31 @@
-"""The generator at work: a folder of images or a whole data set in, a head out."""
+"""The generator at work: a folder of images in, a head out, or a head with further classes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from diffusers import SchedulerMixin
 from diffusers.configuration_utils import register_to_config
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.backbones.feature_cache import feature_batches
-from weightgen.data.sources import class_names, data_fingerprint
-from weightgen.dataflow import Episode, Features, Head
-from weightgen.episodes.dataset_episode import dataset_episode
+from weightgen.data.sources import class_names
+from weightgen.dataset_pipeline import DatasetPipeline
 from weightgen.errors import InputError
 from weightgen.export.generated_head import GeneratedHead
-from weightgen.export.head_memory import HeadMemory
-from weightgen.generator_pipeline import open_support, open_unlabelled
+from weightgen.export.head_extension import check_new_classes, extensible_memory, extension_note, with_rows
+from weightgen.export.head_folder import SavedHead
+from weightgen.generator_pipeline import open_support
 from weightgen.interfaces import Conditioner, Denoiser
 from weightgen.parameters.standardizer import Standardizer
-from weightgen.row_pipeline import Denoise, RowPipeline
 from weightgen.seeds import generator as seeded
 
-_IMAGES_AT_ONCE = 1024
 
-
-class WeightGenerationPipeline(RowPipeline):
+class WeightGenerationPipeline(DatasetPipeline):
     """Denoises noise into the head of a frozen backbone; a diffusers pipeline.
 
     Components: `denoiser`, `conditioner`, `standardizer`, `backbone` and `scheduler`, any diffusers scheduler of the
@@ -96,80 +90,64 @@ class WeightGenerationPipeline(RowPipeline):
             InputError: the folder or an image in it cannot be used, or a number is below 1.
         """
         dataset = open_support(support)
-        batches = self._feature_batches(dataset)
         others = None if unlabelled is None else self._features_beside(dataset, unlabelled)
-        episode = self._dataset_episode(batches, torch.tensor(dataset["label"][:]), others)
+        episode = self._episode_of(dataset, others)
         return self._written(episode, class_names(dataset), generator, steps=num_inference_steps, samples=num_samples)
 
     @torch.no_grad()
-    def dataset_heads(
+    def extended(
         self,
-        features: Features,
-        generators: Sequence[torch.Generator],
+        head: SavedHead,
+        support: str | Path,
         *,
-        steps: int | None = None,
-        denoiser: Denoise | None = None,
-    ) -> Head:
-        """A head on raw features for all classes of a data set, in the order of its `class_names`; a batch of one."""
-        episode = self._dataset_episode(features.values.split(_IMAGES_AT_ONCE), features.labels, None)
-        return self._heads(episode, generators, steps=steps, denoiser=denoiser)
-
-    def _written(
-        self,
-        episode: Episode,
-        names: tuple[str, ...],
-        generator: torch.Generator | None,
-        *,
-        steps: int | None,
-        samples: int | None,
+        num_inference_steps: int | None = None,
+        num_samples: int | None = None,
+        generator: torch.Generator | None = None,
+        rewrite: bool = False,
     ) -> GeneratedHead:
-        """The head of a standardised data set, which remembers its labelled images."""
-        ((rows, own, space),) = self._denoised(
-            episode, [generator or seeded(0, "generate")], steps=steps, samples=samples
-        )
-        samples = rows.shape[1]
-        scheduler, steps = self._chain(steps, samples)
-        made_by = {
-            **(self.config.provenance or {}),
-            "scheduler": type(scheduler).__name__,
-            "steps": str(steps),
-            "samples": str(samples),
-            "support_images": str(int(episode.counts.sum())),
-            "unlabelled_images": str(episode.unlabelled.shape[1]),
-        }
-        head = self.reader(samples=samples, space=space).head(rows, own.counts)
-        memory = HeadMemory.of(episode, space=space.tensors(), generator=self.generator_hash())
-        return GeneratedHead(head, names, self.backbone, provenance=made_by, memory=memory)
+        """A head with further classes, without the images it was written from: its memory stands for them.
 
-    def _dataset_episode(
-        self,
-        batches: Iterable[Float[Tensor, "images feature"]],
-        labels: Int[Tensor, " images"],
-        unlabelled: Float[Tensor, "extra feature"] | None,
-    ) -> Episode:
-        """A data set in the generator's space, from raw features in the order of its labels."""
-        standardised = (self.standardizer.support(values.to(self.device)) for values in batches)
-        draw, classes = seeded(0, "sampled images"), int(labels.max()) + 1
-        episode = dataset_episode(standardised, labels, classes=classes, generator=draw)
-        if unlabelled is None:
-            return episode
-        others = self.standardizer.support(unlabelled.to(self.device))[None]
-        there = torch.ones(others.shape[:2], dtype=torch.bool, device=others.device)
-        return replace(episode, unlabelled=others, unlabelled_mask=there)
+        Old and new classes are denoised together. Rows, biases and draws of the old ones are kept, bit for bit. The new
+        ones are written in what those were written in, for else their logits could not be compared: the same space, and
+        a factor on logits and a predictive variance for as many images as an average class had then, however many the
+        new classes have.
 
-    def _features_beside(self, support: Dataset, folder: str | Path) -> Float[Tensor, "images feature"]:
-        """Of a folder of unlabelled images."""
-        if not self.denoiser.uses_unlabelled:
-            kind = type(self.denoiser).__name__
-            raise InputError(
-                f"{folder}: a {kind} learns nothing from unlabelled images; leave them out, or train another"
-            )
-        dataset = open_unlabelled(folder, besides=support)
-        return torch.cat(list(self._feature_batches(dataset)))
+        Args:
+            head: of this generator, with its memory.
+            support: folder with one or more class folders, of classes that the head does not have.
+            num_inference_steps, generator: as in a call.
+            num_samples: draws; as many as the head has if None.
+            rewrite: write all rows anew, from old and new images alike: as a call would if all images were there, up to
+                which of them are looked at one by one.
 
-    def _feature_batches(self, dataset: Dataset) -> Iterator[Float[Tensor, "images feature"]]:
-        fingerprint = data_fingerprint(dataset)
-        return feature_batches(self.backbone, dataset, data_fingerprint=fingerprint, device=str(self.device))
+        Raises:
+            InputError: the folder or an image in it cannot be used, the head has such a class already, has another
+                number of draws, remembers nothing, or is of another generator or backbone.
+        """
+        memory = extensible_memory(head, backbone=self.backbone.weights_hash(), generator=self.generator_hash())
+        dataset = open_support(support, fewest=1)
+        added = class_names(dataset)
+        check_new_classes(added, head.class_names)
+        drawn = head.head.weight.shape[1]
+        samples = drawn if num_samples is None else num_samples
+        if samples != drawn and not rewrite:
+            raise InputError(f"samples is {samples}, and the head has {drawn}; take {drawn}, or rewrite all classes")
+        joined = memory.joined(self._episode_of(dataset))
+        names, episode = (*head.class_names, *added), joined.episode().to(self.device)
+        chosen: dict[str, Any] = {"steps": num_inference_steps, "samples": samples}
+        if rewrite:
+            made = self._written(episode, names, generator, **chosen)
+            note = extension_note(added, head.provenance, how="all rows anew")
+            return replace(made, provenance={**made.provenance, **note})
+        origin = joined.origin
+        recall = partial(self.conditioner.recalled, space=origin.space, founding=origin.founding)
+        noise = [generator or seeded(0, "generate")]
+        ((rows, _, space),) = self._denoised(episode, noise, adapt=recall, **chosen)
+        shots = origin.shots.to(rows).expand(1, len(added))
+        new = self.reader(samples=samples, space=space).head(rows[:, :, len(head.class_names) :], shots)
+        scheduler, steps = self.chain(**chosen)
+        note = extension_note(added, head.provenance, how=f"{steps} steps of {type(scheduler).__name__}")
+        return with_rows(head, new, class_names=names, memory=joined, note=note)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **changes: Any) -> WeightGenerationPipeline:

@@ -21,6 +21,7 @@ from weightgen.files import tensors_hash, text_hash
 from weightgen.generator_pipeline import GeneratorPipeline
 from weightgen.interfaces import FeatureSpace
 from weightgen.parameters.class_rows import RowReader
+from weightgen.parameters.standardizer import Standardizer
 from weightgen.parameters.temperature import Calibration
 
 Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
@@ -40,6 +41,19 @@ class RowPipeline(GeneratorPipeline):
         draws = samples > 1
         calibration = Calibration.of(self.config.draw_calibration if draws else self.config.calibration)
         return RowReader(space or self.standardizer, self.config.readout, calibration, draws=draws)
+
+    def chain(self, steps: int | None, samples: int) -> tuple[SchedulerMixin, int]:
+        """The scheduler that a call runs, and for how many steps; the generator's own number if None.
+
+        Raises InputError for several samples of a chain in segments.
+        """
+        if samples > 1 and not self.can_draw:
+            segments = self.scheduler.config.segments
+            raise InputError(f"samples is {samples}; a chain in {segments} segments has no noise to draw with, take 1")
+        drawing = samples > 1 and isinstance(self.scheduler, MeanDDPMScheduler)
+        scheduler = swap_scheduler(self.config.draw_scheduler, self.scheduler) if drawing else self.scheduler
+        usual = self.config.draw_steps if drawing else self.config.steps
+        return scheduler, usual if steps is None else steps
 
     def generator_hash(self) -> str:
         """16 hex digits of all that decides what statistics mean and which rows are written from them.
@@ -117,10 +131,14 @@ class RowPipeline(GeneratorPipeline):
         samples: int | None = None,
         denoiser: Denoise | None = None,
         watch: Callable[[Tensor], None] | None = None,
+        adapt: Callable[[Episode, Standardizer], tuple[Episode, FeatureSpace]] | None = None,
     ) -> Iterator[tuple[Float[Tensor, "batch samples ways feature"], Episode, FeatureSpace]]:
-        """What the chain ends at for standardised episodes: all at once, or where each gets a space, one by one."""
+        """What the chain ends at for standardised episodes: all at once, or where each gets a space, one by one.
+
+        `adapt` gives them other spaces than the conditioner would.
+        """
         samples = self.config.samples if samples is None else samples
-        scheduler, steps = self._chain(steps, samples)
+        scheduler, steps = self.chain(steps, samples)
         for name, number in (("steps", steps), ("samples", samples)):
             if number < 1:
                 raise InputError(f"{name} is {number}; it must be 1 or more")
@@ -129,7 +147,7 @@ class RowPipeline(GeneratorPipeline):
         denoise, together = denoiser or self.denoiser, 1 if self.conditioner.adapts else len(episode)
         for start in range(0, len(episode), together):
             which = slice(start, start + together)
-            own, space = self.conditioner.adapted(episode[which], self.standardizer)
+            own, space = (adapt or self.conditioner.adapted)(episode[which], self.standardizer)
             condition = self.conditioner(own, space).repeat(samples)
             repeated = [generator for generator in generators[which] for _ in range(samples)]
             predict = partial(self._predicted, denoise, condition)
@@ -138,16 +156,3 @@ class RowPipeline(GeneratorPipeline):
 
     def _predicted(self, denoise: Denoise, condition: Condition, noisy: Tensor, time: Tensor) -> Tensor:
         return denoise(noisy, time, self.conditioner.at(condition, noisy))
-
-    def _chain(self, steps: int | None, samples: int) -> tuple[SchedulerMixin, int]:
-        """The scheduler that a call runs, and for how many steps.
-
-        Raises InputError for several samples of a chain in segments.
-        """
-        if samples > 1 and not self.can_draw:
-            segments = self.scheduler.config.segments
-            raise InputError(f"samples is {samples}; a chain in {segments} segments has no noise to draw with, take 1")
-        drawing = samples > 1 and isinstance(self.scheduler, MeanDDPMScheduler)
-        scheduler = swap_scheduler(self.config.draw_scheduler, self.scheduler) if drawing else self.scheduler
-        usual = self.config.draw_steps if drawing else self.config.steps
-        return scheduler, usual if steps is None else steps

@@ -31,7 +31,7 @@ def find_images(folder: Path) -> list[Path]:
     return found
 
 
-def find_classes(folder: Path) -> dict[str, list[Path]]:
+def find_classes(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
     """Classes of an image folder: every subfolder is a class, its name the class's name, both sorted.
 
     Only images directly in a subfolder count, so that a folder of splits (train/cat, test/cat) is not mistaken for
@@ -39,7 +39,7 @@ def find_classes(folder: Path) -> dict[str, list[Path]]:
     extension, links back to the folder or above it. Any other name is fine.
 
     Raises InputError when the folder is missing, a class has no image, two classes are the same folder or have names
-    that look alike, or there are fewer than two classes.
+    that look alike, or there are fewer than `fewest` classes, 1 or 2.
     """
     here = folder.resolve()
     subfolders = [path for path in _entries(folder) if path.is_dir() and path.resolve() not in (here, *here.parents)]
@@ -60,7 +60,7 @@ def find_classes(folder: Path) -> dict[str, list[Path]]:
         names.add(name)
         places.add(path.resolve())
         classes[path.name] = images
-    if len(classes) == 1:
+    if len(classes) < fewest:
         raise InputError(
             f"{shown(folder)}: has one class only ({shown(subfolders[0])}); add a folder for another class"
         )

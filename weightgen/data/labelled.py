@@ -63,13 +63,14 @@ def data_fingerprint(dataset: Dataset) -> str:
 
 
 def labelled_images(
-    images: pa.ChunkedArray, labels: pa.ChunkedArray, names: Sequence[str] | None, *, where: str
+    images: pa.ChunkedArray, labels: pa.ChunkedArray, names: Sequence[str] | None, *, where: str, fewest: int = 2
 ) -> Dataset:
     """A dataset of two raw columns: `image` (`datasets.Image`) and `label` (`datasets.ClassLabel`), sorted by class.
 
     images: encoded images, bytes or {bytes, path}. labels: whole numbers or text.
     names: what label i means; None makes every distinct label a class, named by itself.
     where: begins error messages, e.g. the file.
+    fewest: classes that there must be, 1 or 2.
 
     Classes without any image are left out. Raises InputError when there is nothing to tell apart,
     or a row has no image or no label.
@@ -78,7 +79,7 @@ def labelled_images(
         raise InputError(f"{where}: holds no rows; give data with images")
     codes, names = _codes(labels, names, where=where)
     present, codes = np.unique(codes, return_inverse=True)
-    if len(present) < 2:
+    if len(present) < fewest:
         raise InputError(f"{where}: has one class only ({names[present[0]]!r}); give images of two or more")
     try:
         stored = pa.chunked_array([Image().cast_storage(chunk) for chunk in images.chunks], Image().pa_type)

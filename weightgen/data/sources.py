@@ -22,7 +22,15 @@ from weightgen.data.labelled import (
 )
 from weightgen.errors import InputError
 
-__all__ = ["class_counts", "class_names", "data_fingerprint", "open_data", "select_classes", "unlabelled_images"]
+__all__ = [
+    "class_counts",
+    "class_names",
+    "data_fingerprint",
+    "open_data",
+    "open_folder",
+    "select_classes",
+    "unlabelled_images",
+]
 
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "fine_label", "labels")
@@ -51,11 +59,22 @@ def open_data(spec: str, *, seed: int = 0) -> Dataset:
         return _open_hub(spec)
     path = Path(spec).expanduser()
     if spec and path.is_dir():
-        return _open_folder(path)
+        return open_folder(path)
     if path.is_file() and path.suffix.lower() == ".parquet":
         return _open_parquet(path)
     what = "is not data that can be opened" if path.is_file() else "does not exist"
     raise InputError(f"{shown(path) if spec else repr(spec)}: {what}; data is {_FORMS}")
+
+
+def open_folder(folder: Path, *, fewest: int = 2) -> Dataset:
+    """Open an image folder, as `open_data` does.
+
+    fewest: classes that there must be, 1 or 2.
+    """
+    classes = find_classes(folder, fewest=fewest)
+    labels = [i for i, paths in enumerate(classes.values()) for _ in paths]
+    images = _read([path for paths in classes.values() for path in paths])
+    return labelled_images(images, pa.chunked_array([labels]), tuple(classes), where=shown(folder), fewest=fewest)
 
 
 def unlabelled_images(folder: Path, *, besides: Dataset) -> Dataset:
@@ -70,13 +89,6 @@ def unlabelled_images(folder: Path, *, besides: Dataset) -> Dataset:
     if not images:
         raise InputError(f"{shown(folder)}: holds no image that is not in the support too; add others")
     return one_class(pa.chunked_array([pa.array(images, Image().pa_type)]), "unlabelled")
-
-
-def _open_folder(folder: Path) -> Dataset:
-    classes = find_classes(folder)
-    labels = [i for i, paths in enumerate(classes.values()) for _ in paths]
-    images = _read([path for paths in classes.values() for path in paths])
-    return labelled_images(images, pa.chunked_array([labels]), tuple(classes), where=shown(folder))
 
 
 def _read(paths: list[Path]) -> pa.ChunkedArray:

@@ -26,6 +26,8 @@ class GeneratedHead:
     provenance: how it was made; saved along.
     parts: names of the tensors inside `backbone` that were generated too.
     memory: what it was written from; saved along, so that classes can be added. None where that is not possible.
+    mean: the single head that stands for the draws, where it was taken before: computed again, it may differ in the
+        last bits.
 
     Raises InputError when head, names, backbone and memory do not fit each other.
     """
@@ -36,6 +38,7 @@ class GeneratedHead:
     provenance: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[str, ...] = ()
     memory: HeadMemory | None = None
+    mean: Head | None = None
 
     def __post_init__(self) -> None:
         sizes = {"ways": len(self.class_names), "feature_width": self.backbone.feature_width}
@@ -45,7 +48,7 @@ class GeneratedHead:
 
     def attach(self) -> nn.Module:
         """A timm model with the mean head in its slot, in evaluation mode; the backbone is copied."""
-        mean = self.head.mean()
+        mean = self.mean or self.head.mean()
         return self.backbone.with_head(mean.weight[0, 0], mean.bias[0, 0])
 
     def save_pretrained(self, folder: Path | str) -> None:
@@ -58,6 +61,7 @@ class GeneratedHead:
             provenance=self.provenance,
             parts=self.parts,
             memory=self.memory,
+            mean=self.mean,
         )
 
     def predict(self, images: Sequence[Path | str | Image.Image] | Path | str | Image.Image) -> list[Prediction]:

@@ -108,7 +108,7 @@ class HeadMemory:
 
         The scatter is pooled and cannot be split by class: its form stays, what the removed classes gave to it
         included. It is shrunk to the degrees of freedom, Σ (n − 1), that are left, so that the covariance it stands
-        for stays too. The origin stays as it was, for so do the rows.
+        for stays too. The origin stays as it was, for so do the rows; its space shows the removed classes as well.
         """
         kept = [i for i in range(self.ways) if i not in set(classes)]
         counts = self.statistics.counts[kept]

@@ -32,12 +32,12 @@ class Written:
         return asdict(self)
 
     def sentence(self) -> str:
-        images = _counted(self.support_images, "image")
+        images = counted(self.support_images, "image")
         others = f" and {self.unlabelled_images} unlabelled" if self.unlabelled_images else ""
         return (
             f"{self.head}: a head with {len(self.classes)} classes from {images}{others}, in "
-            f"{self.seconds:.1f} s with the features of {self.backbone} ({_counted(self.steps, 'step')}, "
-            f"{_counted(self.samples, 'sample')})"
+            f"{self.seconds:.1f} s with the features of {self.backbone} ({counted(self.steps, 'step')}, "
+            f"{counted(self.samples, 'sample')})"
         )
 
 
@@ -63,9 +63,7 @@ def write_head(
     Raises:
         InputError: a number below 1, no such generator, an unusable image or folder, or `out` holds something else.
     """
-    for name, number in (("samples", samples), ("steps", steps)):
-        if number is not None and number < 1:
-            raise InputError(f"--{name} is {number}; it must be 1 or more")
+    check_numbers(samples=samples, steps=steps)
     found = newest_run(runs).path if generator is None else generator
     pipeline = open_generator(found)
     start = time.perf_counter()
@@ -99,5 +97,13 @@ def open_generator(folder: Path) -> WeightGenerationPipeline | PartPipeline:
     return read_generator(folder)
 
 
-def _counted(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+def check_numbers(*, samples: int | None, steps: int | None) -> None:
+    """Raise InputError, which names the flag, for a number below 1."""
+    for name, number in (("samples", samples), ("steps", steps)):
+        if number is not None and number < 1:
+            raise InputError(f"--{name} is {number}; it must be 1 or more")
+
+
+def counted(number: int, word: str, several: str | None = None) -> str:
+    """A number with its word, whose plural has an s unless told."""
+    return f"{number} {word}" if number == 1 else f"{number} {several or word + 's'}"
