@@ -9,25 +9,12 @@ from pathlib import Path
 import pytest
 from tiny_runs import files_below, refuse, succeed
 
-from weightgen.dataflow import Features, Head
 from weightgen.options.runs import RunFolder
 from weightgen.part_pipeline import PartPipeline
-from weightgen.pipeline import WeightGenerationPipeline
 
 TRANSFER = ("--protocol", "transfer")
 FEW = ("--methods", "generator, one_step,ridge,linear_probe")
 QUICK = ("--methods", "generator,centroid,ridge")
-
-
-@pytest.fixture(autouse=True)
-def _nearest_mean(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is tested here is not what the generator writes."""
-
-    def heads(pipeline: WeightGenerationPipeline, features: Features, generators: object, **_: object) -> Head:
-        means = features.means()
-        return Head(means[None, None], -means.square().sum(-1)[None, None] / 2)
-
-    monkeypatch.setattr(WeightGenerationPipeline, "dataset_heads", heads, raising=False)
 
 
 def test_one_object_for_each_size(trained: Path, pictures: Path) -> None:
