@@ -12,7 +12,7 @@ from PIL import Image
 from weightgen import files
 from weightgen.backbones import feature_cache
 from weightgen.backbones.backbone import Backbone
-from weightgen.backbones.feature_cache import cache_path, features_of
+from weightgen.backbones.feature_cache import cache_path, feature_batches, features_of
 from weightgen.errors import InputError
 
 COUNTS = (3, 1, 5)
@@ -69,7 +69,7 @@ def test_features_are_the_backbones_of_each_image(backbone):
 def test_second_time_comes_from_disk(backbone, monkeypatch):
     first = features_of(backbone, images(), data_fingerprint="x")
     assert cache_path(backbone, "x").is_relative_to(files.cache_directory() / "features")
-    monkeypatch.setattr(feature_cache, "_compute", refuse)
+    monkeypatch.setattr(feature_cache, "_streamed", refuse)
     again = features_of(backbone, images(), data_fingerprint="x")
     assert torch.equal(again.values, first.values) and torch.equal(again.labels, first.labels)
     assert again.class_names == first.class_names
@@ -117,7 +117,7 @@ def test_a_damaged_cache_is_computed_again(backbone, damage):
         files.write_tensors(path, {"values": torch.zeros(2, 6), "labels": torch.zeros(2, dtype=torch.int64)})
     assert torch.equal(features_of(backbone, images(), data_fingerprint="x").values, expected)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feature_cache, "_compute", refuse)
+        patch.setattr(feature_cache, "_streamed", refuse)
         features_of(backbone, images(), data_fingerprint="x")
 
 
@@ -172,3 +172,59 @@ def test_features_that_are_not_finite_are_refused(backbone):
     with pytest.raises(InputError, match="NaN or infinite"):
         features_of(backbone, images(), data_fingerprint="x")
     assert not cache_path(backbone, "x").exists()
+
+
+@pytest.mark.parametrize("kept", [100, 9, 8, 0])
+def test_batches_are_the_features_in_order(backbone, monkeypatch, kept):
+    """Up to so many images by way of the disk, more without a trace there."""
+    monkeypatch.setattr(feature_cache, "MOST_KEPT", kept)
+    batches = list(feature_batches(backbone, images(), data_fingerprint="x", batch_size=4))
+    assert [len(batch) for batch in batches] == [4, 4, 1]
+    assert all(batch.dtype == torch.float32 and not batch.is_inference() for batch in batches)
+    assert cache_path(backbone, "x").exists() == (kept >= 9)
+    assert (files.cache_directory() / "features").exists() == (kept >= 9)
+    expected = features_of(backbone, images(), data_fingerprint="x").values
+    torch.testing.assert_close(torch.cat(batches), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_batches_of_few_images_are_computed_once(backbone, monkeypatch):
+    first = torch.cat(list(feature_batches(backbone, images(), data_fingerprint="x", batch_size=4)))
+    monkeypatch.setattr(feature_cache, "_streamed", refuse)
+    again = torch.cat(list(feature_batches(backbone, images(), data_fingerprint="x", batch_size=7)))
+    assert torch.equal(again, first)
+
+
+def test_batches_of_many_images_are_read_one_at_a_time(backbone, monkeypatch):
+    """Nothing is computed before it is asked for."""
+    monkeypatch.setattr(feature_cache, "MOST_KEPT", 0)
+    seen = []
+    backbone.register_forward_hook(lambda _module, given, _made: seen.append(len(given[0])))
+    batches = feature_batches(backbone, images(), data_fingerprint="x", batch_size=4)
+    assert seen == []
+    next(batches)
+    assert seen == [4]
+    batches.close()
+    assert seen == [4]
+
+
+@pytest.mark.parametrize("kept", [100, 0])
+def test_the_image_without_finite_features_is_named(backbone, monkeypatch, kept):
+    monkeypatch.setattr(feature_cache, "MOST_KEPT", kept)
+    seen = []
+
+    def spoil(_module, given, made):
+        numbers = range(len(seen), len(seen) + len(given[0]))
+        seen.extend(numbers)
+        return made.masked_fill(torch.tensor([number in (6, 8) for number in numbers])[:, None], float("nan"))
+
+    backbone.register_forward_hook(spoil)
+    with pytest.raises(InputError, match=r"'conv4' gives NaN or infinite features for image 6$"):
+        list(feature_batches(backbone, images(), data_fingerprint="x", batch_size=4))
+    assert not cache_path(backbone, "x").exists()
+
+
+@pytest.mark.parametrize("kept", [100, 0])
+def test_batches_of_unsorted_rows_are_refused(backbone, monkeypatch, kept):
+    monkeypatch.setattr(feature_cache, "MOST_KEPT", kept)
+    with pytest.raises(InputError, match="not sorted by class"):
+        next(feature_batches(backbone, images(labels=[0, 0, 2, 2, 1, 1, 1, 2, 2]), data_fingerprint="x"))

@@ -9,6 +9,7 @@ import torch
 
 from weightgen.dataflow import Episode, Features
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 
 COUNTS = [9, 7, 12, 8, 30, 7]
@@ -109,3 +110,60 @@ def test_as_many_images_as_the_smallest_class_has_are_allowed(sampler: EpisodeSa
 def test_too_few_classes_or_images_are_refused(sampler: EpisodeSampler, sizes: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         draw(sampler, **sizes)
+
+
+def scarce(sampler: EpisodeSampler, **sizes) -> Episode:
+    return draw(sampler, **{"ways": 6, "shots": 11, "as_they_hold": True, **sizes})
+
+
+@pytest.mark.parametrize("queries", [0, 1, 5, 6])
+def test_as_they_hold_scarce_classes_give_what_their_queries_leave(sampler: EpisodeSampler, queries: int) -> None:
+    episode = scarce(sampler, queries=queries)
+    expected = (torch.tensor(COUNTS) - queries).clamp(max=11)
+    assert torch.equal(episode.counts.long(), expected[episode.classes])
+    assert episode.query.shape == (50, 6 * queries, 3)
+    assert (episode.support_mask.int().diff(dim=-1) <= 0).all()
+
+
+def test_as_they_hold_no_image_is_in_two_places(sampler: EpisodeSampler) -> None:
+    """Queries are images that are there, of their class, and none of the support; nor is what comes unlabelled."""
+    for queries in (0, 5):
+        episode = scarce(sampler, queries=queries, shots=(2, 11), unlabelled=UnlabelledDraw(9, distractors=0.0))
+        for i in range(50):
+            shown = episode.support[i][episode.support_mask[i]]
+            extra = episode.unlabelled[i][episode.unlabelled_mask[i]]
+            seen = torch.cat([shown, episode.query[i], extra])[:, 0]
+            assert len(seen.unique()) == len(seen)
+            assert (episode.query[i, :, 2] == 5).all()
+        owners = episode.support[..., 1][episode.support_mask].long()
+        assert torch.equal(owners, episode.classes[..., None].expand_as(episode.support_mask)[episode.support_mask])
+        assert torch.equal(episode.query[..., 1].long(), episode.classes.gather(1, episode.query_labels))
+
+
+def test_as_they_hold_classes_with_enough_give_exactly_what_is_asked(sampler: EpisodeSampler) -> None:
+    assert (scarce(sampler, shots=2).counts == 2).all()
+    ragged = scarce(sampler, shots=(1, 2), batch=400).counts
+    assert ragged.unique().tolist() == [1, 2]
+    assert abs(float(ragged.mean()) - 1.5) < 0.05
+
+
+def test_as_they_hold_every_image_is_as_likely(sampler: EpisodeSampler) -> None:
+    """To be a query, and to be in the support."""
+    episode = scarce(sampler, batch=600, shots=3)
+    asked = torch.bincount(episode.query[..., 0].long().flatten(), minlength=sum(COUNTS)) / 600
+    shown = torch.bincount(episode.support[..., 0][episode.support_mask].long(), minlength=sum(COUNTS)) / 600
+    per_class = torch.tensor(COUNTS)
+    for share, number in ((asked, torch.full((6,), 5)), (shown, (per_class - 5).clamp(max=3))):
+        expected = (number / per_class).repeat_interleave(per_class)
+        assert (share - expected).abs().max() < 0.1
+
+
+def test_as_they_hold_more_is_asked_than_any_class_has(sampler: EpisodeSampler) -> None:
+    episode = scarce(sampler, shots=(90, 99))
+    assert episode.support.shape[2] == 30 - 5
+    assert torch.equal(episode.counts.long(), (torch.tensor(COUNTS) - 5)[episode.classes])
+
+
+def test_as_they_hold_a_class_needs_an_image_beside_its_queries(sampler: EpisodeSampler) -> None:
+    with pytest.raises(InputError, match="class 'b' has 7 images, and 1 shots with 7 queries need 8"):
+        scarce(sampler, queries=7)

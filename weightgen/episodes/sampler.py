@@ -63,9 +63,9 @@ class EpisodeSampler:
         kept = torch.randint(least, most + 1, (batch, ways, 1), generator=generator)
         if as_they_hold:  # queries first, for they must be there
             most = min(most, rows.shape[-1] - queries)
-            rows, present = (torch.cat([x[..., queries:], x[..., :queries]], -1) for x in (rows, present))
             rows, present = (
-                torch.cat([x[..., :most], x[..., -queries:], x[..., most:-queries]], -1) for x in (rows, present)
+                torch.cat([x[..., queries : queries + most], x[..., :queries], x[..., queries + most :]], -1)
+                for x in (rows, present)
             )
             kept = kept.minimum((self._counts[classes] - queries)[..., None])
         values = self.features.values[rows[:, :, : most + queries]]
