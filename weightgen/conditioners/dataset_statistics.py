@@ -30,14 +30,13 @@ class DatasetStatistics(Conditioner):
     (Sherman and Morrison 1950), so that a denoiser may judge the data set's own images as if they were new.
 
     Options:
-        strength: images per feature that the base classes' covariance counts for. Between a quarter and twice this,
-            accuracy hardly changes.
+        strength: images per feature that the base classes' covariance counts for.
     """
 
     adapts = True
 
     @register_to_config
-    def __init__(self, *, strength: float = 1.0) -> None:
+    def __init__(self, *, strength: float = 0.4) -> None:
         super().__init__()
         if not strength > 0:
             raise ValueError(f"strength is {strength}; it must be above 0")

@@ -15,7 +15,7 @@ from weightgen.errors import InputError
 from weightgen.interfaces import Denoiser
 from weightgen.parameters.left_out import honest_logits, judgeable
 
-_FACTS_OF_ALL = 9
+_FACTS_OF_ALL = 10
 _FACTS_OF_CLASS = 6
 _LONGEST = 0.3  # step, in lengths of its row: beyond, a gradient of few images is no guide
 _PACE = 0.3  # of the first steps that an untrained network's outputs of size 1 come to
@@ -66,10 +66,10 @@ class LearntDescent(Denoiser):
         if condition.left_out is None:
             raise InputError("learnt_descent needs a conditioner that leaves images out: dataset_statistics")
         judged, share = judgeable(condition), _shares(condition)
-        signal = self.signal[timestep]
+        when = torch.stack([self.signal[timestep], timestep / len(self.signal)], -1)
         for number in range(self.rounds):
             gradient, told = _descent(rows, condition, judged, share)
-            facts = _facts(rows, gradient, told, condition, judged, signal)
+            facts = _facts(rows, gradient, told, condition, judged, when)
             own = self.embed(facts)  # batch ways width
             mask = condition.mask[..., None]
             pooled = (own * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
@@ -123,7 +123,7 @@ def _facts(
     told: Float[Tensor, "batch ways 3"],
     condition: Condition,
     judged: Bool[Tensor, "batch ways shots"],
-    signal: Float[Tensor, " batch"],
+    when: Float[Tensor, "batch 2"],
 ) -> Float[Tensor, "batch ways facts"]:
     """Scalars that no rotation and no renaming of classes changes, each of about unit size."""
     width, counts, mask = rows.shape[-1], condition.counts, condition.mask
@@ -132,8 +132,8 @@ def _facts(
     average = (told * mask[..., None]).sum(1) / ways.clamp(min=1)[:, None]
     of_all = (
         *(images.clamp(min=1).log() / 4, ways.log() / 2, (images / width).log() / 2, average[:, 0], average[:, 1]),
-        *(average[:, 2], condition.space.sharpness.clamp(min=1e-6).log().expand_as(ways) / 2, signal),
-        judged.sum((1, 2)).clamp(min=1).log() / 4,
+        *(average[:, 2], condition.space.sharpness.clamp(min=1e-6).log().expand_as(ways) / 2),
+        *(when[:, 0], when[:, 1], judged.sum((1, 2)).clamp(min=1).log() / 4),
     )
     of_class = (
         *(counts.clamp(min=1).log() / 2, told[..., 0], told[..., 1]),

@@ -52,8 +52,35 @@ def evaluate_transfer(
         raise InputError(
             f"{run.path}: --protocol transfer judges heads, and its generator writes parts; give another run"
         )
-    names = chosen_transfer_methods(methods, can_step=pipeline.can_draw)
+    chosen_transfer_methods(methods, can_step=pipeline.can_draw)  # an unknown name should not wait for features
     train, judged = _features(run, pipeline, data, test, share=share, seed=seed, progress=progress)
+    results = compare_on(
+        run, pipeline, train, judged, data=data, test=test, sizes=sizes, methods=methods, seed=seed, progress=progress
+    )
+    if report is not None:
+        write_transfer_report(report, results)
+    return results
+
+
+def compare_on(
+    run: RunFolder,
+    pipeline: WeightGenerationPipeline,
+    train: Features,
+    judged: Features,
+    *,
+    data: str,
+    test: str,
+    sizes: Sequence[int | None],
+    methods: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """`evaluate_transfer` on features that are there already; `data` and `test` are what the results call them.
+
+    Raises:
+        InputError: unknown method, classes that differ, or sizes that no class has.
+    """
+    names = chosen_transfer_methods(methods, can_step=pipeline.can_draw)
     judged, sizes = aligned(train, judged), sizes_that_differ(sizes, train)
     built = {name: build_transfer_method(name, pipeline) for name in names}
     kinds = {name: transfer_kind(name) for name in names}
@@ -76,8 +103,6 @@ def evaluate_transfer(
                 generator=run.path.absolute().name,
             )
         )
-    if report is not None:
-        write_transfer_report(report, results)
     return results
 
 

@@ -13,6 +13,8 @@ from weightgen.dataflow import Episode, Head, Space, Statistics
 from weightgen.errors import InputError
 from weightgen.parameters.standardizer import Standardizer
 
+_FEW = 3  # times the images below the features, their inner products are the quicker way to a root
+
 
 @dataclass(frozen=True)
 class AdaptedSpace:
@@ -20,7 +22,7 @@ class AdaptedSpace:
 
     z are features in the standardised space of base classes. There a covariance of κd images' worth, round and as large
     as this data set's, is counted in with the scatter S of its n images (the posterior mean of an inverse-Wishart
-    prior): Σ = (κd·τ·I + S) / (κd + n − classes), F = L⁻¹ of its Cholesky factor. From few images F is a mere scale;
+    prior): Σ = (κd·τ·I + S) / (κd + n − classes), F a root of its inverse. From few images F is a mere scale;
     from many it is the data set's own whitening. The centre c is the mean of the classes' means, so that rows are drawn
     towards what the classes at hand share and not towards the average base class.
 
@@ -37,10 +39,18 @@ class AdaptedSpace:
     temper: float = 1.0
 
     @classmethod
-    def of(cls, standardizer: Standardizer, statistics: Statistics, *, strength: float) -> AdaptedSpace:
+    def of(
+        cls,
+        standardizer: Standardizer,
+        statistics: Statistics,
+        *,
+        strength: float,
+        residual: Float[Tensor, "images feature"] | None = None,
+    ) -> AdaptedSpace:
         """The space of a data set with these statistics, in `standardizer`'s space.
 
         strength: κ, how many images per feature the base classes' covariance counts for.
+        residual: what is left of all images after their class's mean, where all are at hand; few make it quicker.
         """
         counts, scatter = statistics.counts, statistics.scatter
         assert scatter is not None, "statistics of a space that was made round already"
@@ -49,8 +59,11 @@ class AdaptedSpace:
         # One image's worth of the base classes' own noise, for a data set that shows none.
         level = (standardizer.noise_variance + scatter.diagonal().mean()) / (1 + freedom)
         images = strength * width + freedom
-        factor = torch.linalg.cholesky((strength * width * level * identity + scatter) / images)
-        rounding = torch.linalg.solve_triangular(factor, identity, upper=False)
+        if residual is not None and _FEW * len(residual) < width:
+            rounding = _rounding_of_few(residual, floor=strength * width * level) * images.sqrt()
+        else:
+            factor = torch.linalg.cholesky((strength * width * level * identity + scatter) / images)
+            rounding = torch.linalg.solve_triangular(factor, identity, upper=False)
         return cls(
             standardizer,
             centre=statistics.means[counts > 0].mean(0),
@@ -114,9 +127,7 @@ class AdaptedSpace:
         With Gaussian logits a row w has weights w/σ² there, and F⁻ᵀ w/σ² here, where σ is 1.
         """
         weights = (fitted - self.centre) / self.standardizer.noise_variance
-        return torch.linalg.solve_triangular(self.rounding, weights.flatten(0, -2), upper=False, left=False).view_as(
-            weights
-        )
+        return torch.linalg.solve(self.rounding, weights.flatten(0, -2), left=False).view_as(weights)
 
     def episode(self, episode: Episode) -> Episode:
         """A standardised episode in this space; absent images are 0."""
@@ -133,10 +144,22 @@ class AdaptedSpace:
 
     def restore(self, rows: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Prototypes here, as raw features: undoes `points` and the standardizer's map."""
-        flat = torch.linalg.solve_triangular(self.rounding, rows.flatten(0, -2).mT, upper=False).mT
+        flat = torch.linalg.solve(self.rounding, rows.flatten(0, -2).mT).mT
         return self.standardizer.restore(flat.view_as(rows) + self.centre)
 
     def raw_head(self, head: Head) -> Head:
         """Heads that act on this space as heads that act on raw features."""
         weight = head.weight @ self.rounding
         return self.standardizer.raw_head(Head(weight, head.bias - weight @ self.centre))
+
+
+def _rounding_of_few(
+    residual: Float[Tensor, "images feature"], *, floor: Float[Tensor, "1"]
+) -> Float[Tensor, "feature feature"]:
+    """(floor·I + RᵀR)^(−1/2), the symmetric root, by way of the images' inner products R Rᵀ."""
+    variances, mixes = torch.linalg.eigh((residual @ residual.mT).double())
+    real = variances > variances.amax() * 1e-7  # each class's residuals add up to 0
+    axes = (residual.mT.double() @ mixes[:, real] / variances[real].sqrt()).to(residual)
+    narrower = 1 - (floor / (floor + variances[real].to(residual))).sqrt()
+    identity = torch.eye(residual.shape[1], dtype=residual.dtype, device=residual.device)
+    return (identity - axes * narrower @ axes.mT) / floor.sqrt()

@@ -21,6 +21,7 @@ from weightgen.zoo.store import ZooFolder
 
 _TASKS_IN_SHARD = 256
 _FEWEST_SHARDS = 20  # of a fold, where tasks are few: all of a shard have equally many classes
+_ALL = 2**62
 _START = 0.1  # standard deviation of the shared start; prototypes have 1
 _MOST_NUMBERS = 2**26  # of the images that one call holds: a quarter of a GiB
 
@@ -153,9 +154,11 @@ def fit_tasks(
 ) -> Fitted:
     """Rows for tasks of these classes, which are rows of the source's `class_names`; as many at once as memory allows.
 
-    Fitted on all images of the classes: what the support of an episode leaves out is what there is to learn.
+    Fitted on all images of the classes, or as many as the options say: what the support of an episode leaves out is
+    what there is to learn.
     """
-    images_each = classes.shape[1] * int(source.features.counts.max()) * source.features.values.shape[1]
+    most = min(options.most_images or _ALL, int(source.features.counts.max()))
+    images_each = classes.shape[1] * most * source.features.values.shape[1]
     at_once = max(1, _MOST_NUMBERS // images_each)
     parts = [_fit(source, part, start, options, draw) for part in classes.split(at_once)]
     return Fitted(
@@ -183,13 +186,17 @@ def _fit(
     """All of them in one call."""
     features, standardizer = source.features, source.reader.standardizer
     counts = features.counts
-    place = torch.arange(int(counts.max()))
+    place = torch.arange(int(counts.max())).expand(*classes.shape, -1)
+    if options.most_images is not None:
+        there = place < counts[classes][..., None]
+        drawn = torch.rand(place.shape, generator=draw).masked_fill(~there, -1.0)
+        place = drawn.topk(min(options.most_images, place.shape[-1])).indices
     there = place < counts[classes][..., None]  # (tasks, ways, images)
     rows = (counts.cumsum(0) - counts)[classes][..., None] + torch.where(there, place, 0)
     values = standardizer.base(features.values)
     fitted = fit_rows(
         values[rows].flatten(1, 2),
-        torch.arange(classes.shape[1]).repeat_interleave(len(place)).expand(len(classes), -1),
+        torch.arange(classes.shape[1]).repeat_interleave(place.shape[-1]).expand(len(classes), -1),
         there.flatten(1, 2),
         ways=classes.shape[1],
         row_logits=RowLogits.of(source.reader),

@@ -22,6 +22,8 @@ class FitOptions(Section):
     """Of Adam, the same in every epoch. Rows live in the standardised space, where prototypes have unit scale."""
     local_targets: PositiveInt = 3
     """Points kept on the way, at even distances in epochs; the last is the end. At most `epochs`."""
+    most_images: PositiveInt | None = None
+    """Images of a class that a task is fitted to, drawn anew for each; None: all."""
     weight_decay: NonNegativeFloat = 0.0
     """Multiple of the rows that is added to their gradient."""
     sharpness_aware_radius: NonNegativeFloat = 0.0
