@@ -2,10 +2,10 @@
 
 python benchmarks/transfer_targets.py RUN D OUT [methods=a,b] [targets=cifar10,signs] [seed=0]
 
-RUN is a finished run of `weightgen train transfer/metadiff` or the like. D holds the data files. Targets are CIFAR-10 and
-sign digits with their own test sets, and sets of which a share of every class is held out: half of Caltech-101
-validation, a quarter of ten Omniglot alphabets, a third of three blocks of glyphs. One JSON file per target goes to the
-folder OUT and is not made again; tables go to standard output.
+RUN is a finished run of `weightgen train transfer/metadiff` or the like. D holds the data files. Targets are CIFAR-10
+and sign digits with their own test sets, and sets of which a share of every class is held out: half of Caltech-101
+validation, a quarter of ten Omniglot alphabets, a third of three blocks of glyphs. One JSON file per target goes to
+the folder OUT and is not made again; tables go to standard output.
 """
 
 from __future__ import annotations
