@@ -1,0 +1,75 @@
+"""Recipes that make no sense where every data set gets a space of its own: one line, before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny_runs import files_below, refuse
+
+from weightgen.options.build import check_components
+from weightgen.options.loading import load_recipe
+
+RECIPE = "transfer/metadiff"
+OF_PARTS = ("selector=bias", "denoiser=part_transformer", "objective=local_consistency", "scheduler=LocalDDPMScheduler")
+WRONG = {
+    "prototypes of one space": (
+        ["zoo={targets: ideal_prototypes}"],
+        "zoo.targets is ideal_prototypes; ",
+        "trajectories",
+    ),
+    "tasks all at once": (["training.reptile.inner_steps=2"], "training.reptile is given; ", "null"),
+    "cosines": (["generation.readout=cosine"], "generation.readout is cosine; ", "gaussian"),
+    "raw features": (["standardizer={map: identity, unit_length: false}"], "standardizer.map is identity; ", "whiten"),
+    "a part of the backbone": (
+        [*OF_PARTS, "training.folds=1", "zoo.fit={}", "generation={steps: 1000}", "zoo.fit.local_targets=1"],
+        "selector.name is bias; ",
+        "head",
+    ),
+}
+
+
+@pytest.mark.parametrize(("overrides", "said", "mend"), WRONG.values(), ids=WRONG)
+def test_what_needs_one_space_is_refused(overrides: list[str], said: str, mend: str, tmp_path: Path) -> None:
+    told = refuse("train", RECIPE, *overrides, "--out", tmp_path / "runs")
+    assert told.startswith(said)
+    assert told.endswith(f"with conditioner 'dataset_statistics', set it to {mend}")
+    assert files_below(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    "override", ["training.reptile=null", "generation.readout=gaussian", "standardizer.map=whiten"]
+)
+def test_the_mend_mends(override: str) -> None:
+    wrong = ["training.reptile.inner_steps=2", "generation.readout=cosine", "standardizer.map=scale"]
+    key = override.partition("=")[0]
+    check_components(load_recipe(RECIPE, [*(one for one in wrong if one.startswith(key)), override]))
+
+
+@pytest.mark.parametrize(
+    "override", ["standardizer.map=scale", "generation.readout=null", "denoiser=class_transformer"]
+)
+def test_what_makes_sense_is_let_through(override: str) -> None:
+    check_components(load_recipe(RECIPE, [override]))
+
+
+def test_a_denoiser_that_judges_left_out_images_needs_their_conditioner(tmp_path: Path) -> None:
+    told = refuse("train", RECIPE, "conditioner=task_prototypes", "--out", tmp_path / "runs")
+    assert told == "denoiser 'learnt_descent' judges images that were left out; use conditioner dataset_statistics"
+    assert files_below(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("conditioner.strength=0", "conditioners.dataset_statistics: strength is 0; it must be above 0"),
+        ("denoiser.rounds=0", "denoisers.learnt_descent: rounds is 0; it must be 1 or more"),
+        ("training.unlabelled=[0, 9]", "training.unlabelled: denoiser 'learnt_descent' learns nothing from unlabelled"),
+        ("training.sizes=log", "training.sizes: input should be 'even' or 'logarithmic'"),
+        ("training.most_images=0", "training.most_images: input should be greater than 0"),
+        ("data.further=birds", "data.further: input should be a valid list"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(override: str, said: str, tmp_path: Path) -> None:
+    assert said in refuse("train", RECIPE, override, "--out", tmp_path / "runs")
+    assert files_below(tmp_path) == set()
