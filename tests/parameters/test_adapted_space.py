@@ -74,6 +74,24 @@ def test_the_covariance_is_the_posterior_mean(base: Standardizer) -> None:
     assert float(space.images) == pytest.approx(strength * WIDTH + freedom)
 
 
+def test_few_images_give_the_same_covariance_by_their_inner_products() -> None:
+    """Another root of it, which serves as well."""
+    wide, draw = Standardizer(feature_width=31).double(), torch.Generator().manual_seed(3)
+    images = torch.randn(9, 31, generator=draw, dtype=torch.float64)
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])
+    means = torch.stack([images[labels == c].mean(0) for c in range(3)])
+    residual = images - means[labels]
+    told = Statistics(torch.tensor([3.0, 2, 4]).double(), means, residual.mT @ residual)
+    plain, quick = (AdaptedSpace.of(wide, told, strength=0.4, residual=given) for given in (None, residual))
+    torch.testing.assert_close(covariance(quick), covariance(plain))
+    assert not torch.allclose(quick.rounding, plain.rounding)
+    assert float(quick.images) == float(plain.images)
+    points = torch.randn(1, 6, 31, generator=draw, dtype=torch.float64)
+    torch.testing.assert_close(quick.restore(quick.points(points)), points)
+    weights = quick.rows(points) @ quick.rounding
+    torch.testing.assert_close(weights, points - quick.centre)
+
+
 def test_it_is_as_wide_as_the_data_set_itself(base: Standardizer) -> None:
     """Ten times the scatter is ten times the covariance, whatever base classes do."""
     round_scatter = 50 * torch.eye(WIDTH, dtype=torch.float64)

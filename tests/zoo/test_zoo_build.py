@@ -83,11 +83,55 @@ def test_ways_are_drawn_between_the_two_and_never_above_what_a_fold_has() -> Non
     assert {shard.ways for shard in shards if shard.fold == 1} == {3}
 
 
-@pytest.mark.parametrize("tasks", [1, 767, 768, 769])
+@pytest.mark.parametrize("tasks", [1, 2, 4, 59, 60, 61, 64, 125, 240, 765, 766, 768, 769])
 def test_there_are_at_least_as_many_tasks_as_asked_for(tasks: int) -> None:
-    shards = plan_of(tasks=tasks).shards
-    assert shards % 3 == 0
-    assert tasks <= 256 * shards < tasks + 256 * 3
+    plan = plan_of(tasks=tasks)
+    assert plan.shards % 3 == 0
+    assert tasks <= plan.tasks_in_shard * plan.shards < tasks + plan.tasks_in_shard * 3
+
+
+@pytest.mark.parametrize("in_fold", [1, 7, 19, 20, 21, 39, 41, 80, 255])
+def test_few_tasks_are_spread_over_20_shards_or_more(in_fold: int) -> None:
+    """All of a shard have equally many classes: one shard would know one number of them."""
+    plan = plan_of(tasks=3 * in_fold)
+    assert plan.shards / 3 >= min(in_fold, 20)
+    assert plan.tasks_in_shard * plan.shards / 3 < in_fold + plan.tasks_in_shard
+
+
+def test_few_tasks_have_different_numbers_of_classes() -> None:
+    plan = plan_of(tasks=90, ways=(2, 5), fit=FitOptions(epochs=1, local_targets=1))
+    shards = [fit_shard(plan, number) for number in range(2, plan.shards, 3)]
+    assert {len(shard.classes) for shard in shards} == {plan.tasks_in_shard}
+    assert {shard.ways for shard in shards} == {2, 3, 4, 5}
+
+
+def test_a_fit_to_some_images_is_to_no_more_than_there_are() -> None:
+    """`most_images` above what classes hold changes no member, only the order of their images."""
+    whole, capped = (fit_shard(plan_of(fit=PLAIN.model_copy(update={"most_images": most})), 2) for most in (None, 99))
+    torch.testing.assert_close(whole.targets, capped.targets, rtol=1e-4, atol=1e-4)
+
+
+def test_a_fit_to_some_images_sees_others_in_every_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of their own class, none twice, and as many as asked for where a class holds them."""
+    seen: list[tuple[torch.Tensor, ...]] = []
+
+    def spy(values: torch.Tensor, labels: torch.Tensor, there: torch.Tensor, **options: object) -> object:
+        seen.append((values, labels, there))
+        return fit_rows(values, labels, there, **options)
+
+    monkeypatch.setattr(build, "fit_rows", spy)
+    plan = plan_of(fit=PLAIN.model_copy(update={"most_images": 6}))
+    shard, source = fit_shard(plan, 2), plan.sources[2]
+    own = shard.classes - len(IMAGES[0]) - len(IMAGES[1])
+    (values, labels, there), places = seen[0], source.reader.standardizer.base(source.features.values)
+    which = (values[:40, :, None] - places).abs().sum(-1).argmin(-1)  # images by number
+    for task in range(40):
+        shown = which[task][there[task]]
+        assert len(shown.unique()) == len(shown)
+        assert torch.equal(source.features.labels[shown], own[task][labels[task][there[task]]])
+        held = torch.tensor(IMAGES[2])[own[task]].clamp(max=6)
+        assert torch.equal(torch.bincount(labels[task][there[task]], minlength=shard.ways), held)
+    assert len({frozenset(which[task][there[task]].tolist()) for task in range(40)}) > 30
 
 
 def test_a_shard_is_a_function_of_plan_and_number(zoo: Zoo) -> None:

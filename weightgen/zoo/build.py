@@ -80,7 +80,7 @@ class ZooPlan:
     def tasks_in_shard(self) -> int:
         """How many tasks are fitted together."""
         in_fold = -(-self.tasks // len(self.sources))
-        return _TASKS_IN_SHARD if in_fold >= _TASKS_IN_SHARD else -(-in_fold // _FEWEST_SHARDS)
+        return _TASKS_IN_SHARD if in_fold >= _TASKS_IN_SHARD else max(1, in_fold // _FEWEST_SHARDS)
 
     @property
     def class_names(self) -> tuple[str, ...]:
