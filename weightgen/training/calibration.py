@@ -18,6 +18,7 @@ from weightgen.seeds import generator
 
 SHOTS = (1, 2, 5, 10, 20, 50, 100)
 _EPISODES = 30
+_DATA_SETS, _DRAWN_DATA_SETS = 12, 3  # where each gets a space of its own, and is gone through again for every draw
 _QUERIES = 10
 
 
@@ -67,9 +68,12 @@ def _logits(
     """Logits [samples images ways] of every draw, and the labels."""
     seeing = copy.copy(pipeline)
     seeing.standardizer = view.standardizer
+    episodes = _EPISODES
+    if pipeline.conditioner.adapts:
+        episodes = _DATA_SETS if samples == 1 else _DRAWN_DATA_SETS
     classes, left = len(view.features.class_names), int(view.features.counts.min()) - shots
     episode = EpisodeSampler(view.features).sample(
-        batch=_EPISODES,
+        batch=episodes,
         ways=ways,
         shots=shots,
         queries=min(_QUERIES, left),
