@@ -43,7 +43,7 @@ def logits_from_scratch(
     """
     scatter = sum(((own - own.mean(0)).mT @ (own - own.mean(0)) for own in images), torch.zeros_like(round_part))
     precision = torch.linalg.inv((round_part + scatter) / space.images)
-    out = torch.linalg.inv(space.rounding)
+    out = torch.linalg.inv(space.rounding.matrix())
     logits = []
     for own in images:
         mean = space.points(own.mean(0))
@@ -60,7 +60,7 @@ def test_it_is_what_making_everything_again_without_the_image_gives(
     episode = data_set(counts)
     condition, space = told(episode, base, strength)
     images = images_of(episode)
-    whole = torch.linalg.inv(space.rounding.mT @ space.rounding) * space.images
+    whole = torch.linalg.inv(space.rounding.matrix().mT @ space.rounding.matrix()) * space.images
     round_part = whole - sum((own - own.mean(0)).mT @ (own - own.mean(0)) for own in images)
     assert torch.allclose(round_part, round_part[0, 0] * torch.eye(WIDTH).double())
     assert condition.left_out is not None

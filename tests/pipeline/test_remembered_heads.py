@@ -54,7 +54,7 @@ def test_unlabelled_images_are_not_remembered(make_generator: MakeGenerator, sup
     assert all(torch.equal(one, other) for one, other in told)
 
 
-def test_a_space_that_was_made_is_recalled_bit_for_bit(make_generator: MakeGenerator, support: Path) -> None:
+def test_a_space_that_was_made_is_recalled(make_generator: MakeGenerator, support: Path) -> None:
     generator = make_generator()
     generator.conditioner = DatasetStatistics()
     memory = generator(support).memory
@@ -64,9 +64,10 @@ def test_a_space_that_was_made_is_recalled_bit_for_bit(make_generator: MakeGener
     again, recalled = generator.conditioner.recalled(
         episode, standardizer, space=memory.origin.space, founding=memory.origin.founding
     )
-    assert torch.equal(own.support, again.support)
-    for name in ("centre", "rounding", "prior_variance"):
-        assert torch.equal(getattr(made, name), getattr(recalled, name))
+    torch.testing.assert_close(own.support, again.support)
+    torch.testing.assert_close(made.prior_variance, recalled.prior_variance)
+    for name in ("centre", "rounding"):
+        assert torch.equal(made.tensors()[name], recalled.tensors()[name])
     assert recalled.temper == pytest.approx(made.temper)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
@@ -49,8 +49,8 @@ class DatasetStatistics(Conditioner):
     @torch.no_grad()
     def adapted(self, episode: Episode, standardizer: Standardizer) -> tuple[Episode, AdaptedSpace]:
         """One standardised episode in a space of its own."""
-        statistics = episode.statistics or _statistics(episode)
-        space = AdaptedSpace.of(standardizer, statistics, strength=self.config.strength)
+        statistics, residual = _statistics(episode)
+        space = AdaptedSpace.of(standardizer, statistics, strength=self.config.strength, residual=residual)
         inside = space.episode(episode)
         return inside, replace(space, temper=self._temper(inside, space))
 
@@ -89,8 +89,10 @@ class DatasetStatistics(Conditioner):
         return found**share * base ** (1 - share)
 
 
-def _statistics(episode: Episode) -> Statistics:
-    """Of an episode whose support is all there is."""
-    means = episode.support_means()[0]
-    residual = ((episode.support[0] - means[:, None]) * episode.support_mask[0, ..., None]).flatten(0, 1)
-    return Statistics(episode.counts[0], means, residual.mT @ residual)
+def _statistics(episode: Episode) -> tuple[Statistics, Float[Tensor, "images feature"] | None]:
+    """Of one episode; and what is left of its images after their class's mean, unless they are but a sample."""
+    counts, means, there = episode.counts[0], episode.support_means()[0], episode.support_mask[0]
+    if episode.statistics is not None and bool(counts.sum() > there.sum()):
+        return episode.statistics, None
+    residual = (episode.support[0] - means[:, None])[there]
+    return episode.statistics or Statistics(counts, means, residual.mT @ residual), residual

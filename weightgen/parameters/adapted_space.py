@@ -11,6 +11,7 @@ from torch import Tensor
 
 from weightgen.dataflow import Episode, Head, Space, Statistics
 from weightgen.errors import InputError
+from weightgen.parameters.rounding import Rounding, ThinRounding, WholeRounding
 from weightgen.parameters.standardizer import Standardizer
 
 _FEW = 3  # times the images below the features, their inner products are the quicker way to a root
@@ -33,7 +34,7 @@ class AdaptedSpace:
 
     standardizer: Standardizer
     centre: Float[Tensor, " feature"]
-    rounding: Float[Tensor, "feature feature"]
+    rounding: Rounding
     prior_variance: Float[Tensor, " feature"]
     images: Float[Tensor, "*ways"]
     temper: float = 1.0
@@ -52,23 +53,23 @@ class AdaptedSpace:
         strength: κ, how many images per feature the base classes' covariance counts for.
         residual: what is left of all images after their class's mean, where all are at hand; few make it quicker.
         """
-        counts, scatter = statistics.counts, statistics.scatter
-        assert scatter is not None, "statistics of a space that was made round already"
-        width, freedom = len(scatter), (counts - 1).clamp(min=0).sum()
-        identity = torch.eye(width, dtype=scatter.dtype, device=scatter.device)
-        # One image's worth of the base classes' own noise, for a data set that shows none.
-        level = (standardizer.noise_variance + scatter.diagonal().mean()) / (1 + freedom)
+        counts, width = statistics.counts, statistics.means.shape[1]
+        freedom = (counts - 1).clamp(min=0).sum()
         images = strength * width + freedom
         if residual is not None and _FEW * len(residual) < width:
-            rounding = _rounding_of_few(residual, floor=strength * width * level) * images.sqrt()
+            level = _level(standardizer, residual.square().sum() / width, freedom)
+            rounding: Rounding = ThinRounding.of(residual / images.sqrt(), floor=strength * width * level / images)
         else:
-            factor = torch.linalg.cholesky((strength * width * level * identity + scatter) / images)
-            rounding = torch.linalg.solve_triangular(factor, identity, upper=False)
+            assert statistics.scatter is not None, "statistics of a space that was made round already"
+            level = _level(standardizer, statistics.scatter.diagonal().mean(), freedom)
+            covariance = statistics.scatter / images
+            covariance.diagonal().add_(strength * width * level / images)
+            rounding = WholeRounding.of(covariance)
         return cls(
             standardizer,
             centre=statistics.means[counts > 0].mean(0),
             rounding=rounding,
-            prior_variance=rounding.square() @ standardizer.prior_variance,
+            prior_variance=rounding.variances(standardizer.prior_variance),
             images=images,
         )
 
@@ -81,11 +82,12 @@ class AdaptedSpace:
         if given != shapes:
             raise InputError(f"a space made of {given} where {shapes} belongs; generate the head again")
         own = {name: tensor.to(standardizer.mean.device) for name, tensor in tensors.items()}
+        rounding = WholeRounding(own["rounding"])
         return cls(
             standardizer,
             centre=own["centre"],
-            rounding=own["rounding"],
-            prior_variance=own["rounding"].square() @ standardizer.prior_variance,
+            rounding=rounding,
+            prior_variance=rounding.variances(standardizer.prior_variance),
             images=own["images"],
             temper=float(own["temper"]),
         )
@@ -93,7 +95,7 @@ class AdaptedSpace:
     def tensors(self) -> dict[str, Tensor]:
         """Centre, rounding, images and temper."""
         temper = torch.full_like(self.images, self.temper)
-        return {"centre": self.centre, "rounding": self.rounding, "images": self.images, "temper": temper}
+        return {"centre": self.centre, "rounding": self.rounding.matrix(), "images": self.images, "temper": temper}
 
     @property
     def noise_variance(self) -> Float[Tensor, "1"]:
@@ -119,15 +121,14 @@ class AdaptedSpace:
 
     def points(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Standardised features in this space."""
-        return (values - self.centre) @ self.rounding.mT
+        return self.rounding.points(values - self.centre)
 
     def rows(self, fitted: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Rows of the standardised space, as the rows here that read the same weights off them.
 
         With Gaussian logits a row w has weights w/σ² there, and F⁻ᵀ w/σ² here, where σ is 1.
         """
-        weights = (fitted - self.centre) / self.standardizer.noise_variance
-        return torch.linalg.solve(self.rounding, weights.flatten(0, -2), left=False).view_as(weights)
+        return self.rounding.unweighted((fitted - self.centre) / self.standardizer.noise_variance)
 
     def episode(self, episode: Episode) -> Episode:
         """A standardised episode in this space; absent images are 0."""
@@ -144,22 +145,17 @@ class AdaptedSpace:
 
     def restore(self, rows: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Prototypes here, as raw features: undoes `points` and the standardizer's map."""
-        flat = torch.linalg.solve(self.rounding, rows.flatten(0, -2).mT).mT
-        return self.standardizer.restore(flat.view_as(rows) + self.centre)
+        return self.standardizer.restore(self.rounding.unpointed(rows) + self.centre)
 
     def raw_head(self, head: Head) -> Head:
         """Heads that act on this space as heads that act on raw features."""
-        weight = head.weight @ self.rounding
+        weight = self.rounding.weights(head.weight)
         return self.standardizer.raw_head(Head(weight, head.bias - weight @ self.centre))
 
 
-def _rounding_of_few(
-    residual: Float[Tensor, "images feature"], *, floor: Float[Tensor, "1"]
-) -> Float[Tensor, "feature feature"]:
-    """(floor·I + RᵀR)^(−1/2), the symmetric root, by way of the images' inner products R Rᵀ."""
-    variances, mixes = torch.linalg.eigh((residual @ residual.mT).double())
-    real = variances > variances.amax() * 1e-7  # each class's residuals add up to 0
-    axes = (residual.mT.double() @ mixes[:, real] / variances[real].sqrt()).to(residual)
-    narrower = 1 - (floor / (floor + variances[real].to(residual))).sqrt()
-    identity = torch.eye(residual.shape[1], dtype=residual.dtype, device=residual.device)
-    return (identity - axes * narrower @ axes.mT) / floor.sqrt()
+def _level(standardizer: Standardizer, variance: Float[Tensor, ""], freedom: Float[Tensor, ""]) -> Float[Tensor, "1"]:
+    """Of the data set's noise; with one image's worth of the base classes' own, for a data set that shows none.
+
+    variance: that of all images together, averaged over axes.
+    """
+    return (standardizer.noise_variance + variance) / (1 + freedom)
