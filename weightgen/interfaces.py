@@ -125,6 +125,8 @@ class Denoiser(ModelMixin, ConfigMixin, ABC):
     prediction_type: str = "epsilon"
     needs_variance: bool = False
     """Whether it takes only conditions that say how much they leave unknown."""
+    needs_gradient: bool = False
+    """Whether it takes only conditions that hold the gradient at the noisy rows."""
     needs_left_out: bool = False
     """Whether it takes only conditions that say what leaving an image out changes."""
     uses_unlabelled: bool = False

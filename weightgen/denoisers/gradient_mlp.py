@@ -26,6 +26,7 @@ class GradientMlp(Denoiser):
     """
 
     prediction_type = "epsilon"
+    needs_gradient = True
 
     @register_to_config
     def __init__(self, *, feature_width: int, width: int = 512, time_width: int = 320) -> None:

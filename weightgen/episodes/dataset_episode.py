@@ -28,6 +28,8 @@ def dataset_episode(
         labels: below `classes`; every class has an image.
         generator: decides which images are sampled.
 
+    Raises ValueError when features and labels are not equally many.
+
     Scatter is summed up around the means so far (Chan et al. 1983), which loses no digits to a far-off mean.
     """
     place = _places(labels, classes=classes, most=most, generator=generator)
@@ -39,7 +41,8 @@ def dataset_episode(
         which = slice(start, start + len(values))
         running.take(values, labels[which], place[which])
         start += len(values)
-    assert running is not None
+    if running is None or start != len(labels):
+        raise ValueError(f"features of {start} images come with {len(labels)} labels; there must be as many")
     return running.episode()
 
 

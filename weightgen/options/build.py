@@ -53,6 +53,10 @@ def check_components(recipe: Recipe) -> None:
             f"denoiser '{recipe.denoiser.name}' must be told what the condition leaves unknown; use conditioner "
             "local_targets, or task_prototypes with shrink: true"
         )
+    if denoiser.needs_gradient and type(conditioner).at is Conditioner.at:
+        raise InputError(
+            f"denoiser '{recipe.denoiser.name}' follows a gradient at the noisy rows; use conditioner task_prototypes"
+        )
     if denoiser.needs_left_out and not conditioner.adapts:
         raise InputError(
             f"denoiser '{recipe.denoiser.name}' judges images that were left out; use conditioner dataset_statistics"

@@ -95,7 +95,12 @@ class ZooPlan:
             + repr((source.reader.readout, source.reader.scale))
             for source in self.sources
         ]
-        return text_hash(self.fit.model_dump_json(), repr((self.tasks, self.ways, self.seed)), *self.class_names, *data)
+        return text_hash(
+            self.fit.model_dump_json(),
+            repr((self.tasks, self.tasks_in_shard, self.ways, self.seed)),
+            *self.class_names,
+            *data,
+        )
 
     def fit_shard(self, number: int) -> Shard:
         """The members of one shard."""
