@@ -49,6 +49,10 @@ class FeatureSpace(Protocol):
         """What a denoiser may know of it."""
         ...
 
+    def points(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Standardised features here."""
+        ...
+
     def rows(self, fitted: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Fitted rows of the standardised space, as rows here."""
         ...

@@ -12,17 +12,13 @@ from weightgen.options.loading import load_recipe
 
 RECIPE = "transfer/metadiff"
 OF_PARTS = ("selector=bias", "denoiser=part_transformer", "objective=local_consistency", "scheduler=LocalDDPMScheduler")
+TRAJECTORIES = ("zoo={targets: trajectories}", "zoo.fit.local_targets=1")
 WRONG = {
-    "prototypes of one space": (
-        ["zoo={targets: ideal_prototypes}"],
-        "zoo.targets is ideal_prototypes; ",
-        "trajectories",
-    ),
     "tasks all at once": (["training.reptile.inner_steps=2"], "training.reptile is given; ", "null"),
     "cosines": (["generation.readout=cosine"], "generation.readout is cosine; ", "gaussian"),
     "raw features": (["standardizer={map: identity, unit_length: false}"], "standardizer.map is identity; ", "whiten"),
     "a part of the backbone": (
-        [*OF_PARTS, "training.folds=1", "zoo.fit={}", "generation={steps: 1000}", "zoo.fit.local_targets=1"],
+        [*OF_PARTS, "training.folds=1", "generation={steps: 1000}", *TRAJECTORIES],
         "selector.name is bias; ",
         "head",
     ),

@@ -29,12 +29,14 @@ from weightgen.training.options import TrainingOptions
 DrawEpisode = Callable[..., Episode]
 
 
-def loss_of(objective: Any) -> EpisodeLoss:
+def loss_of(objective: Any, *, fitted: bool = False) -> EpisodeLoss:
     torch.manual_seed(3)
     scheduler = build_scheduler("DDPMScheduler", {"prediction_type": "sample"})
     denoiser: Denoiser = LearntDescent(width=7, rounds=2)
     denoiser.attune(scheduler)
-    return EpisodeLoss(denoiser=denoiser, conditioner=DatasetStatistics(), scheduler=scheduler, objective=objective)
+    return EpisodeLoss(
+        denoiser=denoiser, conditioner=DatasetStatistics(), scheduler=scheduler, objective=objective, fitted=fitted
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +75,18 @@ def test_the_loss_is_the_mean_over_episodes_on_their_own(
     assert len({float(one["loss"].detach()) for one in alone}) == 3
 
 
-def test_the_objective_sees_each_episode_in_its_space(folds: tuple[Fold, ...], draw_episode: DrawEpisode) -> None:
-    """Support and queries as points, targets as rows that read the same weights, and the fold's scale."""
+@pytest.mark.parametrize("fitted", [False, True])
+def test_the_objective_sees_each_episode_in_its_space(
+    folds: tuple[Fold, ...], draw_episode: DrawEpisode, fitted: bool
+) -> None:
+    """Support, queries and prototypes as points, fitted targets as rows that read the same weights, the fold's scale."""
     seen: list[dict[str, Any]] = []
 
     def objective(**given: Any) -> dict[str, torch.Tensor]:
         seen.append(given)
         return {"loss": given["path"].sum()}
 
-    module, fold, episode = loss_of(objective), folds[1], draw_episode(batch=2, ways=4)
+    module, fold, episode = loss_of(objective, fitted=fitted), folds[1], draw_episode(batch=2, ways=4)
     path = path_of(fold, episode)
     module(episode, path, fold.reader, torch.Generator())
     standardised = fold.reader.standardizer.standardize(episode)
@@ -92,7 +97,8 @@ def test_the_objective_sees_each_episode_in_its_space(folds: tuple[Fold, ...], d
         assert given["reader"].scale == fold.reader.scale
         assert space.standardizer is fold.reader.standardizer
         torch.testing.assert_close(given["episode"].query, space.points(standardised.query[i : i + 1]))
-        torch.testing.assert_close(given["path"], space.rows(path[i : i + 1]))
+        wanted = space.rows if fitted else space.points
+        torch.testing.assert_close(given["path"], wanted(path[i : i + 1]))
     assert not torch.equal(
         seen[0]["reader"].standardizer.rounding.matrix(), seen[1]["reader"].standardizer.rounding.matrix()
     )

@@ -10,7 +10,6 @@ def check_adapted(recipe: Recipe) -> None:
     """Refuse what makes no sense with a conditioner that adapts the space. Raises InputError."""
     limits: list[tuple[str, object, tuple[object, ...], str]] = [
         ("selector.name", recipe.selector.name, ("head",), "parts of a backbone live in no space of features"),
-        ("zoo.targets", recipe.zoo.targets, ("trajectories",), "prototypes are points of one space"),
         ("training.reptile", "given" if recipe.training.reptile else "null", ("null",), "tasks come one at a time"),
         ("generation.readout", recipe.generation.readout, (None, "gaussian"), "images are told by their density"),
         ("standardizer.map", recipe.standardizer.map, ("scale", "whiten"), "the scale of features must be known"),

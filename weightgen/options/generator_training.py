@@ -59,6 +59,7 @@ class GeneratorTraining:
             conditioner=self.pipeline.conditioner,
             scheduler=training_scheduler,
             objective=build_objective(recipe),
+            fitted=recipe.zoo.targets == "trajectories",
         )
         self.folds = cross_fitted(
             self.learning,

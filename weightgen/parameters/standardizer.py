@@ -189,6 +189,10 @@ class Standardizer(ModelMixin, ConfigMixin):
         """Nothing but itself."""
         return {}
 
+    def points(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Standardised features in this space: the same."""
+        return values
+
     def rows(self, fitted: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Rows that were fitted in this space: the same."""
         return fitted

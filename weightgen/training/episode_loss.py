@@ -19,6 +19,9 @@ class EpisodeLoss(nn.Module):
 
     Denoiser and conditioner are its submodules; scheduler and objective have nothing to learn, and each fold of the
     base classes brings its own reader.
+
+    fitted: whether paths are of rows that were fitted, and not prototypes. Only a space of an episode's own tells them
+        apart: fitted rows keep what they read off images, prototypes are points like images.
     """
 
     def __init__(
@@ -28,11 +31,12 @@ class EpisodeLoss(nn.Module):
         conditioner: Conditioner,
         scheduler: SchedulerMixin,
         objective: Objective,
+        fitted: bool = False,
     ) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.conditioner = conditioner
-        self.scheduler, self.objective = scheduler, objective
+        self.scheduler, self.objective, self.fitted = scheduler, objective, fitted
 
     def forward(
         self,
@@ -51,7 +55,7 @@ class EpisodeLoss(nn.Module):
         each = []
         for i in range(len(episode)):
             own, space = self.conditioner.adapted(episode[i : i + 1], reader.standardizer)
-            rows = space.rows(path[i : i + 1])
+            rows = (space.rows if self.fitted else space.points)(path[i : i + 1])
             each.append(self._losses(own, rows, replace(reader, standardizer=space), generator))
         return {name: torch.stack([losses[name] for losses in each]).mean() for name in each[0]}
 
