@@ -69,7 +69,8 @@ def main(arguments: Sequence[str]) -> None:
     known = ZooFolder(run.path / "zoo").read().class_names
     base = base_pixels(recipe.data, pipeline.backbone, parts).of_classes(known)
     report("learnt from", base, recipe, pipeline, tasks=tasks)
-    report("unseen", pixels_of(pipeline.backbone, parts.novel), recipe, pipeline, tasks=tasks)
+    if recipe.data.keeps_novel:
+        report("unseen", pixels_of(pipeline.backbone, parts.novel), recipe, pipeline, tasks=tasks)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def test_the_loss_is_the_mean_over_episodes_on_their_own(
 def test_the_objective_sees_each_episode_in_its_space(
     folds: tuple[Fold, ...], draw_episode: DrawEpisode, fitted: bool
 ) -> None:
-    """Support, queries and prototypes as points, fitted targets as rows that read the same weights, the fold's scale."""
+    """Images and prototypes as points, fitted targets as rows that read the same weights, and the fold's scale."""
     seen: list[dict[str, Any]] = []
 
     def objective(**given: Any) -> dict[str, torch.Tensor]:
