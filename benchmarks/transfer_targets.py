@@ -25,7 +25,7 @@ from weightgen.options.transfer_evaluation import compare_on
 from weightgen.pipeline import WeightGenerationPipeline
 
 ALPHABETS = slice(4, None, 5)  # none that anything was chosen on
-BLOCKS = ("GREEK", "CYRILLIC", "ARABIC")
+BLOCKS = ("GREEK", "CYRILLIC", "ARMENIAN")
 CHARACTERS = 40  # of a block, at most
 PROBE = "linear_probe"
 
