@@ -40,6 +40,7 @@ from weightgen.zoo.ideal_prototypes import ideal_prototypes
 
 _VECTOR_EPISODES = 50
 _CURVE_EPISODES = 200
+_CURVE_DATA_SETS = 20  # where each gets a space of its own
 _PATH_EPISODES = 100
 
 
@@ -113,7 +114,7 @@ def evaluate_run(
     if report is not None:
         curve = []
         for each in sizes:
-            fewer = min(episodes, _CURVE_EPISODES)
+            fewer = min(episodes, _CURVE_DATA_SETS if pipeline.conditioner.adapts else _CURVE_EPISODES)
             curve += steps_curve(pipeline, unseen, episodes=fewer, seed=seed, progress=progress, **each)
         write_report(report, results, curve, _chain_paths(recipe, setting, sizes, progress=progress))
     return results
