@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from weightgen.dataflow import Features
 from weightgen.errors import InputError
 from weightgen.files import cache_directory, tensors_hash, text_hash, write_tensors
 
+_IMAGES_AT_ONCE, _FEWEST_AT_ONCE = 256, 16
+_PIXELS_AT_ONCE = 2**23  # 55 images of 224 pixels, for which a MobileNetV2 takes half a GiB
 MOST_KEPT = 20_000
 """Images whose features `feature_batches` keeps on disk: 100 MB at 1,280 features."""
 
@@ -27,7 +30,7 @@ def features_of(
     dataset: datasets.Dataset,
     *,
     data_fingerprint: str,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     device: torch.device | str = "cpu",
     quarter_turns: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
@@ -37,6 +40,7 @@ def features_of(
     dataset: columns `image` (datasets.Image) and `label` (ClassLabel), rows sorted by class.
     data_fingerprint: stable hash of the data; with the hashes of weights and preprocessing the cache's key.
     device: where to compute; the result is on the CPU. The backbone goes back to where it was.
+    batch_size: images that go through the network together; as many as their size allows if None.
     quarter_turns: turn every image, as the network would see it, by so many times 90° first.
 
     Raises InputError when an image cannot be decoded, labels are not sorted, or features are not finite.
@@ -63,7 +67,7 @@ def feature_batches(
     dataset: datasets.Dataset,
     *,
     data_fingerprint: str,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[Float[Tensor, "images feature"]]:
     """Float32 features in the data set's order, some images at a time, in memory that does not grow with their number.
@@ -74,7 +78,7 @@ def feature_batches(
     """
     if len(dataset) <= MOST_KEPT:
         kept = features_of(backbone, dataset, data_fingerprint=data_fingerprint, batch_size=batch_size, device=device)
-        yield from kept.values.split(batch_size)
+        yield from kept.values.split(batch_size or _IMAGES_AT_ONCE)
         return
     reader = _sorted_reader(dataset, backbone)
     for start, values in _streamed(backbone, reader, batch_size, torch.device(device), quarter_turns=0):
@@ -89,6 +93,11 @@ def cache_path(backbone: Backbone, data_fingerprint: str, quarter_turns: int = 0
     return cache_directory() / "features" / f"{key}.safetensors"
 
 
+def _batch_for(backbone: Backbone) -> int:
+    """Images that go through the network together: the larger the fewer, for it holds many times their pixels."""
+    return max(_FEWEST_AT_ONCE, min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // math.prod(backbone.preprocess.input_size)))
+
+
 def _sorted_reader(dataset: datasets.Dataset, backbone: Backbone) -> ImageReader:
     reader = ImageReader(dataset, backbone.preprocess)
     if bool((reader.labels.diff() < 0).any()):
@@ -97,13 +106,13 @@ def _sorted_reader(dataset: datasets.Dataset, backbone: Backbone) -> ImageReader
 
 
 def _streamed(
-    backbone: Backbone, reader: ImageReader, batch_size: int, device: torch.device, quarter_turns: int
+    backbone: Backbone, reader: ImageReader, batch_size: int | None, device: torch.device, quarter_turns: int
 ) -> Iterator[tuple[int, Float[Tensor, "images feature"]]]:
     """Features of some images at a time, on the CPU, each with the number of its first image."""
     home = next(backbone.parameters()).device
     backbone.to(device)
     try:
-        for start, pixels in reader.stream(batch_size):
+        for start, pixels in reader.stream(batch_size or _batch_for(backbone)):
             with torch.inference_mode():
                 images = backbone.preprocess.normalise(pixels.to(device).rot90(quarter_turns, (-2, -1)))
                 values = backbone(images).float().cpu()
