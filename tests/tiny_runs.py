@@ -29,7 +29,7 @@ TINY = (*SHARED, "backbone.options.width=5", "denoiser.width=16", "denoiser.dept
 """Overrides that make `metadiff` tiny."""
 CHAIN = 7
 TINY_ZOO = (
-    *("zoo.tasks=3", "zoo.fit.epochs=6", "training.folds=2"),
+    *("zoo.tasks=2", "zoo.fit.epochs=6", "training.folds=2"),
     *(f"scheduler.num_train_timesteps={CHAIN}", f"generation.steps={CHAIN}"),
 )
 """Overrides that make a zoo tiny, and the chain that passes its local targets; they come after `SHARED`."""

@@ -43,7 +43,7 @@ def test_build_fits_once_and_train_goes_on_from_there(
     (run,) = tmp_path.iterdir()
     assert first["zoo"] == str(run / "zoo")
     assert first == {"zoo": str(run / "zoo"), **zoo_summary(ZooFolder(run / "zoo").read())}
-    assert (first["members"], first["local_targets"]) == (512, 3)
+    assert (first["members"], first["local_targets"]) == (2, 3)
     assert not RunFolder(run).finished
     assert fitted == [0, 1]
     assert told("zoo", "build", *arguments) == first

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from episode_changes import blind, padded
-from made_up_data_sets import COUNTS, WIDTH, data_set
+from made_up_data_sets import COUNTS, data_set
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
@@ -129,7 +129,7 @@ def test_its_scale_is_not_that_of_images_judged_by_themselves(base: Standardizer
 
 def test_of_many_images_it_is_discriminant_analysis(base: Standardizer) -> None:
     episode = data_set((400, 300, 500, 600), apart=0.7, queries=200)
-    conditioner = DatasetStatistics()
+    conditioner = DatasetStatistics(prior_images=5.0)
     inside, space = conditioner.adapted(episode, base)
     condition = conditioner(inside, space)
     head = RowReader(space, "gaussian").standardised_head(condition.tokens[:, None], condition.counts)
@@ -168,12 +168,13 @@ def test_making_a_space_asks_for_no_gradient(base: Standardizer) -> None:
     assert not space.rounding.matrix().requires_grad
 
 
-@pytest.mark.parametrize("strength", [0.0, -1.0, float("nan")])
-def test_a_strength_that_is_none_is_refused(strength: float) -> None:
+@pytest.mark.parametrize("number", [0.0, -1.0, float("nan")])
+def test_a_prior_of_no_images_is_refused(number: float) -> None:
     with pytest.raises(ValueError, match="it must be above 0"):
-        DatasetStatistics(strength=strength)
+        DatasetStatistics(prior_images=number)
 
 
-def test_strength_makes_a_difference(base: Standardizer) -> None:
-    one, other = (DatasetStatistics(strength=strength).adapted(data_set(), base)[1] for strength in (1.0, 4.0))
-    assert float(other.images - one.images) == pytest.approx(3 * WIDTH)
+def test_the_prior_counts_for_as_many_images_as_it_says(base: Standardizer) -> None:
+    made = (DatasetStatistics(prior_images=number).adapted(data_set(), base) for number in (7.0, 28.0))
+    (_, one), (_, other) = made
+    assert float(other.images - one.images) == pytest.approx(21)

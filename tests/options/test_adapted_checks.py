@@ -61,7 +61,7 @@ def test_a_denoiser_that_judges_left_out_images_needs_their_conditioner(tmp_path
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("conditioner.strength=0", "conditioners.dataset_statistics: strength is 0; it must be above 0"),
+        ("conditioner.prior_images=0", "conditioners.dataset_statistics: prior_images is 0; it must be above 0"),
         ("denoiser.rounds=0", "denoisers.learnt_descent: rounds is 0; it must be 1 or more"),
         ("training.unlabelled=[0, 9]", "training.unlabelled: denoiser 'learnt_descent' learns nothing from unlabelled"),
         ("training.sizes=log", "training.sizes: input should be 'even' or 'logarithmic'"),

@@ -25,7 +25,7 @@ def base(base_standardizer: Standardizer) -> Standardizer:
 
 
 def adapted(episode: Episode, base: Standardizer, strength: float = 1.0) -> tuple[Episode, AdaptedSpace]:
-    return DatasetStatistics(strength=strength).adapted(episode, base)
+    return DatasetStatistics(prior_images=strength * WIDTH).adapted(episode, base)
 
 
 def statistics(counts: list[int], scatter: torch.Tensor, *, seed: int = 5) -> Statistics:

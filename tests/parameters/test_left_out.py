@@ -25,7 +25,7 @@ def base(base_standardizer: Standardizer) -> Standardizer:
 
 
 def told(episode: Episode, base: Standardizer, strength: float = STRENGTH) -> tuple[Condition, AdaptedSpace]:
-    conditioner = DatasetStatistics(strength=strength)
+    conditioner = DatasetStatistics(prior_images=strength * WIDTH)
     inside, space = conditioner.adapted(episode, base)
     return conditioner(inside, space), space
 

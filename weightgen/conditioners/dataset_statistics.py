@@ -30,16 +30,16 @@ class DatasetStatistics(Conditioner):
     (Sherman and Morrison 1950), so that a denoiser may judge the data set's own images as if they were new.
 
     Options:
-        strength: images per feature that the base classes' covariance counts for.
+        prior_images: how many images the base classes' covariance counts for.
     """
 
     adapts = True
 
     @register_to_config
-    def __init__(self, *, strength: float = 0.4) -> None:
+    def __init__(self, *, prior_images: float = 512.0) -> None:
         super().__init__()
-        if not strength > 0:
-            raise ValueError(f"strength is {strength}; it must be above 0")
+        if not prior_images > 0:
+            raise ValueError(f"prior_images is {prior_images}; it must be above 0")
         self.prototypes = TaskPrototypes()
 
     @property
@@ -50,7 +50,8 @@ class DatasetStatistics(Conditioner):
     def adapted(self, episode: Episode, standardizer: Standardizer) -> tuple[Episode, AdaptedSpace]:
         """One standardised episode in a space of its own."""
         statistics, residual = _statistics(episode)
-        space = AdaptedSpace.of(standardizer, statistics, strength=self.config.strength, residual=residual)
+        strength = self.config.prior_images / statistics.means.shape[1]
+        space = AdaptedSpace.of(standardizer, statistics, strength=strength, residual=residual)
         inside = space.episode(episode)
         return inside, replace(space, temper=self._temper(inside, space))
 
