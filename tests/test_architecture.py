@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    ("dataflow", "errors", "files", "interfaces", "method", "registry", "seeds", "section"),
+    ("condition", "dataflow", "errors", "files", "interfaces", "method", "registry", "seeds", "section"),
     ("parameters", "diffusion", "backbones", "episodes", "data"),
     ("selectors", "conditioners", "denoisers", "objectives", "export"),
     ("zoo", "generator_folder", "generator_pipeline", "row_pipeline", "dataset_pipeline", "pipeline", "part_pipeline"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import torch
@@ -11,7 +11,8 @@ from diffusers import ConfigMixin, ModelMixin
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from weightgen.dataflow import Condition, Episode, Head, Space
+from weightgen.condition import Condition, Space
+from weightgen.dataflow import Episode, Head
 from weightgen.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,6 +90,13 @@ class Conditioner(ModelMixin, ConfigMixin, ABC):
     def adapted(self, episode: Episode, standardizer: Standardizer) -> tuple[Episode, FeatureSpace]:
         """A standardised episode in the space that its rows are to live in, and that space."""
         return episode, standardizer
+
+    def in_spaces(self, episode: Episode, standardizer: Standardizer) -> Iterator[tuple[slice, Episode, FeatureSpace]]:
+        """A standardised batch as `adapted` has it, with its place in the batch: all at once, or one by one."""
+        together = 1 if self.adapts else len(episode)
+        for start in range(0, len(episode), together):
+            which = slice(start, start + together)
+            yield which, *self.adapted(episode[which], standardizer)
 
     def recalled(
         self,

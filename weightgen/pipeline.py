@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +139,9 @@ class WeightGenerationPipeline(DatasetPipeline):
             note = extension_note(added, head.provenance, how="all rows anew")
             return replace(made, provenance={**made.provenance, **note})
         origin = joined.origin
-        recall = partial(self.conditioner.recalled, space=origin.space, founding=origin.founding)
+        recalled = self.conditioner.recalled(episode, self.standardizer, space=origin.space, founding=origin.founding)
         noise = [generator or seeded(0, "generate")]
-        ((rows, _, space),) = self._denoised(episode, noise, adapt=recall, **chosen)
+        ((rows, _, space),) = self._denoised(episode, noise, spaces=[(slice(None), *recalled)], **chosen)
         shots = origin.shots.to(rows).expand(1, len(added))
         new = self.reader(samples=samples, space=space).head(rows[:, :, len(head.class_names) :], shots)
         scheduler, steps = self.chain(**chosen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,8 @@ from diffusers import SchedulerMixin
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Condition, Episode, Head
+from weightgen.condition import Condition
+from weightgen.dataflow import Episode, Head
 from weightgen.diffusion.mean_ddpm import MeanDDPMScheduler
 from weightgen.diffusion.reverse_chain import reverse_chain
 from weightgen.diffusion.schedulers import swap_scheduler
@@ -21,7 +22,6 @@ from weightgen.files import tensors_hash, text_hash
 from weightgen.generator_pipeline import GeneratorPipeline
 from weightgen.interfaces import FeatureSpace
 from weightgen.parameters.class_rows import RowReader
-from weightgen.parameters.standardizer import Standardizer
 from weightgen.parameters.temperature import Calibration
 
 Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
@@ -131,11 +131,11 @@ class RowPipeline(GeneratorPipeline):
         samples: int | None = None,
         denoiser: Denoise | None = None,
         watch: Callable[[Tensor], None] | None = None,
-        adapt: Callable[[Episode, Standardizer], tuple[Episode, FeatureSpace]] | None = None,
+        spaces: Iterable[tuple[slice, Episode, FeatureSpace]] | None = None,
     ) -> Iterator[tuple[Float[Tensor, "batch samples ways feature"], Episode, FeatureSpace]]:
         """What the chain ends at for standardised episodes: all at once, or where each gets a space, one by one.
 
-        `adapt` gives them other spaces than the conditioner would.
+        `spaces` are others than the conditioner would give them.
         """
         samples = self.config.samples if samples is None else samples
         scheduler, steps = self.chain(steps, samples)
@@ -144,10 +144,8 @@ class RowPipeline(GeneratorPipeline):
                 raise InputError(f"{name} is {number}; it must be 1 or more")
         if len(generators) != len(episode):
             raise InputError(f"{len(generators)} random generators for {len(episode)} episodes; give one for each")
-        denoise, together = denoiser or self.denoiser, 1 if self.conditioner.adapts else len(episode)
-        for start in range(0, len(episode), together):
-            which = slice(start, start + together)
-            own, space = (adapt or self.conditioner.adapted)(episode[which], self.standardizer)
+        denoise = denoiser or self.denoiser
+        for which, own, space in spaces or self.conditioner.in_spaces(episode, self.standardizer):
             condition = self.conditioner(own, space).repeat(samples)
             repeated = [generator for generator in generators[which] for _ in range(samples)]
             predict = partial(self._predicted, denoise, condition)

@@ -228,3 +228,12 @@ def test_batches_of_unsorted_rows_are_refused(backbone, monkeypatch, kept):
     monkeypatch.setattr(feature_cache, "MOST_KEPT", kept)
     with pytest.raises(InputError, match="not sorted by class"):
         next(feature_batches(backbone, images(labels=[0, 0, 2, 2, 1, 1, 1, 2, 2]), data_fingerprint="x"))
+
+
+@pytest.mark.parametrize(("channels", "size", "together"), [(1, 28, 256), (3, 32, 256), (3, 224, 55), (3, 900, 16)])
+def test_the_larger_images_are_the_fewer_go_through_together(backbone, monkeypatch, channels, size, together):
+    monkeypatch.setattr(type(backbone.preprocess), "input_size", (channels, size, size))
+    asked = []
+    monkeypatch.setattr(feature_cache.ImageReader, "stream", lambda _, number: asked.append(number) or iter(()))
+    features_of(backbone, images(), data_fingerprint="x")
+    assert asked == [together]

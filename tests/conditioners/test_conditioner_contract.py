@@ -11,7 +11,8 @@ import torch
 from episode_changes import blind, padded, permuted, shuffled_support
 
 from weightgen import registry
-from weightgen.dataflow import Condition, Episode
+from weightgen.condition import Condition
+from weightgen.dataflow import Episode
 from weightgen.interfaces import Conditioner
 from weightgen.parameters.standardizer import Standardizer
 

@@ -12,9 +12,10 @@ from episode_changes import blind, padded
 from made_up_data_sets import COUNTS, data_set
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
+from weightgen.condition import Condition
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Condition, Episode
+from weightgen.dataflow import Episode
 from weightgen.episodes.dataset_episode import dataset_episode
 from weightgen.parameters.adapted_space import AdaptedSpace
 from weightgen.parameters.class_rows import RowReader

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from weightgen.condition import Condition
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Condition, Episode
+from weightgen.dataflow import Episode
 from weightgen.denoisers.class_transformer import ClassTransformer
 from weightgen.diffusion.schedulers import build_scheduler
 from weightgen.errors import InputError

@@ -11,8 +11,9 @@ import torch
 from episode_changes import padded, permuted, shuffled_support, shuffled_unlabelled
 
 from weightgen import registry
+from weightgen.condition import Condition
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Condition, Episode
+from weightgen.dataflow import Episode
 from weightgen.diffusion.schedulers import build_scheduler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.interfaces import Denoiser

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from weightgen.condition import Condition
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Condition, Episode
+from weightgen.dataflow import Episode
 from weightgen.denoisers.gradient_mlp import GradientMlp
 from weightgen.errors import InputError
 from weightgen.parameters.standardizer import Standardizer

@@ -12,9 +12,10 @@ import torch
 from made_up_data_sets import COUNTS, WIDTH, data_set
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from weightgen.condition import Condition
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Condition, Episode, Statistics
+from weightgen.dataflow import Episode, Statistics
 from weightgen.denoisers.class_transformer import ClassTransformer
 from weightgen.denoisers.learnt_descent import _LONGEST, _PACE, LearntDescent
 from weightgen.diffusion.schedulers import build_scheduler

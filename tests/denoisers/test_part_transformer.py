@@ -8,8 +8,9 @@ import pytest
 import torch
 from episode_changes import padded, permuted, shuffled_support
 
+from weightgen.condition import Condition
 from weightgen.conditioners.local_targets import LocalTargets
-from weightgen.dataflow import Condition, Episode
+from weightgen.dataflow import Episode
 from weightgen.denoisers.part_transformer import PartTransformer
 from weightgen.diffusion.schedulers import build_scheduler
 from weightgen.parameters.standardizer import Standardizer

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal
 
+from weightgen.condition import Condition
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Condition, Episode
+from weightgen.dataflow import Episode
 from weightgen.denoisers import _soft_assignment
 from weightgen.denoisers._belief import Belief
 from weightgen.denoisers._soft_assignment import SoftAssignment

@@ -161,3 +161,10 @@ def test_memory_does_not_grow_with_the_images() -> None:
     done = subprocess.run([sys.executable, str(STREAMED)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 50
+
+
+@pytest.mark.parametrize("kept", [0, 68])
+def test_features_that_are_missing_are_not_passed_over(kept: int) -> None:
+    values, labels = images()
+    with pytest.raises(ValueError, match=f"features of {kept} images come with 69 labels"):
+        passed(values[:kept].split(30), labels)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from episode_changes import padded
 
+from weightgen.condition import Condition
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Condition, Episode
+from weightgen.dataflow import Episode
 from weightgen.diffusion.local_ddpm import LocalDDPMScheduler
 from weightgen.diffusion.schedulers import build_scheduler
 from weightgen.errors import InputError

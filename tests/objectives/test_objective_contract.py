@@ -12,8 +12,9 @@ from diffusers import SchedulerMixin
 from episode_changes import padded
 
 from weightgen import registry
+from weightgen.condition import Condition
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Condition, Episode, Features
+from weightgen.dataflow import Episode, Features
 from weightgen.denoisers.class_transformer import ClassTransformer
 from weightgen.denoisers.gradient_mlp import GradientMlp
 from weightgen.diffusion.local_ddpm import LocalDDPMScheduler

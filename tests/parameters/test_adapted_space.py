@@ -24,8 +24,8 @@ def base(base_standardizer: Standardizer) -> Standardizer:
     return deepcopy(base_standardizer).double()
 
 
-def adapted(episode: Episode, base: Standardizer, strength: float = 1.0) -> tuple[Episode, AdaptedSpace]:
-    return DatasetStatistics(prior_images=strength * WIDTH).adapted(episode, base)
+def adapted(episode: Episode, base: Standardizer, prior_images: float = 8.0) -> tuple[Episode, AdaptedSpace]:
+    return DatasetStatistics(prior_images=prior_images).adapted(episode, base)
 
 
 def statistics(counts: list[int], scatter: torch.Tensor, *, seed: int = 5) -> Statistics:
@@ -66,14 +66,14 @@ def test_many_images_are_made_white(base: Standardizer) -> None:
 
 def test_the_covariance_is_the_posterior_mean(base: Standardizer) -> None:
     """κd images' worth of a round one, as large as the scatter and one image of base classes, and the scatter."""
-    raw, strength = data_set(), 0.7
-    _, space = adapted(raw, base, strength)
+    raw, number = data_set(), 5.6
+    _, space = adapted(raw, base, number)
     away = residuals(raw)
     scatter, freedom = away.mT @ away, 5 + 1 + 0 + 8 + 3
     level = (base.noise_variance + scatter.trace() / WIDTH) / (1 + freedom)
-    prior = strength * WIDTH * level * torch.eye(WIDTH, dtype=torch.float64)
-    torch.testing.assert_close(covariance(space), (prior + scatter) / (strength * WIDTH + freedom))
-    assert float(space.images) == pytest.approx(strength * WIDTH + freedom)
+    prior = number * level * torch.eye(WIDTH, dtype=torch.float64)
+    torch.testing.assert_close(covariance(space), (prior + scatter) / (number + freedom))
+    assert float(space.images) == pytest.approx(number + freedom)
 
 
 def test_few_images_give_the_same_covariance_by_their_inner_products() -> None:
@@ -84,7 +84,7 @@ def test_few_images_give_the_same_covariance_by_their_inner_products() -> None:
     means = torch.stack([images[labels == c].mean(0) for c in range(3)])
     residual = images - means[labels]
     told = Statistics(torch.tensor([3.0, 2, 4]).double(), means, residual.mT @ residual)
-    plain, quick = (AdaptedSpace.of(wide, told, strength=0.4, residual=given) for given in (None, residual))
+    plain, quick = (AdaptedSpace.of(wide, told, prior_images=12.4, residual=given) for given in (None, residual))
     torch.testing.assert_close(covariance(quick), covariance(plain))
     assert not torch.allclose(quick.rounding.matrix(), plain.rounding.matrix())
     assert float(quick.images) == float(plain.images)
@@ -97,7 +97,8 @@ def test_few_images_give_the_same_covariance_by_their_inner_products() -> None:
 def test_it_is_as_wide_as_the_data_set_itself(base: Standardizer) -> None:
     """Ten times the scatter is ten times the covariance, whatever base classes do."""
     round_scatter = 50 * torch.eye(WIDTH, dtype=torch.float64)
-    narrow, wide = (AdaptedSpace.of(base, statistics([80, 90], size * round_scatter), strength=2.0) for size in (1, 10))
+    told = (statistics([80, 90], size * round_scatter) for size in (1, 10))
+    narrow, wide = (AdaptedSpace.of(base, each, prior_images=16.0) for each in told)
     torch.testing.assert_close(
         covariance(wide) / covariance(narrow).diagonal(), 10 * torch.eye(8).double(), rtol=0.1, atol=0
     )
@@ -127,7 +128,7 @@ def test_the_centre_is_the_mean_of_classes_however_many_images_they_have(base: S
     few = statistics([3, 4, 5], scatter)
     many = replace(few, counts=torch.tensor([3.0, 400.0, 5.0]).double())
     for told in (few, many):
-        torch.testing.assert_close(AdaptedSpace.of(base, told, strength=1.0).centre, few.means.mean(0))
+        torch.testing.assert_close(AdaptedSpace.of(base, told, prior_images=8.0).centre, few.means.mean(0))
 
 
 def test_classes_without_images_change_nothing(base: Standardizer) -> None:
@@ -148,7 +149,7 @@ def test_classes_without_images_change_nothing(base: Standardizer) -> None:
 
 
 def test_the_stronger_the_base_classes_the_rounder(base: Standardizer) -> None:
-    stretches = [stretch(adapted(data_set(), base, strength)[1]) for strength in (0.1, 1.0, 10.0, 1e6)]
+    stretches = [stretch(adapted(data_set(), base, number)[1]) for number in (0.8, 8.0, 80.0, 8e6)]
     assert stretches == sorted(stretches, reverse=True)
     assert stretches[0] > 3
     assert stretches[-1] == pytest.approx(1, abs=1e-4)

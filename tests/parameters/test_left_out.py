@@ -10,13 +10,14 @@ import torch
 from episode_changes import padded, permuted
 from made_up_data_sets import COUNTS, WIDTH, data_set
 
+from weightgen.condition import Condition
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
-from weightgen.dataflow import Condition, Episode, Statistics
+from weightgen.dataflow import Episode, Statistics
 from weightgen.parameters.adapted_space import AdaptedSpace
 from weightgen.parameters.left_out import honest_logits, judgeable
 from weightgen.parameters.standardizer import Standardizer
 
-STRENGTH = 0.8
+PRIOR_IMAGES = 6.4
 
 
 @pytest.fixture
@@ -24,8 +25,8 @@ def base(base_standardizer: Standardizer) -> Standardizer:
     return deepcopy(base_standardizer).double()
 
 
-def told(episode: Episode, base: Standardizer, strength: float = STRENGTH) -> tuple[Condition, AdaptedSpace]:
-    conditioner = DatasetStatistics(prior_images=strength * WIDTH)
+def told(episode: Episode, base: Standardizer, prior_images: float = PRIOR_IMAGES) -> tuple[Condition, AdaptedSpace]:
+    conditioner = DatasetStatistics(prior_images=prior_images)
     inside, space = conditioner.adapted(episode, base)
     return conditioner(inside, space), space
 
@@ -53,12 +54,12 @@ def logits_from_scratch(
 
 
 @pytest.mark.parametrize("counts", [COUNTS, (2, 3), (30, 1, 2, 5)], ids=str)
-@pytest.mark.parametrize("strength", [0.3, 2.0])
+@pytest.mark.parametrize("prior_images", [2.4, 16.0])
 def test_it_is_what_making_everything_again_without_the_image_gives(
-    base: Standardizer, counts: tuple[int, ...], strength: float
+    base: Standardizer, counts: tuple[int, ...], prior_images: float
 ) -> None:
     episode = data_set(counts)
-    condition, space = told(episode, base, strength)
+    condition, space = told(episode, base, prior_images)
     images = images_of(episode)
     whole = torch.linalg.inv(space.rounding.matrix().mT @ space.rounding.matrix()) * space.images
     round_part = whole - sum((own - own.mean(0)).mT @ (own - own.mean(0)) for own in images)
@@ -112,7 +113,7 @@ def test_images_of_a_sample_change_as_they_do_among_all(base: Standardizer) -> N
 
 
 def test_one_image_that_is_all_of_the_covariance_leaves_finite_numbers(base: Standardizer) -> None:
-    condition, _ = told(data_set((2, 2)), base, strength=1e-9)
+    condition, _ = told(data_set((2, 2)), base, prior_images=1e-8)
     assert condition.left_out is not None
     assert torch.isfinite(condition.left_out).all()
 

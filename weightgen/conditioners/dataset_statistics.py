@@ -10,8 +10,9 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from weightgen.condition import Condition
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Condition, Episode, Statistics
+from weightgen.dataflow import Episode, Statistics
 from weightgen.interfaces import Conditioner, FeatureSpace
 from weightgen.parameters.adapted_space import AdaptedSpace
 from weightgen.parameters.left_out import honest_logits, judgeable, left_out_change
@@ -50,8 +51,8 @@ class DatasetStatistics(Conditioner):
     def adapted(self, episode: Episode, standardizer: Standardizer) -> tuple[Episode, AdaptedSpace]:
         """One standardised episode in a space of its own."""
         statistics, residual = _statistics(episode)
-        strength = self.config.prior_images / statistics.means.shape[1]
-        space = AdaptedSpace.of(standardizer, statistics, strength=strength, residual=residual)
+        prior_images = self.config.prior_images
+        space = AdaptedSpace.of(standardizer, statistics, prior_images=prior_images, residual=residual)
         inside = space.episode(episode)
         return inside, replace(space, temper=self._temper(inside, space))
 

@@ -7,7 +7,8 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Condition, Episode
+from weightgen.condition import Condition
+from weightgen.dataflow import Episode
 from weightgen.interfaces import Conditioner, FeatureSpace
 
 

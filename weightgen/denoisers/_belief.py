@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Condition
+from weightgen.condition import Condition
 from weightgen.errors import InputError
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from weightgen.dataflow import Condition
+from weightgen.condition import Condition
 from weightgen.denoisers._belief import Belief
 
 _FACTS = 15

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from weightgen.dataflow import Condition
+from weightgen.condition import Condition
 from weightgen.errors import InputError
 from weightgen.interfaces import Denoiser
 

@@ -8,7 +8,7 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from weightgen.dataflow import Condition
+from weightgen.condition import Condition
 from weightgen.denoisers._belief import Belief
 from weightgen.diffusion.schedulers import input_signal
 from weightgen.errors import InputError

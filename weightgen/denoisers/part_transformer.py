@@ -11,7 +11,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from weightgen.dataflow import Condition
+from weightgen.condition import Condition
 from weightgen.denoisers._encoder_layer import EncoderLayer
 from weightgen.diffusion.schedulers import input_signal
 from weightgen.interfaces import Denoiser

@@ -9,7 +9,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from weightgen.dataflow import Condition
+from weightgen.condition import Condition
 from weightgen.denoisers._belief import Belief
 from weightgen.denoisers._encoder_layer import EncoderLayer
 from weightgen.diffusion.schedulers import input_signal, segments_of

@@ -13,7 +13,7 @@ from weightgen.diffusion.mean_ddpm import MeanDDPMScheduler
 from weightgen.diffusion.schedulers import build_scheduler, scheduler_class, swap_scheduler
 from weightgen.errors import InputError
 from weightgen.interfaces import Conditioner, Denoiser, Objective
-from weightgen.options.adapted_checks import check_adapted
+from weightgen.options.component_checks import check_together
 from weightgen.options.part_checks import check_kinds
 from weightgen.options.recipe import BackboneOptions, GenerationOptions, Recipe
 from weightgen.parameters.class_rows import Readout
@@ -48,26 +48,7 @@ def check_components(recipe: Recipe) -> None:
         _component(recipe, section, _SMALL_WIDTH, base_classes=0, sizes=(_SMALL_WIDTH,))
         for section in ("denoiser", "conditioner")
     )
-    if denoiser.needs_variance and not conditioner.gives_variance:
-        raise InputError(
-            f"denoiser '{recipe.denoiser.name}' must be told what the condition leaves unknown; use conditioner "
-            "local_targets, or task_prototypes with shrink: true"
-        )
-    if denoiser.needs_gradient and type(conditioner).at is Conditioner.at:
-        raise InputError(
-            f"denoiser '{recipe.denoiser.name}' follows a gradient at the noisy rows; use conditioner task_prototypes"
-        )
-    if denoiser.needs_left_out and not conditioner.adapts:
-        raise InputError(
-            f"denoiser '{recipe.denoiser.name}' judges images that were left out; use conditioner dataset_statistics"
-        )
-    if conditioner.adapts:
-        check_adapted(recipe)
-    if recipe.training.unlabelled[1] and not denoiser.uses_unlabelled:
-        raise InputError(
-            f"training.unlabelled: denoiser '{recipe.denoiser.name}' learns nothing from unlabelled images; set it to "
-            "[0, 0]"
-        )
+    check_together(recipe, denoiser, conditioner)
     build_objective(recipe)
     _check_reading(recipe.generation, chain=_chain(recipe), segments=_segments(recipe))
 

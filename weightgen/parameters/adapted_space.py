@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Episode, Head, Space, Statistics
+from weightgen.condition import Space
+from weightgen.dataflow import Episode, Head, Statistics
 from weightgen.errors import InputError
 from weightgen.parameters.rounding import Rounding, ThinRounding, WholeRounding
 from weightgen.parameters.standardizer import Standardizer
@@ -21,13 +22,13 @@ _FEW = 3  # times the images below the features, their inner products are the qu
 class AdaptedSpace:
     """y = F (z − c): in it the images of a data set lie around their classes like white noise of variance 1.
 
-    z are features in the standardised space of base classes. There a covariance of κd images' worth, round and as large
+    z are features in the standardised space of base classes. There a covariance of ν images' worth, round and as large
     as this data set's, is counted in with the scatter S of its n images (the posterior mean of an inverse-Wishart
-    prior): Σ = (κd·τ·I + S) / (κd + n − classes), F a root of its inverse. From few images F is a mere scale;
+    prior): Σ = (ν·τ·I + S) / (ν + n − classes), F a root of its inverse. From few images F is a mere scale;
     from many it is the data set's own whitening. The centre c is the mean of the classes' means, so that rows are drawn
     towards what the classes at hand share and not towards the average base class.
 
-    images: the weight of Σ in images, κd + n − classes; or for each class in a column, and then infinite for classes
+    images: the weight of Σ in images, ν + n − classes; or for each class in a column, and then infinite for classes
         whose images are no part of S.
     temper: the factor on logits that the data set itself, each image left out in turn, finds honest.
     """
@@ -45,25 +46,25 @@ class AdaptedSpace:
         standardizer: Standardizer,
         statistics: Statistics,
         *,
-        strength: float,
+        prior_images: float,
         residual: Float[Tensor, "images feature"] | None = None,
     ) -> AdaptedSpace:
         """The space of a data set with these statistics, in `standardizer`'s space.
 
-        strength: κ, how many images per feature the base classes' covariance counts for.
+        prior_images: ν, how many images the base classes' covariance counts for.
         residual: what is left of all images after their class's mean, where all are at hand; few make it quicker.
         """
         counts, width = statistics.counts, statistics.means.shape[1]
         freedom = (counts - 1).clamp(min=0).sum()
-        images = strength * width + freedom
+        images = prior_images + freedom
         if residual is not None and _FEW * len(residual) < width:
             level = _level(standardizer, residual.square().sum() / width, freedom)
-            rounding: Rounding = ThinRounding.of(residual / images.sqrt(), floor=strength * width * level / images)
+            rounding: Rounding = ThinRounding.of(residual / images.sqrt(), floor=prior_images * level / images)
         else:
             assert statistics.scatter is not None, "statistics of a space that was made round already"
             level = _level(standardizer, statistics.scatter.diagonal().mean(), freedom)
             covariance = statistics.scatter / images
-            covariance.diagonal().add_(strength * width * level / images)
+            covariance.diagonal().add_(prior_images * level / images)
             rounding = WholeRounding.of(covariance)
         return cls(
             standardizer,

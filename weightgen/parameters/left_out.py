@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightgen.dataflow import Condition
+from weightgen.condition import Condition
 
 _MOST_LEVERAGE = 0.97  # of one image in the covariance; at 1 nothing would be left of it
 

@@ -11,7 +11,8 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Episode, Features, Head, Space
+from weightgen.condition import Space
+from weightgen.dataflow import Episode, Features, Head
 from weightgen.errors import InputError
 from weightgen.parameters.class_statistics import ClassStatistics, shrink_to_isotropic
 

@@ -49,25 +49,16 @@ class EpisodeLoss(nn.Module):
 
         Where the conditioner adapts the space, episodes are taken one at a time and the losses averaged.
         """
-        episode = reader.standardizer.standardize(episode)
-        if not self.conditioner.adapts:
-            return self._losses(episode, path, reader, generator)
-        each = []
-        for i in range(len(episode)):
-            own, space = self.conditioner.adapted(episode[i : i + 1], reader.standardizer)
-            rows = (space.rows if self.fitted else space.points)(path[i : i + 1])
-            each.append(self._losses(own, rows, replace(reader, standardizer=space), generator))
+        standardizer, each = reader.standardizer, []
+        for which, own, space in self.conditioner.in_spaces(standardizer.standardize(episode), standardizer):
+            losses = self.objective(
+                denoiser=self.denoiser,
+                conditioner=self.conditioner,
+                scheduler=self.scheduler,
+                reader=replace(reader, standardizer=space),
+                episode=own,
+                path=(space.rows if self.fitted else space.points)(path[which]),
+                generator=generator,
+            )
+            each.append(losses)
         return {name: torch.stack([losses[name] for losses in each]).mean() for name in each[0]}
-
-    def _losses(
-        self, episode: Episode, path: Tensor, reader: RowReader, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        return self.objective(
-            denoiser=self.denoiser,
-            conditioner=self.conditioner,
-            scheduler=self.scheduler,
-            reader=reader,
-            episode=episode,
-            path=path,
-            generator=generator,
-        )

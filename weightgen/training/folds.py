@@ -80,7 +80,7 @@ def cross_fitted(
         standardizer = Standardizer(**shape).fit(outside)
         judge = partial(_honest_scale, inside, conditioner, shots=shots, seed=derive(seed, "fold scale", number))
         standardizer.sharpness.fill_(judge(RowReader(standardizer, "gaussian")))
-        scale = Calibration.flat(judge(RowReader(standardizer, readout), adapted=conditioner.adapts))
+        scale = Calibration.flat(judge(RowReader(standardizer, readout), adapted=True))
         made.append(Fold(inside, ideal_prototypes(inside, standardizer), RowReader(standardizer, readout, scale)))
     return tuple(made)
 
@@ -100,7 +100,7 @@ def _honest_scale(
     seed: int,
     adapted: bool = False,
 ) -> float:
-    """The factor that calibrates heads made of the condition's tokens; in the space of each episode if `adapted`."""
+    """The factor that calibrates heads made of the condition's tokens; in spaces as episodes get if `adapted`."""
     sampler, fewest, logits, labels = EpisodeSampler(features), int(features.counts.min()), [], []
     for number in sorted({min(number, fewest - 1) for number in shots}):
         episode = sampler.sample(
@@ -111,8 +111,8 @@ def _honest_scale(
             generator=generator(seed, number),
         )
         episode = reader.standardizer.standardize(episode)
-        for part in (episode[i : i + 1] for i in range(len(episode))) if adapted else (episode,):
-            own, space = conditioner.adapted(part, reader.standardizer) if adapted else (part, reader.standardizer)
+        as_it_is = ((slice(None), episode, reader.standardizer),)
+        for _, own, space in conditioner.in_spaces(episode, reader.standardizer) if adapted else as_it_is:
             condition = conditioner(own, space)
             head = replace(reader, standardizer=space).standardised_head(condition.tokens[:, None], condition.counts)
             logits.append(head.logits(own.query).flatten(0, 1))  # the number of queries may differ

@@ -1,4 +1,4 @@
-"""Recipes that make no sense where every data set gets a space of its own: one line, before any work."""
+"""Components that do not fit together: one line, before any work."""
 
 from __future__ import annotations
 
@@ -71,4 +71,13 @@ def test_a_denoiser_that_judges_left_out_images_needs_their_conditioner(tmp_path
 )
 def test_values_that_cannot_be_are_refused(override: str, said: str, tmp_path: Path) -> None:
     assert said in refuse("train", RECIPE, override, "--out", tmp_path / "runs")
+    assert files_below(tmp_path) == set()
+
+
+def test_a_denoiser_that_follows_a_gradient_needs_one(tmp_path: Path) -> None:
+    plain = ("denoiser={name: gradient_mlp}", "training.unlabelled=[0, 0]")
+    for conditioner in ("local_targets", "dataset_statistics"):
+        told = refuse("train", "metadiff", *plain, f"conditioner={conditioner}", "--out", tmp_path / "runs")
+        assert told == "denoiser 'gradient_mlp' follows a gradient at the noisy rows; use conditioner task_prototypes"
+    check_components(load_recipe("metadiff", [*plain, "conditioner=task_prototypes"]))
     assert files_below(tmp_path) == set()
