@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.baselines._joint_eigenbasis import joint_eigenbasis
 from weightgen.dataflow import Episode, Head
 from weightgen.parameters.class_statistics import ClassStatistics
+from weightgen.parameters.unequal_support import even_bias
 
 # The logit of a class without support images. Finite, so that no 0·∞ arises later, and so low that
 # its probability is exactly 0 in single precision.
@@ -30,6 +32,8 @@ class FeatureBaseline(ABC):
     uses_unlabelled: bool = False
     # Episodes per half that tuning may use at most; fewer for a baseline that is slow to fit.
     tuning_episodes: int = 1000
+    # Whether classes with more support images are kept from being favoured (`even_bias`).
+    even: bool = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -54,6 +58,8 @@ class FeatureBaseline(ABC):
         A padding class gets weight 0 and bias `PADDING_BIAS`.
         """
         weight, bias = self.rows(episode)
+        if self.even:
+            bias = bias + even_bias(weight, bias, self._predicted_means(episode), episode.counts)
         bias = bias - weight @ self.statistics.mean
         real = episode.counts > 0
         weight = (self.scale * weight).masked_fill(~real[..., None], 0.0)
@@ -70,6 +76,12 @@ class FeatureBaseline(ABC):
         if unit_support:
             centred = self.statistics.radius * torch.nn.functional.normalize(centred, dim=-1)
         return centred * episode.support_mask[..., None]
+
+    def _predicted_means(self, episode: Episode) -> Float[Tensor, "batch ways feature"]:
+        """E[class mean | support] less the mean of base classes, where the covariances are those of base classes."""
+        basis = joint_eigenbasis(self.statistics, within=0.5, between=0.5)
+        means = (episode.support_means() - self.statistics.mean) @ basis.into
+        return basis.shrunk_means(means, episode.counts) @ basis.back
 
     def centred_means(self, episode: Episode, *, unit_support: bool) -> Float[Tensor, "batch ways feature"]:
         """Mean of each class's `centred_support` (0 for padding)."""
