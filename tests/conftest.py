@@ -9,13 +9,13 @@ import torch
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode, Features
 from weightgen.denoisers.class_transformer import ClassTransformer
-from weightgen.diffusion.schedulers import build_scheduler, swap_scheduler
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.features.standardizer import Standardizer
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Episode, Features
+from weightgen.schedulers.schedulers import build_scheduler, swap_scheduler
 
 
 @pytest.fixture(autouse=True)

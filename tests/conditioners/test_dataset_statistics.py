@@ -12,16 +12,15 @@ from episode_changes import blind, padded
 from made_up_data_sets import COUNTS, data_set
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from weightgen.condition import Condition
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode
 from weightgen.episodes.dataset_episode import dataset_episode
-from weightgen.parameters.adapted_space import AdaptedSpace
-from weightgen.parameters.class_rows import RowReader
-from weightgen.parameters.left_out import honest_logits
-from weightgen.parameters.standardizer import Standardizer
-from weightgen.parameters.temperature import fit_scale
+from weightgen.features.adapted_space import AdaptedSpace
+from weightgen.features.class_rows import RowReader
+from weightgen.features.left_out import honest_logits
+from weightgen.features.standardizer import Standardizer
+from weightgen.features.temperature import fit_scale
+from weightgen.records import Condition, Episode
 
 SPACE = ("centre", "rounding", "images")
 

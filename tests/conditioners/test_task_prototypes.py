@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.features.standardizer import Standardizer
+from weightgen.records import Episode
 
 DrawEpisode = Callable[..., Episode]
 

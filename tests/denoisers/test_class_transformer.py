@@ -8,13 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from weightgen.condition import Condition
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode
 from weightgen.denoisers.class_transformer import ClassTransformer
-from weightgen.diffusion.schedulers import build_scheduler
 from weightgen.errors import InputError
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.features.standardizer import Standardizer
+from weightgen.records import Condition, Episode
+from weightgen.schedulers.schedulers import build_scheduler
 
 TIMES = torch.tensor([70, 620])
 

@@ -12,16 +12,15 @@ import torch
 from made_up_data_sets import COUNTS, WIDTH, data_set
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from weightgen.condition import Condition
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode, Statistics
 from weightgen.denoisers.class_transformer import ClassTransformer
 from weightgen.denoisers.learnt_descent import _LONGEST, _PACE, LearntDescent
-from weightgen.diffusion.schedulers import build_scheduler
 from weightgen.errors import InputError
-from weightgen.parameters.left_out import honest_logits, judgeable
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.features.left_out import honest_logits, judgeable
+from weightgen.features.standardizer import Standardizer
+from weightgen.records import Condition, Episode, Statistics
+from weightgen.schedulers.schedulers import build_scheduler
 
 CHAIN = 50
 TIME = torch.tensor([31])

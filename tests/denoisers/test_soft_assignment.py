@@ -9,15 +9,14 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal
 
-from weightgen.condition import Condition
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode
 from weightgen.denoisers import _soft_assignment
 from weightgen.denoisers._belief import Belief
 from weightgen.denoisers._soft_assignment import SoftAssignment
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.features.standardizer import Standardizer
+from weightgen.records import Condition, Episode
 
 Tell = Callable[..., Condition]
 SIGNAL = torch.full((2, 1, 1), 0.3)

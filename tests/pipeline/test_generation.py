@@ -22,10 +22,10 @@ from PIL import Image
 
 from weightgen import WeightGenerationPipeline
 from weightgen.backbones.backbone import Backbone
-from weightgen.dataflow import Episode
-from weightgen.diffusion.schedulers import swap_scheduler
 from weightgen.errors import InputError
-from weightgen.export.head_folder import load_head
+from weightgen.heads.head_folder import load_head
+from weightgen.records import Episode
+from weightgen.schedulers.schedulers import swap_scheduler
 from weightgen.seeds import generator as seeded
 
 MakeGenerator = Callable[..., WeightGenerationPipeline]

@@ -15,12 +15,12 @@ from PIL import Image
 from weightgen import WeightGenerationPipeline
 from weightgen.backbones.backbone import Backbone
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
-from weightgen.dataflow import Features, Head
 from weightgen.denoisers.learnt_descent import LearntDescent
 from weightgen.errors import InputError
-from weightgen.export.head_editing import remove_classes
-from weightgen.export.head_folder import SavedHead, load_head
-from weightgen.parameters.adapted_space import AdaptedSpace
+from weightgen.features.adapted_space import AdaptedSpace
+from weightgen.heads.head_editing import remove_classes
+from weightgen.heads.head_folder import SavedHead, load_head
+from weightgen.records import Features, Head
 
 MakeGenerator = Callable[..., WeightGenerationPipeline]
 OLD: Mapping[str, int] = {"ant": 2, "bee": 5, "cat": 3}

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from weightgen.conditioners.local_targets import LocalTargets
 from weightgen.denoisers.token_transformer import TokenTransformer
-from weightgen.diffusion.schedulers import build_scheduler
 from weightgen.objectives.local_consistency import LocalConsistency
+from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from weightgen.baselines._own_variants import OwnVariant
-from weightgen.dataflow import Episode, Head
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Episode, Head
 
 
 class RandomDenoiser(OwnVariant):

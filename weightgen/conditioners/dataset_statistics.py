@@ -10,14 +10,13 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightgen.condition import Condition
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode, Statistics
+from weightgen.features.adapted_space import AdaptedSpace
+from weightgen.features.left_out import honest_logits, judgeable, left_out_change
+from weightgen.features.standardizer import Standardizer
+from weightgen.features.temperature import fit_scale
 from weightgen.interfaces import Conditioner, FeatureSpace
-from weightgen.parameters.adapted_space import AdaptedSpace
-from weightgen.parameters.left_out import honest_logits, judgeable, left_out_change
-from weightgen.parameters.standardizer import Standardizer
-from weightgen.parameters.temperature import fit_scale
+from weightgen.records import Condition, Episode, Statistics
 
 _BASE_IMAGES = 10.0  # left-out images that the base classes' own sharpness counts for
 

@@ -7,9 +7,8 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.condition import Condition
-from weightgen.dataflow import Episode
 from weightgen.interfaces import Conditioner, FeatureSpace
+from weightgen.records import Condition, Episode
 
 
 class TaskPrototypes(Conditioner):

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.condition import Condition
 from weightgen.errors import InputError
+from weightgen.records import Condition
 
 
 @dataclass(frozen=True)

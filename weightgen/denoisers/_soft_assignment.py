@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from weightgen.condition import Condition
 from weightgen.denoisers._belief import Belief
+from weightgen.records import Condition
 
 _FACTS = 15
 # Both chosen on folds of the base classes of Omniglot and CIFAR-FS.

@@ -9,12 +9,12 @@ from diffusers.models.embeddings import get_timestep_embedding
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from weightgen.condition import Condition
 from weightgen.denoisers._belief import Belief
 from weightgen.denoisers._pair_attention import PairAttention, band_products
 from weightgen.denoisers._soft_assignment import SoftAssignment
-from weightgen.diffusion.schedulers import input_signal
 from weightgen.interfaces import Denoiser
+from weightgen.records import Condition
+from weightgen.schedulers.schedulers import input_signal
 
 _TIME_WIDTH = 32
 _CLASSES_PER_FEATURE = 4

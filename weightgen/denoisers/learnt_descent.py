@@ -8,12 +8,12 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from weightgen.condition import Condition
 from weightgen.denoisers._belief import Belief
-from weightgen.diffusion.schedulers import input_signal
 from weightgen.errors import InputError
+from weightgen.features.left_out import honest_logits, judgeable
 from weightgen.interfaces import Denoiser
-from weightgen.parameters.left_out import honest_logits, judgeable
+from weightgen.records import Condition
+from weightgen.schedulers.schedulers import input_signal
 
 _FACTS_OF_ALL = 10
 _FACTS_OF_CLASS = 6

@@ -9,11 +9,11 @@ from diffusers.models.embeddings import get_timestep_embedding
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from weightgen.condition import Condition
 from weightgen.denoisers._belief import Belief
 from weightgen.denoisers._encoder_layer import EncoderLayer
-from weightgen.diffusion.schedulers import input_signal, segments_of
 from weightgen.interfaces import Denoiser
+from weightgen.records import Condition
+from weightgen.schedulers.schedulers import input_signal, segments_of
 
 _TIME_WIDTH = 32
 

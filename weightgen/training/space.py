@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Episode, Features
 from weightgen.episodes.sampler import EpisodeSampler
-from weightgen.parameters.class_rows import Readout, RowReader
-from weightgen.parameters.class_statistics import ClassStatistics, shrink_to_isotropic
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.features.class_rows import Readout, RowReader
+from weightgen.features.class_statistics import ClassStatistics, shrink_to_isotropic
+from weightgen.features.standardizer import Standardizer
+from weightgen.records import Episode, Features
 from weightgen.seeds import derive, generator
 
 _FOLDS = 3
