@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.baselines._joint_eigenbasis import joint_eigenbasis
-from weightgen.dataflow import Episode, Head
-from weightgen.parameters.class_statistics import ClassStatistics
-from weightgen.parameters.unequal_support import even_bias
+from weightgen.features.class_statistics import ClassStatistics
+from weightgen.features.unequal_support import even_bias
+from weightgen.records import Episode, Head
 
 # The logit of a class without support images. Finite, so that no 0·∞ arises later, and so low that
 # its probability is exactly 0 in single precision.
@@ -58,7 +58,7 @@ class FeatureBaseline(ABC):
         A padding class gets weight 0 and bias `PADDING_BIAS`.
         """
         weight, bias = self.rows(episode)
-        if self.even:
+        if self.even and _unequal(episode.counts):
             bias = bias + even_bias(weight, bias, self._predicted_means(episode), episode.counts)
         bias = bias - weight @ self.statistics.mean
         real = episode.counts > 0
@@ -87,3 +87,8 @@ class FeatureBaseline(ABC):
         """Mean of each class's `centred_support` (0 for padding)."""
         total = self.centred_support(episode, unit_support=unit_support).sum(2)
         return total / episode.counts.clamp(min=1)[..., None]
+
+
+def _unequal(counts: Float[Tensor, "batch ways"]) -> bool:
+    """Whether some class has fewer images than another of its episode; padding does not count."""
+    return bool(((counts > 0) & (counts < counts.amax(-1, keepdim=True))).any())

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Features
-from weightgen.parameters.unequal_support import even_bias, shared_mean
+from weightgen.features.unequal_support import even_bias, shared_mean
 from weightgen.probes._probe import LinearMap
+from weightgen.records import Features
 
 
 @dataclass(frozen=True)
