@@ -72,14 +72,14 @@ def load_components(folder: Path, *, further: Mapping[str, type] = _NOTHING) -> 
             raise InputError(f"{folder / _INDEX}: {wrong}; save the generator again")
     components: dict[str, Any] = {}
     of_0_1 = index["standardizer"][0] == _STANDARDIZER_OF_0_1
+    if of_0_1:
+        _check_no_coordinates(index, folder)
     for name, kind in kinds.items():
         module, class_name = index[name]
         if of_0_1 and name == "standardizer":
             components[name] = _load_module(Standardizer, folder / name, change=_without_turn)
         else:
             components[name] = _load_module(_class_of(module, class_name, kind, folder / _INDEX), folder / name)
-    if of_0_1 and components["standardizer"].config.map == "whiten":
-        _check_no_coordinates(components, folder)
     components["scheduler"] = _load_scheduler(index["scheduler"][1], folder / "scheduler")
     components["backbone"] = Backbone.from_pretrained(folder / "backbone")
     _check_sizes(components, folder)
@@ -96,11 +96,12 @@ def _without_turn(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> d
     return tensors
 
 
-def _check_no_coordinates(components: dict[str, Any], folder: Path) -> None:
-    """Refuse networks of 0.1 that learnt what coordinates mean, which are no longer those."""
+def _check_no_coordinates(index: dict[str, Any], folder: Path) -> None:
+    """Refuse networks of 0.1 that learnt what coordinates mean, where these are no longer the same."""
+    whitened = _config(folder / "standardizer" / "config.json").get("map") == "whiten"
     for name in ("denoiser", "conditioner"):
-        kind = type(components[name]).__name__
-        if kind in _SEE_COORDINATES:
+        kind = index[name][1]
+        if whitened and kind in _SEE_COORDINATES:
             raise InputError(
                 f"{folder}: was written by weightgen 0.1, whose {kind} learnt in coordinates that later versions do "
                 "not use; train it again"
