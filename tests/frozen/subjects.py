@@ -40,7 +40,6 @@ from weightgen.parameters.class_statistics import ClassStatistics
 from weightgen.parameters.standardizer import Standardizer
 from weightgen.parameters.temperature import Calibration
 from weightgen.part_pipeline import PartPipeline
-from weightgen.selectors._part import Part
 from weightgen.training.calibration import View, calibrated
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import cross_fitted
