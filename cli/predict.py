@@ -35,7 +35,7 @@ def predict(
     output = Output(Format.json if format is PredictFormat.json else Format.text, quiet)
     from dataclasses import asdict
 
-    from weightgen.export.predictor import Predictor
+    from weightgen.heads.predictor import Predictor
 
     with output.progress() as progress:
         found = Predictor.from_head(head).predict(images, progress=progress)

@@ -15,7 +15,7 @@ Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or t
 @app.command("ls")
 def ls(format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
     """List the recipes that come with weightgen. Example: weightgen recipes ls"""
-    from weightgen.options.loading import recipe_names, recipe_path
+    from weightgen.config.loading import recipe_names, recipe_path
 
     found = {name: recipe_path(name).read_text().partition("\n")[0].lstrip("# ") for name in recipe_names()}
     lines = "\n".join(f"{name:24} {line}" for name, line in found.items())
@@ -27,7 +27,7 @@ def ls(format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
 @app.command("cat")
 def cat(recipe: Name) -> None:
     """Print a recipe. Example: weightgen recipes cat metadiff"""
-    from weightgen.options.loading import recipe_path
+    from weightgen.config.loading import recipe_path
 
     typer.echo(recipe_path(recipe).read_text(), nl=False)
 
@@ -35,9 +35,9 @@ def cat(recipe: Name) -> None:
 @app.command("cp")
 def cp(recipe: Name, target: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
     """Copy a recipe, to change it. Example: weightgen recipes cp metadiff mine.yaml"""
+    from weightgen.config.loading import recipe_path
     from weightgen.errors import InputError
     from weightgen.files import write_text
-    from weightgen.options.loading import recipe_path
 
     source = recipe_path(recipe)
     if target.is_dir():
@@ -56,8 +56,8 @@ def validate(
 ) -> None:
     """Check a recipe without any work. Example: weightgen recipes validate mine.yaml training.steps=10"""
     output = Output(format, quiet)
-    from weightgen.options.build import check_components
-    from weightgen.options.loading import load_recipe
+    from weightgen.config.build import check_components
+    from weightgen.config.loading import load_recipe
 
     chosen = load_recipe(recipe, overrides or [])
     check_components(chosen)
@@ -68,6 +68,6 @@ def validate(
 @app.command("schema")
 def schema() -> None:
     """Print the JSON schema of recipes, for editors. Example: weightgen recipes schema > recipe.schema.json"""
-    from weightgen.options.recipe import Recipe
+    from weightgen.config.recipe import Recipe
 
     typer.echo(json.dumps(Recipe.model_json_schema(), indent=2))
