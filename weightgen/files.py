@@ -20,10 +20,20 @@ from torch import Tensor
 
 from weightgen.errors import InputError
 
+_LITTER = {
+    *("__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("@eadir", "#recycle", "lost+found"),
+}
+
 
 def cache_directory() -> Path:
     """Where rendered data and features are kept: $WEIGHTGEN_CACHE, or ~/.cache/weightgen."""
     return Path(os.environ.get("WEIGHTGEN_CACHE") or Path.home() / ".cache" / "weightgen")
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or left behind by a desktop: no part of anybody's data."""
+    return name.startswith(".") or name.casefold() in _LITTER
 
 
 def write_bytes(path: Path, content: bytes) -> None:
