@@ -97,7 +97,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears whole at `path` when the block ends, replacing an older one, or not at all."""
+    """A folder that appears whole at `path` when the block ends, or not at all.
+
+    An older one is replaced; hidden files in it and what desktops left there are kept.
+    """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -112,6 +115,10 @@ def new_folder(path: Path) -> Iterator[Path]:
             except BaseException:
                 os.replace(old / path.name, path)
                 raise
+            else:
+                for entry in (old / path.name).iterdir():
+                    if is_litter(entry.name) and not (path / entry.name).exists():
+                        os.replace(entry, path / entry.name)
             finally:
                 shutil.rmtree(old)
         else:

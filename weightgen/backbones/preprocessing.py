@@ -65,7 +65,7 @@ class Preprocessing:
         return self._geometry(image)
 
     def _middle(self, image: Image.Image) -> Image.Image:
-        """Without the ends of a narrow strip: were they enlarged before they are cut off, they would fill the memory."""
+        """Without the ends of a narrow strip: enlarged before they are cut off, they would fill the memory."""
         most = _LONGEST_STRIP * min(image.size)
         if max(image.size) <= most or self.config["crop_mode"] != "center":
             return image

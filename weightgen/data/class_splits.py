@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 
 from weightgen import seeds
-from weightgen.data.labelled import composed_name
+from weightgen.data.labelled import composed
 from weightgen.data.named_splits import NAMED_SPLITS
 from weightgen.errors import InputError
 from weightgen.registry import nearest
@@ -103,7 +103,7 @@ def named_split(name: str, names: Sequence[str] | None = None) -> dict[str, tupl
 def _listed(given: Sequence[str], names: Sequence[str], part: str) -> list[str]:
     if isinstance(given, str):
         raise InputError(f"{part}: '{given}' is one name; give a number, a share or a list of names")
-    known, given = set(names), [composed_name(name) if isinstance(name, str) else name for name in given]
+    known, given = set(names), [composed(name) if isinstance(name, str) else name for name in given]
     for i, name in enumerate(given):
         if name not in known:
             raise InputError(f"{part}: the data has no class '{name}'{nearest(str(name), known)}")

@@ -21,9 +21,13 @@ from weightgen.errors import InputError
 from weightgen.registry import nearest
 
 _ROWS_PER_BATCH = 1000
+_USUAL = {
+    pa.binary(): (pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary),
+    pa.string(): (pa.types.is_large_string, pa.types.is_string_view),
+}
 
 
-def composed_name(name: str) -> str:
+def composed(name: str) -> str:
     """A class name in Unicode's form NFC: é and other letters have two spellings, which file systems mix."""
     return unicodedata.normalize("NFC", name)
 
@@ -43,7 +47,7 @@ def select_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
 
     Nothing is decoded or copied. Raises InputError for a name that is unknown or given twice.
     """
-    names = [composed_name(name) for name in names]
+    names = [composed(name) for name in names]
     position = {name: i for i, name in enumerate(class_names(dataset))}
     _check_names(names, position)
     counts = class_counts(dataset)
@@ -80,7 +84,7 @@ def labelled_images(
     where: begins error messages, e.g. the file.
     fewest: classes that there must be, 1 or 2.
 
-    Classes without any image are left out; names are brought into one form by `composed_name`. Raises InputError when
+    Classes without any image are left out; names are brought into one form by `composed`. Raises InputError when
     there is nothing to tell apart, two names then agree, or a row has no image or no label.
     """
     if not len(labels):
@@ -94,7 +98,7 @@ def labelled_images(
     if (codes[1:] < codes[:-1]).any():
         order = np.argsort(codes, kind="stable")
         images, codes = _rearranged(images, order), codes[order]
-    return _dataset(images, codes, _composed([names[i] for i in present], where=where))
+    return _dataset(images, codes, _all_composed([names[i] for i in present], where=where))
 
 
 def stored_images(images: pa.ChunkedArray, *, where: str) -> pa.ChunkedArray:
@@ -103,7 +107,7 @@ def stored_images(images: pa.ChunkedArray, *, where: str) -> pa.ChunkedArray:
     images: bytes, {bytes, path}, or paths of local files. Raises InputError for anything else.
     """
     try:
-        chunks = [Image().cast_storage(chunk) for chunk in images.chunks]
+        chunks = [Image().cast_storage(chunk) for chunk in images.cast(_usual(images.type)).chunks]
     except (TypeError, ValueError, OSError, pa.ArrowException) as error:
         raise InputError(
             f"{where}: the image column holds {images.type}, not encoded images; store PNG or JPEG bytes"
@@ -111,6 +115,18 @@ def stored_images(images: pa.ChunkedArray, *, where: str) -> pa.ChunkedArray:
     starts = np.cumsum([0, *map(len, chunks)])
     named = [_with_rows(chunk, int(start), where) for chunk, start in zip(chunks, starts, strict=False)]
     return pa.chunked_array(named, Image().pa_type)
+
+
+def _usual(kind: pa.DataType) -> pa.DataType:
+    """The type without views, large offsets and dictionaries, which other writers of Parquet use."""
+    if pa.types.is_dictionary(kind):
+        return _usual(kind.value_type)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_usual(field.type)) for field in kind.fields])
+    for usual, fits in _USUAL.items():
+        if any(fit(kind) for fit in fits):
+            return usual
+    return kind
 
 
 def _with_rows(images: pa.StructArray, start: int, where: str) -> pa.StructArray:
@@ -140,10 +156,7 @@ def one_class(images: pa.ChunkedArray, name: str) -> Dataset:
 
 def _codes(labels: pa.ChunkedArray, names: Sequence[str] | None, *, where: str) -> tuple[np.ndarray, Sequence[str]]:
     """Labels as whole numbers, and what each number means."""
-    if pa.types.is_dictionary(labels.type):
-        labels = labels.cast(labels.type.value_type)
-    if any(of_text(labels.type) for of_text in (pa.types.is_large_string, pa.types.is_string_view)):
-        labels = labels.cast(pa.string())
+    labels = labels.cast(_usual(labels.type))
     if not any(fits(labels.type) for fits in (pa.types.is_string, pa.types.is_integer, pa.types.is_boolean)):
         raise InputError(f"{where}: labels are {labels.type}; give whole numbers, text, or true and false")
     missing = labels.null_count
@@ -159,11 +172,11 @@ def _codes(labels: pa.ChunkedArray, names: Sequence[str] | None, *, where: str) 
     return labels.to_numpy(), names
 
 
-def _composed(names: Sequence[str], *, where: str) -> list[str]:
+def _all_composed(names: Sequence[str], *, where: str) -> list[str]:
     """Class names in NFC, no two the same."""
     spelled: dict[str, str] = {}
     for name in names:
-        other = spelled.setdefault(composed_name(name), name)
+        other = spelled.setdefault(composed(name), name)
         if other is not name:
             raise InputError(f"{where}: classes {other!a} and {name!a} look alike; give both one name")
     return list(spelled)

@@ -124,7 +124,7 @@ def _may_hold(kind: pa.DataType) -> bool:
     """Bytes, or a struct of bytes and path."""
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return any(fits(kind) for fits in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
 
 
 def _split_of(path: Path) -> str:
