@@ -67,7 +67,7 @@ class Preprocessing:
     def _middle(self, image: Image.Image) -> Image.Image:
         """Without the ends of a narrow strip: enlarged before they are cut off, they would fill the memory."""
         most = _LONGEST_STRIP * min(image.size)
-        if max(image.size) <= most or self.config["crop_mode"] != "center":
+        if max(image.size) <= most or self.config["crop_mode"] == "squash":
             return image
         cut = [max(0, side - most) // 2 for side in image.size]
         return image.crop((cut[0], cut[1], image.width - cut[0], image.height - cut[1]))

@@ -127,7 +127,7 @@ def _sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     for path in paths:
         if _is_image(path):
             images.append(path)
-        elif not _is_data(path):
+        elif path.is_file() and not _is_data(path):
             others.append(path)
     return images, others
 

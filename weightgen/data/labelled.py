@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features, Image
 from datasets.fingerprint import generate_random_fingerprint
 from datasets.table import InMemoryTable
+from PIL import Image as PILImage
 
 from weightgen import files
 from weightgen.data.images import file_content
@@ -104,9 +106,11 @@ def labelled_images(
 def stored_images(images: pa.ChunkedArray, *, where: str) -> pa.ChunkedArray:
     """Encoded images as {bytes, path}; the path of those given by bytes says which row of `where` they are.
 
-    images: bytes, {bytes, path}, or paths of local files. Raises InputError for anything else.
+    images: bytes, {bytes, path}, paths of local files, or lists of pixels. Raises InputError for anything else.
     """
     try:
+        if pa.types.is_list(images.type):
+            images = pa.chunked_array([pa.array([_as_png(row) for row in images.to_pylist()], pa.binary())])
         chunks = [Image().cast_storage(chunk) for chunk in images.cast(_usual(images.type)).chunks]
     except (TypeError, ValueError, OSError, pa.ArrowException) as error:
         raise InputError(
@@ -115,6 +119,19 @@ def stored_images(images: pa.ChunkedArray, *, where: str) -> pa.ChunkedArray:
     starts = np.cumsum([0, *map(len, chunks)])
     named = [_with_rows(chunk, int(start), where) for chunk, start in zip(chunks, starts, strict=False)]
     return pa.chunked_array(named, Image().pa_type)
+
+
+def _as_png(rows: list | None) -> bytes | None:
+    """Whole numbers of 8 bits, or grey ones of 16. Raises ValueError for others."""
+    if rows is None:
+        return None
+    values = np.array(rows)
+    if values.dtype.kind != "i" or values.ndim < 2 or values.min() < 0:
+        raise ValueError("not rows of whole numbers from 0 on")
+    stream = io.BytesIO()
+    picture = PILImage.fromarray(values.astype(np.min_scalar_type(values.max())))
+    picture.save(stream, "PNG")
+    return stream.getvalue()
 
 
 def _usual(kind: pa.DataType) -> pa.DataType:

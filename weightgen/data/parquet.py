@@ -131,7 +131,7 @@ def _split_of(path: Path) -> str:
     shard = _SHARD.match(path.name)
     if shard and shard["split"]:
         return _SPLITS.get(shard["split"], shard["split"])
-    words = [word for part in (path.stem, path.parent.name) for word in re.split(r"[-._ 0-9]+", part.lower())]
+    words = [*re.split(r"[-._ 0-9]+", path.stem.lower()), path.parent.name]
     return next((_SPLITS[word] for word in words if word in _SPLITS), "train")
 
 

@@ -59,12 +59,15 @@ def decoded(content: bytes, where: str, *, quick: bool = False) -> Image.Image:
         return _plain(_loaded(content, where, quick=quick), where)
 
 
-def plain(image: Image.Image, where: str = "image") -> Image.Image:
-    """An image that was opened elsewhere, in the mode and with the pixels that `decoded` gives. Raises as it does."""
+def plain(image: Image.Image | np.ndarray, where: str = "image") -> Image.Image:
+    """An image that was opened elsewhere, or an array, in the mode and with the pixels that `decoded` gives its file.
+
+    Raises InputError as `decoded` does.
+    """
     with _complaints(where):
-        _check_size(image, where)
-        image.load()
-        return _plain(image, where)
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(image)
+        return _plain(_with_pixels(image, where), where)
 
 
 def image_format(path: Path) -> str | None:
@@ -98,19 +101,19 @@ def _loaded(content: bytes, where: str, *, quick: bool) -> Image.Image:
 
 def _opened(content: bytes, where: str, *, quick: bool) -> Image.Image:
     image = Image.open(io.BytesIO(content), formats=FORMATS)
-    _check_size(image, where)
     if quick:
         image.draft(None, (1, 1))
-    _scale_key(image)
-    image.load()
-    return image
+    return _with_pixels(image, where)
 
 
-def _check_size(image: Image.Image, where: str) -> None:
+def _with_pixels(image: Image.Image, where: str) -> Image.Image:
     if 0 in image.size:
         raise InputError(f"{where}: has no pixels; remove it")
     if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         raise Image.DecompressionBombError
+    _scale_key(image)
+    image.load()
+    return image
 
 
 def _scale_key(image: Image.Image) -> None:
