@@ -16,7 +16,7 @@ from huggingface_hub import HfApi
 from weightgen.backbones.backbone import Backbone
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
-from weightgen.files import new_folder, read_json, read_tensors, write_json, write_tensors
+from weightgen.files import is_litter, new_folder, read_json, read_tensors, write_json, write_tensors
 from weightgen.interfaces import Conditioner, Denoiser
 from weightgen.schedulers.schedulers import scheduler_class
 
@@ -36,7 +36,8 @@ def save_components(pipeline: DiffusionPipeline, folder: Path, *, further: Mappi
 
     further: kinds of the components, by name, that not every generator has.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / _INDEX).exists():
+    others = folder.exists() and any(not is_litter(path.name) for path in folder.iterdir())
+    if others and not (folder / _INDEX).exists():
         raise InputError(f"{folder}: holds something else than a generator; choose another folder")
     index: dict[str, Any] = {key: value for key, value in pipeline.config.items() if not key.startswith("_")}
     with new_folder(folder) as path:
