@@ -1,12 +1,12 @@
 """weightgen recipes"""
 
-import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .output import Format, FormatOption, Output, QuietOption
+from .output import Format, FormatOption, Output, QuietOption, write_json
 
 app = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes.")
 Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a recipe of weightgen.")]
@@ -17,7 +17,7 @@ def ls(format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
     """List the recipes that come with weightgen. Example: weightgen recipes ls"""
     from weightgen.options.loading import recipe_names, recipe_path
 
-    found = {name: recipe_path(name).read_text().partition("\n")[0].lstrip("# ") for name in recipe_names()}
+    found = {name: recipe_path(name).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for name in recipe_names()}
     lines = "\n".join(f"{name:24} {line}" for name, line in found.items())
     Output(format, quiet).result(
         found, lambda console: console.print(lines, highlight=False, markup=False, soft_wrap=True)
@@ -29,14 +29,14 @@ def cat(recipe: Name) -> None:
     """Print a recipe. Example: weightgen recipes cat metadiff"""
     from weightgen.options.loading import recipe_path
 
-    typer.echo(recipe_path(recipe).read_text(), nl=False)
+    sys.stdout.buffer.write(recipe_path(recipe).read_bytes())  # as it is, for `> mine.yaml`
 
 
 @app.command("cp")
 def cp(recipe: Name, target: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
     """Copy a recipe, to change it. Example: weightgen recipes cp metadiff mine.yaml"""
     from weightgen.errors import InputError
-    from weightgen.files import write_text
+    from weightgen.files import write_bytes
     from weightgen.options.loading import recipe_path
 
     source = recipe_path(recipe)
@@ -44,7 +44,7 @@ def cp(recipe: Name, target: Annotated[Path, typer.Argument(help="File to write.
         target = target / source.name
     if target.exists():
         raise InputError(f"{target}: exists already; choose another name")
-    write_text(target, source.read_text())
+    write_bytes(target, source.read_bytes())
 
 
 @app.command("validate")
@@ -70,4 +70,4 @@ def schema() -> None:
     """Print the JSON schema of recipes, for editors. Example: weightgen recipes schema > recipe.schema.json"""
     from weightgen.options.recipe import Recipe
 
-    typer.echo(json.dumps(Recipe.model_json_schema(), indent=2))
+    write_json(Recipe.model_json_schema())

@@ -43,8 +43,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write a UTF-8 text file."""
-    write_bytes(path, content.encode())
+    """Write a UTF-8 text file. Raises InputError for what UTF-8 cannot hold: a file name of other bytes."""
+    try:
+        encoded = content.encode()
+    except UnicodeEncodeError as error:
+        around = content[max(0, error.start - 40) : error.end + 20]
+        raise InputError(f"{path}: cannot hold {ascii(around)}, which is not valid UTF-8; rename that file") from error
+    write_bytes(path, encoded)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -29,7 +29,7 @@ def names(kind: str) -> list[str]:
 
 def summary(kind: str, name: str) -> str:
     """First line of a component's class docstring, read without importing it."""
-    tree = ast.parse((_ROOT / kind / f"{name}.py").read_text())
+    tree = ast.parse((_ROOT / kind / f"{name}.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and _matches(node.name, name):
             return (ast.get_docstring(node) or "").partition("\n")[0]
