@@ -17,7 +17,9 @@ def ls(format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
     """List the recipes that come with weightgen. Example: weightgen recipes ls"""
     from weightgen.options.loading import recipe_names, recipe_path
 
-    found = {name: recipe_path(name).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for name in recipe_names()}
+    found = {
+        name: recipe_path(name).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for name in recipe_names()
+    }
     lines = "\n".join(f"{name:24} {line}" for name, line in found.items())
     Output(format, quiet).result(
         found, lambda console: console.print(lines, highlight=False, markup=False, soft_wrap=True)
@@ -54,13 +56,17 @@ def validate(
     format: FormatOption = Format.text,
     quiet: QuietOption = False,
 ) -> None:
-    """Check a recipe without any work. Example: weightgen recipes validate mine.yaml training.steps=10"""
+    """Check a recipe, its data and its backbone: what is valid, weightgen train takes. Nothing is downloaded.
+
+    Example: weightgen recipes validate mine.yaml training.steps=10
+    """
     output = Output(format, quiet)
-    from weightgen.options.build import check_components
     from weightgen.options.loading import load_recipe
 
     chosen = load_recipe(recipe, overrides or [])
-    check_components(chosen)
+    from weightgen.options.training_run import check_run  # torch and timm; a wrong key is told without them
+
+    check_run(chosen)
     resolved = chosen.model_dump(mode="json")
     output.result(resolved, lambda console: console.print(f"{recipe} is valid", markup=False))
 

@@ -48,7 +48,7 @@ def write_text(path: Path, content: str) -> None:
         encoded = content.encode()
     except UnicodeEncodeError as error:
         around = content[max(0, error.start - 40) : error.end + 20]
-        raise InputError(f"{path}: cannot hold {ascii(around)}, which is not valid UTF-8; rename that file") from error
+        raise InputError(f"{path}: cannot hold {around!a}, which is not valid UTF-8; rename that file") from error
     write_bytes(path, encoded)
 
 
