@@ -197,7 +197,8 @@ def _fetched(repository: str, names: Iterable[str], *, model: str) -> Path:
             raise InputError(
                 f"backbone: cannot download '{model}' ({_one_line(error)}); is there a network?"
             ) from error
-    raise InputError(f"backbone: the hub holds no {name} of '{model}'; name other weights")
+    what = "safetensors weights" if name.endswith(".safetensors") else name
+    raise InputError(f"backbone: the hub holds no {what} for '{model}'; name other weights")
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
