@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weightgen.backbones.feature_cache import features_of
+from weightgen.config.loading import load_recipe
+from weightgen.config.recipe import Recipe
 from weightgen.data.sources import data_fingerprint
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.files import text_hash
-from weightgen.options.data_parts import open_parts
-from weightgen.options.loading import load_recipe
-from weightgen.options.recipe import Recipe
-from weightgen.options.runs import run_folder
-from weightgen.options.training_run import train_run
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.runs.data_parts import open_parts
+from weightgen.runs.folder import run_folder
+from weightgen.runs.training_run import train_run
 
 RUNS = Path("runs/benchmarks")
 

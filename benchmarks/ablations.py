@@ -12,7 +12,7 @@ from _trained import trained
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.comparison import paired_difference
 from weightgen.evaluation.scoring import Scores, score
-from weightgen.options.rivals import GeneratorMethod
+from weightgen.runs.rivals import GeneratorMethod
 
 UNLABELLED = UnlabelledDraw(75)
 WITHOUT = {

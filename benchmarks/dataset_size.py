@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from weightgen.dataflow import Features
 from weightgen.episodes.dataset_episode import dataset_episode
-from weightgen.options.runs import RunFolder
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Features
+from weightgen.runs.folder import RunFolder
 from weightgen.seeds import generator
 
 REPEATS = 3

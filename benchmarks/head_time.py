@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from weightgen.dataflow import Features
 from weightgen.episodes.sampler import EpisodeSampler
-from weightgen.options.runs import RunFolder
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Features
+from weightgen.runs.folder import RunFolder
 
 WAYS, BATCH, REPEATS = 5, 50, 30
 

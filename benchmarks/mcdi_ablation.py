@@ -17,15 +17,15 @@ from _trained import RUNS, Trained, trained
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Features
+from weightgen.config.loading import load_recipe, recipe_hash
 from weightgen.evaluation.chain_paths import Distance, chain_paths
 from weightgen.evaluation.comparison import half_width
 from weightgen.evaluation.scoring import EpisodeSizes, score
-from weightgen.method import Method
-from weightgen.options.data_parts import base_features, open_parts
-from weightgen.options.generator_training import GeneratorTraining
-from weightgen.options.loading import load_recipe, recipe_hash
-from weightgen.options.rivals import GeneratorMethod, build_method
+from weightgen.interfaces import Method
+from weightgen.records import Features
+from weightgen.runs.data_parts import base_features, open_parts
+from weightgen.runs.generator_training import GeneratorTraining
+from weightgen.runs.rivals import GeneratorMethod, build_method
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator
 from weightgen.zoo.store import ZooFolder

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from weightgen import seeds
 from weightgen.backbones.pixels import pixels_of
-from weightgen.dataflow import Features
+from weightgen.config.recipe import Recipe
 from weightgen.episodes.sampler import EpisodeSampler
-from weightgen.options.data_parts import base_pixels, open_parts
-from weightgen.options.generator_training import zoo_seed
-from weightgen.options.recipe import Recipe
-from weightgen.options.runs import RunFolder
 from weightgen.part_pipeline import PartPipeline
+from weightgen.records import Features
+from weightgen.runs.data_parts import base_pixels, open_parts
+from weightgen.runs.folder import RunFolder
+from weightgen.runs.generator_training import zoo_seed
 from weightgen.zoo.build_parts import fit_to_classes
 from weightgen.zoo.store import ZooFolder
 

@@ -30,23 +30,23 @@ from torch import Tensor
 
 from weightgen import seeds
 from weightgen.backbones.pixels import pixels_of
+from weightgen.config.recipe import Recipe
 from weightgen.data.sources import open_data
-from weightgen.dataflow import Features
 from weightgen.episodes.support_folder import episode_of
 from weightgen.evaluation.comparison import half_width
 from weightgen.evaluation.training_sets import aligned, draw_training, draws_of, sizes_that_differ, words
 from weightgen.evaluation.transfer import TransferMethod
-from weightgen.options.data_parts import base_pixels, open_parts
-from weightgen.options.generator_training import zoo_seed
-from weightgen.options.recipe import Recipe
-from weightgen.options.runs import RunFolder
-from weightgen.options.transfer_methods import GeneratorFit, WrittenClassifier
-from weightgen.parameters.centroid_head import centroid_head
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.features.centroid_head import centroid_head
+from weightgen.features.standardizer import Standardizer
 from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.probes.linear_probe import LinearProbe
 from weightgen.probes.shrunk_lda import ShrunkLda
+from weightgen.records import Features
+from weightgen.runs.data_parts import base_pixels, open_parts
+from weightgen.runs.folder import RunFolder
+from weightgen.runs.generator_training import zoo_seed
+from weightgen.runs.transfer_methods import GeneratorFit, WrittenClassifier
 from weightgen.selectors._part import Part
 from weightgen.zoo.build_parts import fit_to_classes
 

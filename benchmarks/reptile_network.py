@@ -25,12 +25,12 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from weightgen import seeds
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.decoding import ImageReader
-from weightgen.dataflow import TURNED, Features
+from weightgen.config.build import build_backbone
+from weightgen.config.loading import load_recipe
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.evaluation.comparison import half_width
-from weightgen.options.build import build_backbone
-from weightgen.options.data_parts import open_parts
-from weightgen.options.loading import load_recipe
+from weightgen.records import TURNED, Features
+from weightgen.runs.data_parts import open_parts
 
 DEFAULTS = {"iterations": 2000, "episodes": 600, "shots": 1}
 # As Nichol et al. 2018 (arXiv 1803.02999) have it for Omniglot, 5-way; but for their 100,000 iterations.

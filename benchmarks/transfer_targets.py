@@ -17,12 +17,12 @@ from typing import Any
 
 from weightgen.backbones.feature_cache import features_of
 from weightgen.data.sources import data_fingerprint, open_data, select_classes
-from weightgen.dataflow import Features
 from weightgen.evaluation.training_sets import SIZES, held_out
 from weightgen.files import read_json, write_json
-from weightgen.options.runs import RunFolder
-from weightgen.options.transfer_evaluation import compare_on
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Features
+from weightgen.runs.folder import RunFolder
+from weightgen.runs.transfer_evaluation import compare_on
 
 ALPHABETS = slice(4, None, 5)  # none that anything was chosen on
 BLOCKS = ("GREEK", "CYRILLIC", "ARMENIAN")

@@ -11,7 +11,7 @@ from _trained import trained
 
 from weightgen.evaluation.comparison import paired_difference
 from weightgen.evaluation.scoring import score
-from weightgen.options.rivals import GeneratorMethod
+from weightgen.runs.rivals import GeneratorMethod
 
 SETTINGS = ((2, 1), (5, 1), (5, 5), (20, 1), (20, 5), (50, 1), (5, 20))
 QUERIES, EPISODES = 5, 600

@@ -17,7 +17,7 @@ Spec = Annotated[
 def info(spec: Spec, format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
     """Say how many classes and images there are. Example: weightgen data info images.parquet"""
     output = Output(format, quiet)
-    from weightgen.options.data_tools import describe
+    from weightgen.runs.data_tools import describe
 
     facts = describe(spec)
     output.result(facts, lambda console: _lines(console, facts))
@@ -36,7 +36,7 @@ def sample(
 ) -> None:
     """Write one episode as image folders. Example: weightgen data sample glyphs --out example"""
     output = Output(format, quiet)
-    from weightgen.options.data_tools import write_sample
+    from weightgen.runs.data_tools import write_sample
 
     facts = write_sample(spec, out, ways=ways, shots=shots, queries=queries, seed=seed)
     output.result(facts, lambda console: _lines(console, facts))

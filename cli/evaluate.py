@@ -80,11 +80,11 @@ def evaluate(
     Example: weightgen evaluate --protocol transfer --data flowers/ --test 0.5 --report report/
     """
     output = Output(format, quiet)
-    from weightgen.options.evaluation_run import evaluate_run
-    from weightgen.options.protocol_flags import check_episode_flags, check_transfer_flags, training_sizes
-    from weightgen.options.runs import RunFolder, newest_run
-    from weightgen.options.transfer_evaluation import evaluate_transfer
-    from weightgen.options.unlabelled_flags import unlabelled_draw
+    from weightgen.config.protocol_flags import check_episode_flags, check_transfer_flags, training_sizes
+    from weightgen.config.unlabelled_flags import unlabelled_draw
+    from weightgen.runs.evaluation_run import evaluate_run
+    from weightgen.runs.folder import RunFolder, newest_run
+    from weightgen.runs.transfer_evaluation import evaluate_transfer
 
     from .tables import print_evaluations, print_transfer
 

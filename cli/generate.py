@@ -41,8 +41,8 @@ def generate(
     Later: weightgen generate --support more_birds/ --extend heads/birds
     """
     output = Output(format, quiet)
-    from weightgen.options.extension import check_extension_flags, extend_head
-    from weightgen.options.generation import write_head
+    from weightgen.runs.extension import check_extension_flags, extend_head
+    from weightgen.runs.generation import write_head
 
     check_extension_flags(extend=extend, rewrite=rewrite, unlabelled=unlabelled)
     written = (

@@ -11,7 +11,7 @@ from rich.text import Text
 from .output import Format, FormatOption, Output, QuietOption
 
 if TYPE_CHECKING:
-    from weightgen.export.head_summary import HeadSummary
+    from weightgen.heads.head_summary import HeadSummary
 
 app = typer.Typer(no_args_is_help=True, help="Look at a generated head, take classes out of it, rename them.")
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Head folder written by weightgen generate.")]
@@ -24,7 +24,7 @@ Out = Annotated[
 def info(folder: Folder, format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
     """Show a head's classes and how it was made. Example: weightgen head info heads/birds"""
     output = Output(format, quiet)
-    from weightgen.export.head_summary import HeadSummary
+    from weightgen.heads.head_summary import HeadSummary
 
     summary = HeadSummary.of(folder)
     output.result(summary.as_dict(), lambda console: _table(console, summary))
@@ -43,7 +43,7 @@ def remove(
     Example: weightgen head remove heads/birds heron "grey wagtail"
     """
     output = Output(format, quiet)
-    from weightgen.export.head_editing import remove_classes
+    from weightgen.heads.head_editing import remove_classes
 
     remove_classes(folder, classes, out)
     _tell(output, out or folder)
@@ -62,7 +62,7 @@ def rename(
     Example: weightgen head rename heads/birds heron="grey heron" ibis="sacred ibis"
     """
     output = Output(format, quiet)
-    from weightgen.export.head_editing import read_renaming, rename_classes
+    from weightgen.heads.head_editing import read_renaming, rename_classes
 
     rename_classes(folder, read_renaming(folder, names), out)
     _tell(output, out or folder)
@@ -70,7 +70,7 @@ def rename(
 
 def _tell(output: Output, folder: Path) -> None:
     """Print the head that was written."""
-    from weightgen.export.head_summary import HeadSummary
+    from weightgen.heads.head_summary import HeadSummary
 
     summary = HeadSummary.of(folder)
     sentence = f"{folder}: {summary.provenance['edited']}; it has {len(summary.classes)} classes"

@@ -14,7 +14,7 @@ from rich.text import Text
 from .output import Format, Output, QuietOption, complain, utf8_stdout
 
 if TYPE_CHECKING:
-    from weightgen.export.predictor import Prediction
+    from weightgen.heads.predictor import Prediction
 
 
 class PredictFormat(StrEnum):
@@ -38,7 +38,7 @@ def predict(
     Example: weightgen predict --head heads/birds photos/ --format csv
     """
     output = Output(Format.text, quiet)
-    from weightgen.export.predictor import Predictor
+    from weightgen.heads.predictor import Predictor
 
     unread = 0
 

@@ -15,7 +15,7 @@ Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or t
 @app.command("ls")
 def ls(format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
     """List the recipes that come with weightgen. Example: weightgen recipes ls"""
-    from weightgen.options.loading import recipe_names, recipe_path
+    from weightgen.config.loading import recipe_names, recipe_path
 
     found = {
         name: recipe_path(name).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for name in recipe_names()
@@ -29,7 +29,7 @@ def ls(format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
 @app.command("cat")
 def cat(recipe: Name) -> None:
     """Print a recipe. Example: weightgen recipes cat metadiff"""
-    from weightgen.options.loading import recipe_path
+    from weightgen.config.loading import recipe_path
 
     sys.stdout.buffer.write(recipe_path(recipe).read_bytes())  # as it is, for `> mine.yaml`
 
@@ -37,9 +37,9 @@ def cat(recipe: Name) -> None:
 @app.command("cp")
 def cp(recipe: Name, target: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
     """Copy a recipe, to change it. Example: weightgen recipes cp metadiff mine.yaml"""
+    from weightgen.config.loading import recipe_path
     from weightgen.errors import InputError
     from weightgen.files import write_bytes
-    from weightgen.options.loading import recipe_path
 
     source = recipe_path(recipe)
     if target.is_dir():
@@ -61,10 +61,10 @@ def validate(
     Example: weightgen recipes validate mine.yaml training.steps=10
     """
     output = Output(format, quiet)
-    from weightgen.options.loading import load_recipe
+    from weightgen.config.loading import load_recipe
 
     chosen = load_recipe(recipe, overrides or [])
-    from weightgen.options.training_run import check_run  # torch and timm; a wrong key is told without them
+    from weightgen.runs.training_run import check_run  # torch and timm; a wrong key is told without them
 
     check_run(chosen)
     resolved = chosen.model_dump(mode="json")
@@ -74,6 +74,6 @@ def validate(
 @app.command("schema")
 def schema() -> None:
     """Print the JSON schema of recipes, for editors. Example: weightgen recipes schema > recipe.schema.json"""
-    from weightgen.options.recipe import Recipe
+    from weightgen.config.recipe import Recipe
 
     write_json(Recipe.model_json_schema())

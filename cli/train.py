@@ -27,10 +27,10 @@ def train(
     Example: weightgen train metadiff data=images.parquet training.steps=1000
     """
     output = Output(format, quiet)
-    from weightgen.options.evaluation_run import evaluate_run
-    from weightgen.options.loading import load_recipe, recipe_path
-    from weightgen.options.runs import run_folder, run_of
-    from weightgen.options.training_run import train_run
+    from weightgen.config.loading import load_recipe, recipe_path
+    from weightgen.runs.evaluation_run import evaluate_run
+    from weightgen.runs.folder import run_folder, run_of
+    from weightgen.runs.training_run import train_run
 
     from .tables import print_evaluations
 

@@ -30,9 +30,9 @@ def build(
     Example: weightgen zoo build mcdi zoo.tasks=6000
     """
     output = Output(format, quiet)
-    from weightgen.options.loading import load_recipe, recipe_path
-    from weightgen.options.runs import run_folder, run_of
-    from weightgen.options.training_run import zoo_run
+    from weightgen.config.loading import load_recipe, recipe_path
+    from weightgen.runs.folder import run_folder, run_of
+    from weightgen.runs.training_run import zoo_run
     from weightgen.zoo.summary import zoo_summary
 
     chosen, file = load_recipe(recipe, overrides or []), recipe_path(recipe)

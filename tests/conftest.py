@@ -9,13 +9,13 @@ import torch
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode, Features
 from weightgen.denoisers.class_transformer import ClassTransformer
-from weightgen.diffusion.schedulers import build_scheduler, swap_scheduler
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.features.standardizer import Standardizer
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Episode, Features
+from weightgen.schedulers.schedulers import build_scheduler, swap_scheduler
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +71,12 @@ def base_features(make_features: Callable[..., Features]) -> Features:
 def base_standardizer(base_features: Features) -> Standardizer:
     """Look, do not touch."""
     return Standardizer(feature_width=8).fit(base_features)
+
+
+@pytest.fixture(scope="session")
+def diagonal_standardizer(base_standardizer: Standardizer) -> Standardizer:
+    """The same space with its axes as coordinates, where a textbook formula can go entry by entry."""
+    return base_standardizer.along_axes()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from weightgen.dataflow import Episode
+from weightgen.records import Episode
 
 
 def permuted(episode: Episode, order: torch.Tensor) -> Episode:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from weightgen.dataflow import Episode
+from weightgen.records import Episode
 
 WIDTH = 8
 COUNTS = (6, 2, 1, 9, 4)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.dataflow import Episode, Features
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.records import Episode, Features
 
 WIDTH, SIDE = 5, 16
 

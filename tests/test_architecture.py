@@ -10,13 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    ("condition", "dataflow", "errors", "files", "interfaces", "method", "registry", "seeds", "section"),
-    ("parameters", "diffusion", "backbones", "episodes", "data"),
-    ("selectors", "conditioners", "denoisers", "objectives", "export"),
+    ("errors", "files", "interfaces", "records", "registry", "seeds", "section"),
+    ("features", "schedulers", "backbones", "episodes", "data"),
+    ("selectors", "conditioners", "denoisers", "objectives", "heads"),
     ("zoo", "generator_folder", "generator_pipeline", "row_pipeline", "dataset_pipeline", "pipeline", "part_pipeline"),
     ("training", "baselines", "probes"),
     ("evaluation",),
-    ("options",),
+    ("config",),
+    ("runs",),
     ("cli",),
 )
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
@@ -86,7 +87,7 @@ def test_imports_only_from_below(module: str, path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("weightgen.data.images", "from weightgen.options.recipe import Recipe"),
+        ("weightgen.data.images", "from weightgen.config.recipe import Recipe"),
         ("weightgen.data.images", "import weightgen.episodes.sampler"),
         ("weightgen.data.images", "def f():\n    from weightgen import pipeline"),
         ("weightgen.data.images", "from ..episodes import sampler"),
@@ -104,7 +105,7 @@ def test_a_wrong_import_is_found(module: str, source: str) -> None:
     ("module", "source"),
     [
         ("weightgen.data.images", "from .sources import open_data\nfrom weightgen import files\nimport numpy"),
-        ("weightgen.interfaces", "if TYPE_CHECKING:\n    from weightgen.parameters.class_rows import RowReader"),
+        ("weightgen.interfaces", "if TYPE_CHECKING:\n    from weightgen.features.class_rows import RowReader"),
         ("weightgen.pipeline", "from weightgen.generator_pipeline import open_support"),
         ("weightgen.cli.main", "from . import train\nfrom .errors import OneLineErrors"),
     ],

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from weightgen.backbones.feature_cache import feature_batches
 from weightgen.data.sources import data_fingerprint
-from weightgen.dataflow import Episode, Features, Head
 from weightgen.episodes.dataset_episode import dataset_episode
 from weightgen.errors import InputError
-from weightgen.export.generated_head import GeneratedHead
-from weightgen.export.head_memory import HeadMemory
 from weightgen.generator_pipeline import open_unlabelled
+from weightgen.heads.generated_head import GeneratedHead
+from weightgen.heads.head_memory import HeadMemory
+from weightgen.records import Episode, Features, Head
 from weightgen.row_pipeline import Denoise, RowPipeline
 from weightgen.seeds import generator as seeded
 

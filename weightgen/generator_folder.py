@@ -14,11 +14,11 @@ from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
 from huggingface_hub import HfApi
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.diffusion.schedulers import scheduler_class
 from weightgen.errors import InputError
+from weightgen.features.standardizer import Standardizer
 from weightgen.files import new_folder, read_json, read_tensors, write_json, write_tensors
 from weightgen.interfaces import Conditioner, Denoiser
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.schedulers.schedulers import scheduler_class
 
 _INDEX = "model_index.json"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -13,9 +13,9 @@ from diffusers import DiffusionPipeline, SchedulerMixin
 from weightgen.backbones.backbone import Backbone
 from weightgen.data.sources import open_folder, unlabelled_images
 from weightgen.errors import InputError
+from weightgen.features.standardizer import Standardizer
 from weightgen.generator_folder import load_components, pipeline_name, push_folder, save_components
 from weightgen.interfaces import Conditioner, Denoiser
-from weightgen.parameters.standardizer import Standardizer
 
 
 class GeneratorPipeline(DiffusionPipeline):

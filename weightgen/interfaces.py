@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from weightgen.condition import Condition, Space
-from weightgen.dataflow import Episode, Head
 from weightgen.errors import InputError
+from weightgen.records import Condition, Episode, Head, Space
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-    from weightgen.parameters.class_rows import RowReader
-    from weightgen.parameters.standardizer import Standardizer
+    from weightgen.features.class_rows import RowReader
+    from weightgen.features.standardizer import Standardizer
 
 
 class FeatureSpace(Protocol):
@@ -188,3 +187,17 @@ class Objective(ABC):
         where nothing but that is known it is the only one. Path and `episode` are standardised; noise and times are
         drawn with `generator`.
         """
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A pure function of a batch of episodes and one random generator per episode."""
+
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        ...
+
+    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head:
+        """Heads for `episode`, one per member of the batch; the queries must not be looked at."""
+        ...

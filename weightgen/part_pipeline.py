@@ -16,18 +16,18 @@ from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pixels import pixels_of
-from weightgen.dataflow import Episode
-from weightgen.diffusion.reverse_chain import reverse_chain
 from weightgen.episodes.support_folder import episode_of
 from weightgen.errors import InputError
-from weightgen.export.generated_head import GeneratedHead
+from weightgen.features.centroid_head import centroid_head
+from weightgen.features.standardizer import Standardizer
+from weightgen.features.temperature import Calibration
+from weightgen.features.vector_scale import VectorScale
 from weightgen.generator_pipeline import GeneratorPipeline, open_support
+from weightgen.heads.generated_head import GeneratedHead
 from weightgen.interfaces import Conditioner, Denoiser
-from weightgen.parameters.centroid_head import centroid_head
-from weightgen.parameters.standardizer import Standardizer
-from weightgen.parameters.temperature import Calibration
-from weightgen.parameters.vector_scale import VectorScale
+from weightgen.records import Episode
 from weightgen.registry import create
+from weightgen.schedulers.reverse_chain import reverse_chain
 from weightgen.seeds import generator as seeded
 from weightgen.selectors._part import Part
 

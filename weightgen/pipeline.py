@@ -15,12 +15,12 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.data.sources import class_names
 from weightgen.dataset_pipeline import DatasetPipeline
 from weightgen.errors import InputError
-from weightgen.export.generated_head import GeneratedHead
-from weightgen.export.head_extension import check_new_classes, extensible_memory, extension_note, with_rows
-from weightgen.export.head_folder import SavedHead
+from weightgen.features.standardizer import Standardizer
 from weightgen.generator_pipeline import open_support
+from weightgen.heads.generated_head import GeneratedHead
+from weightgen.heads.head_extension import check_new_classes, extensible_memory, extension_note, with_rows
+from weightgen.heads.head_folder import SavedHead
 from weightgen.interfaces import Conditioner, Denoiser
-from weightgen.parameters.standardizer import Standardizer
 from weightgen.seeds import generator as seeded
 
 

@@ -12,17 +12,16 @@ from diffusers import SchedulerMixin
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.condition import Condition
-from weightgen.dataflow import Episode, Head
-from weightgen.diffusion.mean_ddpm import MeanDDPMScheduler
-from weightgen.diffusion.reverse_chain import reverse_chain
-from weightgen.diffusion.schedulers import swap_scheduler
 from weightgen.errors import InputError
+from weightgen.features.class_rows import RowReader
+from weightgen.features.temperature import Calibration
 from weightgen.files import tensors_hash, text_hash
 from weightgen.generator_pipeline import GeneratorPipeline
 from weightgen.interfaces import FeatureSpace
-from weightgen.parameters.class_rows import RowReader
-from weightgen.parameters.temperature import Calibration
+from weightgen.records import Condition, Episode, Head
+from weightgen.schedulers.mean_ddpm import MeanDDPMScheduler
+from weightgen.schedulers.reverse_chain import reverse_chain
+from weightgen.schedulers.schedulers import swap_scheduler
 
 Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
 """What a denoiser does: noisy rows, times and condition to a prediction."""

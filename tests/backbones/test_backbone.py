@@ -14,6 +14,8 @@ from timm.models import save_for_hf
 from weightgen.backbones import construction
 from weightgen.backbones.backbone import Backbone
 from weightgen.errors import InputError
+from weightgen.heads.generated_head import GeneratedHead
+from weightgen.records import Head
 
 FAMILIES = {
     "conv4": {"width": 6},
@@ -245,14 +247,15 @@ class TestCheckpoint:
         with pytest.raises(InputError, match="not a whole safetensors file"):
             Backbone.create(model="conv4", checkpoint=path)
 
-
     PREFIXES = ("module.", "_orig_mod.", "model.", "timm_model.", "backbone.", "module._orig_mod.", "model.encoder.")
 
     @pytest.mark.parametrize("prefix", PREFIXES)
     def test_names_below_one_prefix_are_read(self, full, tmp_path, prefix):
         wrapped = {f"{prefix}{name}": tensor for name, tensor in full.state_dict().items()}
-        plain = Backbone.create(model="conv4", checkpoint=self.write(tmp_path / "a.safetensors", full.state_dict()))
-        read = Backbone.create(model="conv4", checkpoint=self.write(tmp_path / "b.safetensors", wrapped))
+        plain, read = (
+            Backbone.create(model="conv4", checkpoint=self.write(tmp_path / name, tensors), options={"width": 6})
+            for name, tensors in (("a.safetensors", full.state_dict()), ("b.safetensors", wrapped))
+        )
         assert read.weights_hash() == plain.weights_hash()
 
     @pytest.mark.parametrize("prefix", PREFIXES)
@@ -260,16 +263,18 @@ class TestCheckpoint:
         wrapped = {f"{prefix}{name}": tensor for name, tensor in full.state_dict().items()}
         more = self.write(tmp_path / "a.safetensors", {**wrapped, "projector.weight": torch.zeros(2)})
         with pytest.raises(InputError, match=rf"named '{re.escape(prefix)}…'.*'projector.weight'") as caught:
-            Backbone.create(model="conv4", checkpoint=more)
+            Backbone.create(model="conv4", checkpoint=more, options={"width": 6})
         assert "\n" not in str(caught.value)
         del wrapped[f"{prefix}blocks.1.norm.weight"]
         fewer = self.write(tmp_path / "b.safetensors", wrapped)
-        with pytest.raises(InputError, match=rf"\(below '{re.escape(prefix)}'\): tensor 'blocks.1.norm.weight' is miss"):
-            Backbone.create(model="conv4", checkpoint=fewer)
+        with pytest.raises(
+            InputError, match=rf"\(below '{re.escape(prefix)}'\): tensor 'blocks.1.norm.weight' is miss"
+        ):
+            Backbone.create(model="conv4", checkpoint=fewer, options={"width": 6})
 
     def test_a_file_without_tensors(self, tmp_path):
         with pytest.raises(InputError, match="is missing"):
-            Backbone.create(model="conv4", checkpoint=self.write(tmp_path / "x.safetensors", {}))
+            Backbone.create(model="conv4", checkpoint=self.write(tmp_path / "x.safetensors", {}, format="pt"))
 
 
 class TestModelFolder:

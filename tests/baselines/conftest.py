@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from weightgen.dataflow import Episode, Features
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
-from weightgen.parameters.class_statistics import ClassStatistics
+from weightgen.features.class_statistics import ClassStatistics
+from weightgen.records import Episode, Features
 
 WIDTH = 7
 _UNLABELLED = UnlabelledDraw(11, distractors=0.3)

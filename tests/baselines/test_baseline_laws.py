@@ -11,9 +11,9 @@ from torch import Tensor
 
 from weightgen import registry
 from weightgen.baselines._baseline import PADDING_BIAS, FeatureBaseline
-from weightgen.dataflow import Episode, Head
 from weightgen.episodes.unlabelled import UnlabelledDraw
-from weightgen.parameters.class_statistics import ClassStatistics
+from weightgen.features.class_statistics import ClassStatistics
+from weightgen.records import Episode, Head
 
 LABELLED = ["cosine_centroid", "fine_tuned_head", "logistic_regression", "ridge", "shrunk_centroid", "shrunk_lda"]
 UNLABELLED = ["bd_cspn", "laplacian_shot", "soft_kmeans", "tim"]

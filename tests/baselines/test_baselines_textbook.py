@@ -19,10 +19,10 @@ from weightgen.baselines.logistic_regression import LogisticRegression
 from weightgen.baselines.ridge import Ridge
 from weightgen.baselines.shrunk_centroid import ShrunkCentroid
 from weightgen.baselines.shrunk_lda import ShrunkLDA
-from weightgen.dataflow import Episode, Features
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.errors import InputError
-from weightgen.parameters.class_statistics import ClassStatistics, shrink_to_isotropic
+from weightgen.features.class_statistics import ClassStatistics, shrink_to_isotropic
+from weightgen.records import Episode, Features
 
 Draw = Callable[..., Episode]
 

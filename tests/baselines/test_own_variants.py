@@ -11,11 +11,11 @@ import torch
 from weightgen.baselines.draws import Draws
 from weightgen.baselines.inductive import Inductive
 from weightgen.baselines.one_step import OneStep
-from weightgen.dataflow import Episode, Head
-from weightgen.diffusion.local_ddpm import LocalDDPMScheduler
-from weightgen.diffusion.schedulers import build_scheduler
 from weightgen.errors import InputError
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Episode, Head
+from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
+from weightgen.schedulers.schedulers import build_scheduler
 
 MakeGenerator = Callable[..., WeightGenerationPipeline]
 

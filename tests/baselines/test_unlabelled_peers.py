@@ -13,9 +13,9 @@ from weightgen.baselines._unlabelled_baseline import Clouds, clouds_of
 from weightgen.baselines.bd_cspn import rectified
 from weightgen.baselines.laplacian_shot import LaplacianShot
 from weightgen.baselines.tim import Tim
-from weightgen.dataflow import Episode
 from weightgen.episodes.unlabelled import UnlabelledDraw
-from weightgen.parameters.class_statistics import ClassStatistics
+from weightgen.features.class_statistics import ClassStatistics
+from weightgen.records import Episode
 
 methods = pytest.importorskip("easyfsl.methods", reason="needs the extra 'peers'")
 

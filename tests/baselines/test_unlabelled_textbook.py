@@ -15,8 +15,8 @@ from weightgen.baselines.bd_cspn import BdCspn
 from weightgen.baselines.laplacian_shot import LaplacianShot
 from weightgen.baselines.soft_kmeans import SoftKmeans
 from weightgen.baselines.tim import Tim
-from weightgen.dataflow import Episode
-from weightgen.parameters.class_statistics import ClassStatistics
+from weightgen.features.class_statistics import ClassStatistics
+from weightgen.records import Episode
 
 Draw = Callable[..., Episode]
 

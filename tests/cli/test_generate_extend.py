@@ -12,9 +12,9 @@ import torch
 from made_up_folders import paint
 from tiny_runs import files_below, refuse, succeed
 
-from weightgen.export.head_folder import load_head
-from weightgen.options.runs import RunFolder
+from weightgen.heads.head_folder import load_head
 from weightgen.part_pipeline import PartPipeline
+from weightgen.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import torch
 from tiny_runs import files_below, invoke, refuse, succeed
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.dataflow import Head, Statistics
-from weightgen.export.head_folder import load_head, save_head
-from weightgen.export.head_memory import HeadMemory, Origin
+from weightgen.heads.head_folder import load_head, save_head
+from weightgen.heads.head_memory import HeadMemory, Origin
+from weightgen.records import Head, Statistics
 
 NAMES = ("a=b", "[red] 猫", "-dash", "grey wagtail")
 WIDTH, DRAWS, KEPT = 6, 2, 3

@@ -17,8 +17,8 @@ from tiny_runs import CLASSES, IMAGES_PER_CLASS, files_below, invoke, refuse, su
 
 from weightgen import registry
 from weightgen.files import read_tensors, tensors_hash
-from weightgen.options.generation import Written
-from weightgen.options.rivals import chosen_methods
+from weightgen.runs.generation import Written
+from weightgen.runs.rivals import chosen_methods
 
 EVALUATION_KEYS = {
     *("data", "ways", "shots", "queries", "episodes", "seed", "backbone", "generator", "methods", "verdict", "chain"),

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tiny_runs import files_below, refuse, succeed
 
-from weightgen.options.runs import RunFolder
 from weightgen.part_pipeline import PartPipeline
+from weightgen.runs.folder import RunFolder
 
 TRANSFER = ("--protocol", "transfer")
 FEW = ("--methods", "generator, one_step,ridge,linear_probe")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tiny_runs import TINY_MCDI, files_below, refuse, succeed
 
-from weightgen.options import evaluation_run
-from weightgen.options.runs import RunFolder
+from weightgen.runs import evaluation_run
+from weightgen.runs.folder import RunFolder
 from weightgen.zoo import build
 from weightgen.zoo.build import fit_shard
 from weightgen.zoo.store import ZooFolder

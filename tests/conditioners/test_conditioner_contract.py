@@ -11,10 +11,9 @@ import torch
 from episode_changes import blind, padded, permuted, shuffled_support
 
 from weightgen import registry
-from weightgen.condition import Condition
-from weightgen.dataflow import Episode
+from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import Conditioner
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.records import Condition, Episode
 
 DrawEpisode = Callable[..., Episode]
 Tell = Callable[[Episode], Condition]

@@ -12,16 +12,15 @@ from episode_changes import blind, padded
 from made_up_data_sets import COUNTS, data_set
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from weightgen.condition import Condition
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode
 from weightgen.episodes.dataset_episode import dataset_episode
-from weightgen.parameters.adapted_space import AdaptedSpace
-from weightgen.parameters.class_rows import RowReader
-from weightgen.parameters.left_out import honest_logits
-from weightgen.parameters.standardizer import Standardizer
-from weightgen.parameters.temperature import fit_scale
+from weightgen.features.adapted_space import AdaptedSpace
+from weightgen.features.class_rows import RowReader
+from weightgen.features.left_out import honest_logits
+from weightgen.features.standardizer import Standardizer
+from weightgen.features.temperature import fit_scale
+from weightgen.records import Condition, Episode
 
 SPACE = ("centre", "rounding", "images")
 
@@ -123,7 +122,8 @@ def test_its_scale_is_not_that_of_images_judged_by_themselves(base: Standardizer
     """Of few images in many dimensions these look far too sure."""
     base.sharpness.fill_(1.0)
     condition, space = told(data_set((9, 12, 10, 8), apart=0.7), base)
-    flattered = honest_logits(replace(condition, left_out=torch.zeros_like(condition.left_out)), condition.tokens)
+    rows = condition.space.along_axes(condition.tokens)
+    flattered = honest_logits(replace(condition, left_out=torch.zeros_like(condition.left_out)), rows)
     labels = torch.arange(4).repeat_interleave(torch.tensor([9, 12, 10, 8]))
     assert space.temper < 0.6 * fit_scale(flattered[condition.support_mask][None], labels[None])
 

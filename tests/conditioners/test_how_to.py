@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from weightgen.dataflow import Episode
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.features.standardizer import Standardizer
+from weightgen.records import Episode
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how_to" / "add_a_conditioner.md"
 

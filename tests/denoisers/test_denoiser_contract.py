@@ -11,14 +11,13 @@ import torch
 from episode_changes import padded, permuted, shuffled_support, shuffled_unlabelled
 
 from weightgen import registry
-from weightgen.condition import Condition
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode
-from weightgen.diffusion.schedulers import build_scheduler
 from weightgen.episodes.unlabelled import UnlabelledDraw
+from weightgen.features.left_out import left_out_change
+from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import Denoiser
-from weightgen.parameters.left_out import left_out_change
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.records import Condition, Episode
+from weightgen.schedulers.schedulers import build_scheduler
 
 DrawEpisode = Callable[..., Episode]
 Predict = Callable[..., torch.Tensor]

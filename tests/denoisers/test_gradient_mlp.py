@@ -7,12 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from weightgen.condition import Condition
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode
 from weightgen.denoisers.gradient_mlp import GradientMlp
 from weightgen.errors import InputError
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.features.standardizer import Standardizer
+from weightgen.records import Condition, Episode
 
 TIMES = torch.tensor([70, 620])
 

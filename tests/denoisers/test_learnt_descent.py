@@ -12,16 +12,15 @@ import torch
 from made_up_data_sets import COUNTS, WIDTH, data_set
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from weightgen.condition import Condition
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode, Statistics
 from weightgen.denoisers.class_transformer import ClassTransformer
 from weightgen.denoisers.learnt_descent import _LONGEST, _PACE, LearntDescent
-from weightgen.diffusion.schedulers import build_scheduler
 from weightgen.errors import InputError
-from weightgen.parameters.left_out import honest_logits, judgeable
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.features.left_out import honest_logits, judgeable
+from weightgen.features.standardizer import Standardizer
+from weightgen.records import Condition, Episode, Statistics
+from weightgen.schedulers.schedulers import build_scheduler
 
 CHAIN = 50
 TIME = torch.tensor([31])
@@ -29,9 +28,9 @@ Tell = Callable[..., Condition]
 
 
 @pytest.fixture
-def tell(base_standardizer: Standardizer) -> Tell:
+def tell(diagonal_standardizer: Standardizer) -> Tell:
     """The condition of a data set, in float64."""
-    base, conditioner = deepcopy(base_standardizer).double(), DatasetStatistics()
+    base, conditioner = deepcopy(diagonal_standardizer).double(), DatasetStatistics()
     base.sharpness.fill_(0.8)
 
     def condition(episode: Episode) -> Condition:
@@ -249,9 +248,9 @@ def test_it_comes_back_from_its_folder(tell: Tell, tmp_path: Path) -> None:
 
 
 def test_a_conditioner_that_leaves_nothing_out_is_refused(
-    base_standardizer: Standardizer, draw_episode: Callable[..., Episode]
+    diagonal_standardizer: Standardizer, draw_episode: Callable[..., Episode]
 ) -> None:
-    condition = TaskPrototypes()(base_standardizer.standardize(draw_episode(batch=1)), base_standardizer)
+    condition = TaskPrototypes()(diagonal_standardizer.standardize(draw_episode(batch=1)), diagonal_standardizer)
     with pytest.raises(InputError, match="needs a conditioner that leaves images out: dataset_statistics"):
         LearntDescent()(torch.zeros(1, 3, WIDTH), TIME, condition)
 

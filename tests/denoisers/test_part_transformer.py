@@ -8,12 +8,11 @@ import pytest
 import torch
 from episode_changes import padded, permuted, shuffled_support
 
-from weightgen.condition import Condition
 from weightgen.conditioners.local_targets import LocalTargets
-from weightgen.dataflow import Episode
 from weightgen.denoisers.part_transformer import PartTransformer
-from weightgen.diffusion.schedulers import build_scheduler
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.features.standardizer import Standardizer
+from weightgen.records import Condition, Episode
+from weightgen.schedulers.schedulers import build_scheduler
 
 SIZES, TOKENS, TOKEN_WIDTH, CHAIN = (6, 1, 9, 3), 5, 4, 50
 TIMES = torch.tensor([9, 41])

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode
 from weightgen.denoisers.token_transformer import TokenTransformer
-from weightgen.diffusion.schedulers import build_scheduler
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.features.standardizer import Standardizer
+from weightgen.records import Episode
+from weightgen.schedulers.schedulers import build_scheduler
 
 CHAIN = build_scheduler("LocalDDPMScheduler", {"segments": 3, "prediction_type": "sample"})
 

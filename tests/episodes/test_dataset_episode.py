@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from weightgen.dataflow import Episode
 from weightgen.episodes.dataset_episode import MOST_SAMPLED, dataset_episode
+from weightgen.records import Episode
 
 WIDTH = 5
 COUNTS = (40, 3, 1, 25)

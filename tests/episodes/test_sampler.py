@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from weightgen.dataflow import Episode, Features
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
+from weightgen.records import Episode, Features
 
 COUNTS = [9, 7, 12, 8, 30, 7]
 MakeFeatures = Callable[..., Features]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from weightgen.dataflow import Features
 from weightgen.episodes.support_folder import episode_of
+from weightgen.records import Features
 
 
 def test_every_image_is_support_of_its_class(make_features: Callable[..., Features]) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from weightgen.dataflow import Episode, Features
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
+from weightgen.records import Episode, Features
 
 CLASSES, IMAGES = 9, 40
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_runs import images, quick
 
-from weightgen.dataflow import Episode, Features, Head
 from weightgen.evaluation.scoring import Scores
+from weightgen.records import Episode, Features, Head
 
 __all__ = ["images", "quick"]
 WIDTH = 6

@@ -13,15 +13,15 @@ import torch
 from PIL import Image
 from tiny_runs import SHOTS, TINY, files_below, succeed
 
-from weightgen.dataflow import Features
-from weightgen.diffusion.schedulers import build_scheduler
 from weightgen.evaluation import chain_paths as module
 from weightgen.evaluation import chain_states
 from weightgen.evaluation.chain_paths import SHOWN, ChainPaths, TruePaths, chain_paths, true_paths, walk
 from weightgen.evaluation.scoring import EpisodeSizes
-from weightgen.options.evaluation_run import evaluate_run
-from weightgen.options.runs import RunFolder
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Features
+from weightgen.runs.evaluation_run import evaluate_run
+from weightgen.runs.folder import RunFolder
+from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.zoo.build import Source, fit_tasks, shared_start
 from weightgen.zoo.fit import FitOptions
 

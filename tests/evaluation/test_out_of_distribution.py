@@ -8,10 +8,10 @@ import pytest
 import torch
 from torchmetrics.functional.classification import binary_auroc
 
-from weightgen.dataflow import Episode, Features, Head
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.out_of_distribution import auroc, familiarity, ood_aurocs, other_images
+from weightgen.records import Episode, Features, Head
 
 
 @pytest.fixture

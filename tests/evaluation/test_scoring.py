@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from weightgen import seeds
-from weightgen.dataflow import Episode, Features, Head
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.out_of_distribution import ood_aurocs, other_images
 from weightgen.evaluation.scoring import score, score_all
+from weightgen.records import Episode, Features, Head
 
 SETTING: dict[str, Any] = {"ways": 3, "shots": 2, "queries": 4, "episodes": 7, "seed": 5, "batch": 5}
 

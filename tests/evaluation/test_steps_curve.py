@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from weightgen.dataflow import Episode, Features, Head
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation import steps_curve as module
 from weightgen.evaluation.steps_curve import steps_curve
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Episode, Features, Head
 
 
 def test_points_and_what_the_generator_sees(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from weightgen.dataflow import Features
 from weightgen.errors import InputError
 from weightgen.evaluation.training_sets import aligned, draw_training, draws_of, held_out, sizes_that_differ
+from weightgen.records import Features
 
 
 def numbered(*images: int) -> Features:

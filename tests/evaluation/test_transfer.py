@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from weightgen.dataflow import Features
 from weightgen.evaluation.training_sets import draw_training, held_out
 from weightgen.evaluation.transfer import TransferScores, score_transfer, warm_up
 from weightgen.evaluation.transfer_comparison import TransferResult, compare_transfer
 from weightgen.evaluation.transfer_report import as_json, curve_table, write_transfer_report
 from weightgen.evaluation.verdicts import in_seconds, transfer_verdict
 from weightgen.probes._probe import LinearMap
+from weightgen.records import Features
 
 KINDS = {"generator": "generator", "ridge": "baseline", "linear_probe": "baseline"}
 

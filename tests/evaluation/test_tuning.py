@@ -9,14 +9,14 @@ import torch
 
 from weightgen import registry
 from weightgen.baselines.shrunk_lda import ShrunkLDA
-from weightgen.dataflow import Episode, Features
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.calibration import expected_calibration_error
 from weightgen.evaluation.scoring import score
 from weightgen.evaluation.tuning import tune
-from weightgen.parameters.class_statistics import ClassStatistics
+from weightgen.features.class_statistics import ClassStatistics
+from weightgen.records import Episode, Features
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,14 @@ import pytest
 import torch
 from episode_changes import padded
 
-from weightgen.condition import Condition
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode
-from weightgen.diffusion.local_ddpm import LocalDDPMScheduler
-from weightgen.diffusion.schedulers import build_scheduler
 from weightgen.errors import InputError
+from weightgen.features.class_rows import RowReader
+from weightgen.features.standardizer import Standardizer
 from weightgen.objectives.local_consistency import LocalConsistency
-from weightgen.parameters.class_rows import RowReader
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.records import Condition, Episode
+from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
+from weightgen.schedulers.schedulers import build_scheduler
 
 CHAIN, BATCH, WAYS, WIDTH = 20, 7, 4, 8
 KINDS = ("sample", "epsilon")

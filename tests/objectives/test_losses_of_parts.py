@@ -9,14 +9,14 @@ import torch
 from episode_changes import padded
 
 from weightgen.conditioners.local_targets import LocalTargets
-from weightgen.dataflow import Episode
 from weightgen.denoisers.part_transformer import PartTransformer
-from weightgen.diffusion.local_ddpm import LocalDDPMScheduler
+from weightgen.features.class_rows import RowReader
+from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import Objective
 from weightgen.objectives.local_consistency import LocalConsistency
 from weightgen.objectives.noise_prediction import NoisePrediction
-from weightgen.parameters.class_rows import RowReader
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.records import Episode
+from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.options import ReptileOptions
 from weightgen.training.reptile import adapted

@@ -12,19 +12,18 @@ from diffusers import SchedulerMixin
 from episode_changes import padded
 
 from weightgen import registry
-from weightgen.condition import Condition
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode, Features
 from weightgen.denoisers.class_transformer import ClassTransformer
 from weightgen.denoisers.gradient_mlp import GradientMlp
-from weightgen.diffusion.local_ddpm import LocalDDPMScheduler
-from weightgen.diffusion.schedulers import build_scheduler
+from weightgen.features.class_rows import RowReader
+from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import Denoiser, Objective
 from weightgen.objectives.local_consistency import LocalConsistency
 from weightgen.objectives.noise_prediction import NoisePrediction
 from weightgen.objectives.query_loss import QueryLoss
-from weightgen.parameters.class_rows import RowReader
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.records import Condition, Episode, Features
+from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
+from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.zoo.ideal_prototypes import ideal_prototypes
 
 

@@ -15,9 +15,9 @@ import torch
 from diffusers import DDIMScheduler
 
 from weightgen import WeightGenerationPipeline, generator_folder
-from weightgen.dataflow import Episode, Head
 from weightgen.errors import InputError
 from weightgen.files import read_json, read_tensors, write_json, write_tensors
+from weightgen.records import Episode, Head
 from weightgen.seeds import generator as seeded
 
 MakeGenerator = Callable[..., WeightGenerationPipeline]

@@ -14,18 +14,18 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from weightgen.conditioners.local_targets import LocalTargets
-from weightgen.dataflow import Episode
 from weightgen.denoisers.part_transformer import PartTransformer
-from weightgen.diffusion.local_ddpm import LocalDDPMScheduler
 from weightgen.errors import InputError
-from weightgen.export.head_folder import load_head
-from weightgen.export.predictor import Predictor
+from weightgen.features.standardizer import Standardizer
+from weightgen.features.vector_scale import VectorScale
 from weightgen.files import read_tensors, write_tensors
-from weightgen.parameters.standardizer import Standardizer
-from weightgen.parameters.vector_scale import VectorScale
+from weightgen.heads.head_folder import load_head
+from weightgen.heads.predictor import Predictor
 from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Episode
 from weightgen.registry import create
+from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.seeds import generator
 from weightgen.selectors._part import Part
 

@@ -11,7 +11,7 @@ from made_up_folders import paint
 
 from weightgen import WeightGenerationPipeline
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
-from weightgen.export.head_folder import load_head
+from weightgen.heads.head_folder import load_head
 
 MakeGenerator = Callable[..., WeightGenerationPipeline]
 SIZES = {"dark": 2, "half": 3, "stripes": 5}

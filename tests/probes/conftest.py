@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from weightgen.dataflow import Features
+from weightgen.records import Features
 
 Make = Callable[..., tuple[Features, Features]]
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from weightgen.dataflow import Features
-from weightgen.parameters.temperature import fit_scale
+from weightgen.features.temperature import fit_scale
 from weightgen.probes._held_out import Choice, best, cross_validated, folds, honest_scale, spare
+from weightgen.records import Features
 
 
 def training_set(*images: int) -> Features:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from weightgen import registry
-from weightgen.dataflow import Features
 from weightgen.probes._probe import Classifier, Probe
+from weightgen.records import Features
 
 METHODS = {
     method: (name, options)

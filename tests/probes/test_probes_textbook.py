@@ -12,7 +12,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.neighbors import KNeighborsClassifier
 
-from weightgen.dataflow import Features
 from weightgen.probes import lda, linear_probe, nearest_neighbours, ridge
 from weightgen.probes._principal_axes import PrincipalAxes
 from weightgen.probes._scaling import Scaling
@@ -23,6 +22,7 @@ from weightgen.probes.nearest_neighbours import NearestNeighbours
 from weightgen.probes.ridge import Ridge
 from weightgen.probes.sgd_head import SgdHead
 from weightgen.probes.shrunk_lda import ShrunkLda
+from weightgen.records import Features
 
 Make = Callable[..., tuple[Features, Features]]
 

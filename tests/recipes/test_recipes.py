@@ -9,13 +9,13 @@ import pytest
 import yaml
 from tiny_runs import CLASSES, QUERIES, SHARED, SHOTS, TINY_ZOO, WAYS, files_below, succeed
 
+from weightgen.config.build import check_components
+from weightgen.config.loading import check, load_recipe, recipe_names, to_yaml
+from weightgen.config.recipe import Recipe
 from weightgen.evaluation.part_methods import KINDS
-from weightgen.options.build import check_components
-from weightgen.options.loading import check, load_recipe, recipe_names, to_yaml
-from weightgen.options.recipe import Recipe
-from weightgen.options.rivals import chosen_methods
-from weightgen.options.runs import RunFolder
 from weightgen.part_pipeline import PartPipeline
+from weightgen.runs.folder import RunFolder
+from weightgen.runs.rivals import chosen_methods
 
 ROOT = Path(__file__).parents[2] / "recipes"
 FILES = sorted(ROOT.rglob("*.yaml"))

@@ -12,10 +12,10 @@ import torch
 from accelerate import Accelerator
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Features
 from weightgen.denoisers.class_transformer import ClassTransformer
-from weightgen.diffusion.schedulers import build_scheduler
 from weightgen.objectives.query_loss import QueryLoss
+from weightgen.records import Features
+from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold, cross_fitted

@@ -13,13 +13,13 @@ import torch
 from accelerate import Accelerator
 
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
-from weightgen.dataflow import Episode, Features
 from weightgen.denoisers.learnt_descent import LearntDescent
-from weightgen.diffusion.schedulers import build_scheduler
+from weightgen.features.adapted_space import AdaptedSpace
 from weightgen.interfaces import Denoiser
 from weightgen.objectives.noise_prediction import NoisePrediction
 from weightgen.objectives.query_loss import QueryLoss
-from weightgen.parameters.adapted_space import AdaptedSpace
+from weightgen.records import Episode, Features
+from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold, cross_fitted

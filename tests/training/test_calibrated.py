@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from weightgen import WeightGenerationPipeline
-from weightgen.dataflow import Features
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.records import Features
 from weightgen.seeds import generator
 from weightgen.training.calibration import SHOTS, View, calibrated
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import TURNED, Features
 from weightgen.errors import InputError
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.features.standardizer import Standardizer
+from weightgen.records import TURNED, Features
 from weightgen.training.folds import Fold, cross_fitted, mean_sharpness
 from weightgen.zoo.ideal_prototypes import ideal_prototypes
 

@@ -10,10 +10,10 @@ import torch
 
 from weightgen import registry
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode, Features
-from weightgen.diffusion.schedulers import build_scheduler
-from weightgen.parameters.class_rows import RowReader
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.features.class_rows import RowReader
+from weightgen.features.standardizer import Standardizer
+from weightgen.records import Episode, Features
+from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.options import ReptileOptions
 from weightgen.training.reptile import adapted

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from weightgen import WeightGenerationPipeline
-from weightgen.dataflow import Features
 from weightgen.episodes.unlabelled import UnlabelledDraw
+from weightgen.records import Features
 from weightgen.training.selection import HeldOut, split_held_out
 
 MakeFeatures = Callable[..., Features]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from weightgen.dataflow import Features
+from weightgen.records import Features
 from weightgen.training.space import SpaceChoice, SpaceGrid, choose_space
 
 SHAPE = {"feature_width": 12, "map": "whiten", "unit_length": False}

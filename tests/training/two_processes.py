@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Features
 from weightgen.denoisers.class_transformer import ClassTransformer
-from weightgen.diffusion.schedulers import build_scheduler
 from weightgen.files import tensors_hash, write_json
 from weightgen.objectives.query_loss import QueryLoss
+from weightgen.records import Features
+from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import cross_fitted

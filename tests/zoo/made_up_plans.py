@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from weightgen.dataflow import Features
-from weightgen.parameters.class_rows import Readout, RowReader
-from weightgen.parameters.standardizer import Standardizer
-from weightgen.parameters.temperature import Calibration
+from weightgen.features.class_rows import Readout, RowReader
+from weightgen.features.standardizer import Standardizer
+from weightgen.features.temperature import Calibration
+from weightgen.records import Features
 from weightgen.zoo.build import Source, ZooPlan
 from weightgen.zoo.fit import FitOptions
 

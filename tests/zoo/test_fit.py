@@ -7,9 +7,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from weightgen.parameters.class_rows import RowReader
-from weightgen.parameters.standardizer import Standardizer
-from weightgen.parameters.temperature import Calibration
+from weightgen.features.class_rows import RowReader
+from weightgen.features.standardizer import Standardizer
+from weightgen.features.temperature import Calibration
 from weightgen.zoo.fit import FitOptions, Fitted, fit_rows
 from weightgen.zoo.row_logits import RowLogits
 

@@ -10,7 +10,7 @@ import torch
 from made_up_pixels import made_up_pixels, pixel_episode, small_backbone
 from torch.nn.functional import cross_entropy, normalize
 
-from weightgen.dataflow import Episode
+from weightgen.records import Episode
 from weightgen.seeds import generator
 from weightgen.selectors._part import Part
 from weightgen.selectors.norm_affine import NormAffine

@@ -177,10 +177,10 @@ def read_model(model: str) -> tuple[Path, dict[str, Tensor], dict[str, str]]:
     config = read_json(described)
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
         raise InputError(f"{described}: names no architecture; give a model that timm or weightgen has written")
-    kept = {
-        "kwargs": config.get("model_args", config.get("options", {})),  # of timm, and of weightgen's own backbones
-        "pretrained_cfg": config.get("pretrained_cfg", {}),
-    }
+    arguments = config.get("model_args", config.get("options", {}))  # of timm, and of weightgen's own backbones
+    if isinstance(arguments, dict):  # else refused by whoever reads it
+        arguments = {key: value for key, value in arguments.items() if key != "num_classes"}
+    kept = {"kwargs": arguments, "pretrained_cfg": config.get("pretrained_cfg", {})}
     metadata = {"architecture": config["architecture"], **{key: json.dumps(value) for key, value in kept.items()}}
     return weights, read_tensors(weights), metadata
 

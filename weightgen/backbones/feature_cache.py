@@ -15,9 +15,9 @@ from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.decoding import ImageReader
-from weightgen.dataflow import Features
 from weightgen.errors import InputError
 from weightgen.files import cache_directory, tensors_hash, text_hash, write_tensors
+from weightgen.records import Features
 
 _IMAGES_AT_ONCE, _FEWEST_AT_ONCE = 256, 16
 _PIXELS_AT_ONCE = 2**23  # 55 images of 224 pixels, for which a MobileNetV2 takes half a GiB

@@ -7,8 +7,8 @@ import torch
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.decoding import ImageReader
-from weightgen.dataflow import TURNED, Features
 from weightgen.errors import InputError
+from weightgen.records import TURNED, Features
 
 
 def pixels_of(backbone: Backbone, dataset: datasets.Dataset, *, quarter_turns: tuple[int, ...] = (0,)) -> Features:

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Episode, Head
-from weightgen.parameters.class_statistics import ClassStatistics
+from weightgen.features.class_statistics import ClassStatistics
+from weightgen.records import Episode, Head
 
 # The logit of a class without support images. Finite, so that no 0·∞ arises later, and so low that
 # its probability is exactly 0 in single precision.

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.parameters.class_statistics import ClassStatistics, shrink_to_isotropic
+from weightgen.features.class_statistics import ClassStatistics, shrink_to_isotropic
 
 
 @dataclass(frozen=True)

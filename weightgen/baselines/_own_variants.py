@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from weightgen.dataflow import Episode, Head
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Episode, Head
 
 
 class OwnVariant(ABC):

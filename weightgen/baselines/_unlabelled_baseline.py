@@ -12,8 +12,8 @@ from torch import Tensor
 
 from weightgen.baselines._baseline import FeatureBaseline
 from weightgen.baselines._joint_eigenbasis import joint_eigenbasis
-from weightgen.dataflow import Episode
-from weightgen.parameters.class_statistics import ClassStatistics
+from weightgen.features.class_statistics import ClassStatistics
+from weightgen.records import Episode
 
 
 @dataclass(frozen=True)

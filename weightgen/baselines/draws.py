@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from weightgen.baselines._own_variants import OwnVariant
-from weightgen.dataflow import Episode, Head
+from weightgen.records import Episode, Head
 
 SAMPLES = 8
 

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.baselines._baseline import PADDING_BIAS, FeatureBaseline
-from weightgen.dataflow import Episode
-from weightgen.parameters.class_statistics import ClassStatistics
+from weightgen.features.class_statistics import ClassStatistics
+from weightgen.records import Episode
 
 
 class FineTunedHead(FeatureBaseline):

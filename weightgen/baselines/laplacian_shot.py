@@ -11,7 +11,7 @@ from torch import Tensor
 
 from weightgen.baselines._unlabelled_baseline import Clouds, UnlabelledBaseline
 from weightgen.baselines.bd_cspn import rectified
-from weightgen.parameters.class_statistics import ClassStatistics
+from weightgen.features.class_statistics import ClassStatistics
 
 _ROUNDS = 20
 _RECTIFYING_TEMPERATURE = 2.5

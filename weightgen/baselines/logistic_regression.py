@@ -15,9 +15,9 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from weightgen.baselines._baseline import FeatureBaseline
-from weightgen.dataflow import Episode
 from weightgen.errors import InputError
-from weightgen.parameters.class_statistics import ClassStatistics
+from weightgen.features.class_statistics import ClassStatistics
+from weightgen.records import Episode
 
 
 class LogisticRegression(FeatureBaseline):

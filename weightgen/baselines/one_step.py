@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from weightgen.baselines._own_variants import OwnVariant
-from weightgen.condition import Condition
-from weightgen.dataflow import Episode, Head
-from weightgen.diffusion.local_ddpm import LocalDDPMScheduler
+from weightgen.records import Condition, Episode, Head
+from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 
 
 class OneStep(OwnVariant):

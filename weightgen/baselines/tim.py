@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.baselines._unlabelled_baseline import Clouds, UnlabelledBaseline
-from weightgen.parameters.class_statistics import ClassStatistics
+from weightgen.features.class_statistics import ClassStatistics
 
 _ROUNDS = 30
 

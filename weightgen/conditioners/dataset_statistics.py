@@ -10,14 +10,13 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightgen.condition import Condition
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode, Statistics
+from weightgen.features.adapted_space import AdaptedSpace
+from weightgen.features.left_out import honest_logits, judgeable, left_out_change
+from weightgen.features.standardizer import Standardizer
+from weightgen.features.temperature import fit_scale
 from weightgen.interfaces import Conditioner, FeatureSpace
-from weightgen.parameters.adapted_space import AdaptedSpace
-from weightgen.parameters.left_out import honest_logits, judgeable, left_out_change
-from weightgen.parameters.standardizer import Standardizer
-from weightgen.parameters.temperature import fit_scale
+from weightgen.records import Condition, Episode, Statistics
 
 _BASE_IMAGES = 10.0  # left-out images that the base classes' own sharpness counts for
 
@@ -86,7 +85,8 @@ class DatasetStatistics(Conditioner):
             return base
         real = condition.mask[0]  # logits of padding are no numbers to measure a spread by
         labels = (real.cumsum(0) - 1)[judged.nonzero()[:, 1]]
-        found = fit_scale(honest_logits(condition, condition.tokens)[judged][:, real][None], labels[None])
+        logits = honest_logits(condition, condition.space.along_axes(condition.tokens))
+        found = fit_scale(logits[judged][:, real][None], labels[None])
         share = number / (number + _BASE_IMAGES)
         return found**share * base ** (1 - share)
 

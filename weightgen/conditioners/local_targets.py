@@ -7,10 +7,9 @@ from dataclasses import replace
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from weightgen.condition import Condition
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.dataflow import Episode
 from weightgen.interfaces import Conditioner, FeatureSpace
+from weightgen.records import Condition, Episode
 
 
 class LocalTargets(Conditioner):

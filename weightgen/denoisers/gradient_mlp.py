@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from weightgen.condition import Condition
 from weightgen.errors import InputError
 from weightgen.interfaces import Denoiser
+from weightgen.records import Condition
 
 
 class GradientMlp(Denoiser):

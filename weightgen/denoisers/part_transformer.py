@@ -11,10 +11,10 @@ from diffusers.models.embeddings import get_timestep_embedding
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from weightgen.condition import Condition
 from weightgen.denoisers._encoder_layer import EncoderLayer
-from weightgen.diffusion.schedulers import input_signal
 from weightgen.interfaces import Denoiser
+from weightgen.records import Condition
+from weightgen.schedulers.schedulers import input_signal
 
 _TIME_WIDTH = 32
 _START = 0.02

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from weightgen.dataflow import Episode, Statistics
+from weightgen.records import Episode, Statistics
 
 MOST_SAMPLED = 4096
 

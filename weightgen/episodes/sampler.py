@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from weightgen.dataflow import Episode, Features
 from weightgen.episodes.unlabelled import UnlabelledDraw, pick
 from weightgen.errors import InputError
+from weightgen.records import Episode, Features
 
 
 class EpisodeSampler:

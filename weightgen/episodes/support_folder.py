@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Episode, Features
+from weightgen.records import Episode, Features
 
 
 def episode_of(features: Features, unlabelled: Float[Tensor, "extra feature"] | None = None) -> Episode:

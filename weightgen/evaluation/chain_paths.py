@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from weightgen import seeds
-from weightgen.dataflow import Features
 from weightgen.evaluation.chain_states import chain_states
 from weightgen.evaluation.comparison import half_width
 from weightgen.evaluation.scoring import EpisodeSizes
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Features
 from weightgen.zoo.build import Source, fit_tasks, shared_start
 from weightgen.zoo.fit import FitOptions
 

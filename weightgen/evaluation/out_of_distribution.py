@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from weightgen.dataflow import Episode, Features, Head
+from weightgen.records import Episode, Features, Head
 
 FURTHER_CLASSES = 5
 

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Episode, Features
 from weightgen.part_pipeline import PartPipeline
+from weightgen.records import Episode, Features
 from weightgen.zoo.build_parts import fit_to_classes, fit_to_support
 from weightgen.zoo.fit import FitOptions
 

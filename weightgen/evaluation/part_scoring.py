@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen import seeds
-from weightgen.dataflow import Episode
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.evaluation.scoring import Scores
+from weightgen.records import Episode
 from weightgen.selectors._part import Part
 
 

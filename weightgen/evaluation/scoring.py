@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from weightgen import seeds
-from weightgen.dataflow import Episode, Head
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.out_of_distribution import OtherImages, ood_aurocs, other_images
-from weightgen.method import Method
+from weightgen.interfaces import Method
+from weightgen.records import Episode, Head
 
 
 class EpisodeSizes(TypedDict):

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from weightgen.dataflow import Episode, Features, Head
-from weightgen.diffusion.schedulers import swap_scheduler
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.comparison import half_width
 from weightgen.evaluation.scoring import EpisodeSizes, score
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Episode, Features, Head
+from weightgen.schedulers.schedulers import swap_scheduler
 
 SCHEDULERS = (
     "MeanDDPMScheduler",

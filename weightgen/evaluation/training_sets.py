@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from weightgen import seeds
-from weightgen.dataflow import Features
 from weightgen.errors import InputError
+from weightgen.records import Features
 
 SIZES = (1, 2, 5, 10, 20, 50, None)
 """Images of a class; None means all."""

@@ -14,9 +14,9 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from weightgen import seeds
-from weightgen.dataflow import Features
 from weightgen.evaluation.training_sets import draw_training, draws_of, words
 from weightgen.probes._probe import Classifier
+from weightgen.records import Features
 
 
 class TransferMethod(Protocol):

@@ -10,12 +10,12 @@ import torch
 
 from weightgen import seeds
 from weightgen.baselines._baseline import FeatureBaseline
-from weightgen.dataflow import Episode, Features
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
-from weightgen.parameters.class_statistics import ClassStatistics
-from weightgen.parameters.temperature import fit_scale
+from weightgen.features.class_statistics import ClassStatistics
+from weightgen.features.temperature import fit_scale
+from weightgen.records import Episode, Features
 
 AnyBaseline = TypeVar("AnyBaseline", bound=FeatureBaseline)
 

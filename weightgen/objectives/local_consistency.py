@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Episode
-from weightgen.diffusion.local_ddpm import LocalDDPMScheduler
 from weightgen.errors import InputError
 from weightgen.interfaces import Conditioner, Denoiser, Objective
+from weightgen.records import Episode
+from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-    from weightgen.parameters.class_rows import RowReader
+    from weightgen.features.class_rows import RowReader
 
 
 class LocalConsistency(Objective):

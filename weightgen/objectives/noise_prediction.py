@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from weightgen.dataflow import Episode
 from weightgen.interfaces import Conditioner, Denoiser, Objective
+from weightgen.records import Episode
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-    from weightgen.parameters.class_rows import RowReader
-    from weightgen.parameters.standardizer import Standardizer
+    from weightgen.features.class_rows import RowReader
+    from weightgen.features.standardizer import Standardizer
 
 
 @dataclass(frozen=True)

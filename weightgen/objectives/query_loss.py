@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Episode
 from weightgen.interfaces import Conditioner, Denoiser, Objective
 from weightgen.objectives.noise_prediction import Denoised, denoise_once
+from weightgen.records import Episode
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-    from weightgen.parameters.class_rows import RowReader
+    from weightgen.features.class_rows import RowReader
 
 
 class QueryLoss(Objective):

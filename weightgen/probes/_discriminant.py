@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Features
 from weightgen.probes._principal_axes import PrincipalAxes
 from weightgen.probes._scaling import Scaling
+from weightgen.records import Features
 
 _LEAST = 1e-6  # shrinkage; with none at all, a direction in which nothing was seen to vary would decide alone
 

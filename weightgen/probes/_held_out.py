@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from weightgen import seeds
-from weightgen.dataflow import Features
+from weightgen.records import Features
 
 FOLDS = 5
 UNTOLD_SCALE = 10.0

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Features
+from weightgen.records import Features
 
 
 class Classifier(Protocol):

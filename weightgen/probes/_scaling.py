@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Features
 from weightgen.probes._probe import LinearMap
+from weightgen.records import Features
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Features
 from weightgen.probes._held_out import UNTOLD_SCALE, Choice, cross_validated
 from weightgen.probes._probe import Probe
+from weightgen.records import Features
 
 
 @dataclass(frozen=True)

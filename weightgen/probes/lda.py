@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sklearn.covariance import ledoit_wolf_shrinkage
 
-from weightgen.dataflow import Features
 from weightgen.probes._discriminant import Discriminant
 from weightgen.probes._held_out import UNTOLD_SCALE
 from weightgen.probes._probe import LinearMap, Probe
+from weightgen.records import Features
 
 
 class Lda(Probe):

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from weightgen.dataflow import Features
 from weightgen.probes._held_out import cross_validated
 from weightgen.probes._principal_axes import PrincipalAxes
 from weightgen.probes._probe import LinearMap, Probe
 from weightgen.probes._scaling import Scaling
+from weightgen.records import Features
 
 INVERSE_PENALTIES = tuple(10 ** (2 * exponent / 3 - 1) for exponent in range(7))
 UNTOLD = 1.0

@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from weightgen.dataflow import Features
 from weightgen.probes._held_out import best, spare
 from weightgen.probes._probe import Probe
 from weightgen.probes._scaling import Scaling
+from weightgen.records import Features
 
 NEIGHBOURS = (1, 3, 5, 11, 21)
 _TEMPERATURE = 0.07

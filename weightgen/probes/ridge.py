@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Features
 from weightgen.probes._held_out import UNTOLD_SCALE, Choice, best, spare
 from weightgen.probes._principal_axes import PrincipalAxes
 from weightgen.probes._probe import LinearMap, Probe
 from weightgen.probes._scaling import Scaling
+from weightgen.records import Features
 
 PENALTIES = tuple(10 ** (exponent / 2) for exponent in range(-6, 7))
 UNTOLD = 6

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from weightgen import seeds
-from weightgen.dataflow import Features
 from weightgen.probes._probe import LinearMap, Probe
 from weightgen.probes._scaling import Scaling
+from weightgen.records import Features
 
 BATCH = 64
 LEARNING_RATE = 0.03

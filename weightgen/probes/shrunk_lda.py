@@ -5,10 +5,10 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Features
 from weightgen.probes._discriminant import Discriminant
 from weightgen.probes._held_out import UNTOLD_SCALE, Choice, cross_validated
 from weightgen.probes._probe import LinearMap, Probe
+from weightgen.records import Features
 
 SHRINKAGES = (1.0, 0.95, 0.8, 0.6, 0.4, 0.2, 0.1, 0.03, 0.01, 0.003)
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.func import functional_call
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.dataflow import Episode
-from weightgen.parameters.centroid_head import centroid_head
+from weightgen.features.centroid_head import centroid_head
+from weightgen.records import Episode
 from weightgen.selectors._selector import Selector
 
 _IMAGES_AT_ONCE = 128

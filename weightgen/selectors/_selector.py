@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightgen.errors import InputError
-from weightgen.parameters.layout import Layout
+from weightgen.features.layout import Layout
 
 
 class Selector(ABC):

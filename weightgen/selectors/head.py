@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from weightgen.errors import InputError
-from weightgen.parameters.layout import Layout
+from weightgen.features.layout import Layout
 from weightgen.selectors._selector import Selector, head_slot
 
 

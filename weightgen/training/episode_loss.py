@@ -9,9 +9,9 @@ from diffusers import SchedulerMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from weightgen.dataflow import Episode
+from weightgen.features.class_rows import RowReader
 from weightgen.interfaces import Conditioner, Denoiser, Objective
-from weightgen.parameters.class_rows import RowReader
+from weightgen.records import Episode
 
 
 class EpisodeLoss(nn.Module):

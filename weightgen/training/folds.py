@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Features
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.errors import InputError
+from weightgen.features.class_rows import Readout, RowReader
+from weightgen.features.standardizer import Standardizer
+from weightgen.features.temperature import Calibration, fit_scale
 from weightgen.interfaces import Conditioner
-from weightgen.parameters.class_rows import Readout, RowReader
-from weightgen.parameters.standardizer import Standardizer
-from weightgen.parameters.temperature import Calibration, fit_scale
+from weightgen.records import Features
 from weightgen.seeds import derive, generator
 from weightgen.zoo.ideal_prototypes import ideal_prototypes
 from weightgen.zoo.members import Zoo

@@ -12,9 +12,9 @@ from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Episode
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
+from weightgen.records import Episode
 from weightgen.seeds import derive
 from weightgen.seeds import generator as seeded
 from weightgen.training.checkpoint import CheckpointFolder

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Episode, Features
 from weightgen.episodes.sampler import EpisodeSampler
-from weightgen.parameters.temperature import Calibration, fit_scale
+from weightgen.features.temperature import Calibration, fit_scale
 from weightgen.part_pipeline import PartPipeline
+from weightgen.records import Episode, Features
 from weightgen.seeds import generator
 
 _SHOTS = (1, 2, 5, 10)

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from weightgen.dataflow import Episode
-from weightgen.parameters.class_rows import RowReader
+from weightgen.features.class_rows import RowReader
+from weightgen.records import Episode
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.options import ReptileOptions
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from weightgen.dataflow import Episode, Features
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Episode, Features
 from weightgen.seeds import generator
 
 _BATCH = 25

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from weightgen.dataflow import Features
+from weightgen.features.class_rows import RowReader
 from weightgen.files import tensors_hash, text_hash
-from weightgen.parameters.class_rows import RowReader
+from weightgen.records import Features
 from weightgen.seeds import generator
 from weightgen.zoo.fit import FitOptions, Fitted, fit_rows
 from weightgen.zoo.members import Shard, Zoo

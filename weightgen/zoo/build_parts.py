@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from weightgen.dataflow import Episode, Features
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.files import tensors_hash, text_hash
+from weightgen.records import Episode, Features
 from weightgen.seeds import generator
 from weightgen.selectors._part import Part
 from weightgen.zoo.fit import FitOptions, Fitted

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from weightgen.dataflow import Episode
+from weightgen.records import Episode
 from weightgen.selectors._part import Part
 from weightgen.zoo.fit import FitOptions, Fitted
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.dataflow import Features
-from weightgen.parameters.standardizer import Standardizer
+from weightgen.features.standardizer import Standardizer
+from weightgen.records import Features
 
 
 def ideal_prototypes(features: Features, standardizer: Standardizer) -> Float[Tensor, "classes feature"]:

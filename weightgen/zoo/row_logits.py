@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.parameters.class_rows import Readout, RowReader
+from weightgen.features.class_rows import Readout, RowReader
 
 _ALL_IMAGES = 1e9  # shots: rows are fitted to whole classes, so nothing of a prototype is left unknown
 

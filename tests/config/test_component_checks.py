@@ -1,0 +1,83 @@
+"""Components that do not fit together: one line, before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny_runs import files_below, refuse
+
+from weightgen.config.build import check_components
+from weightgen.config.loading import load_recipe
+
+RECIPE = "transfer/metadiff"
+OF_PARTS = ("selector=bias", "denoiser=part_transformer", "objective=local_consistency", "scheduler=LocalDDPMScheduler")
+TRAJECTORIES = ("zoo={targets: trajectories}", "zoo.fit.local_targets=1")
+WRONG = {
+    "tasks all at once": (["training.reptile.inner_steps=2"], "training.reptile is given; ", "null"),
+    "cosines": (["generation.readout=cosine"], "generation.readout is cosine; ", "gaussian"),
+    "raw features": (["standardizer={map: identity, unit_length: false}"], "standardizer.map is identity; ", "whiten"),
+    "a part of the backbone": (
+        [*OF_PARTS, "training.folds=1", "generation={steps: 1000}", *TRAJECTORIES],
+        "selector.name is bias; ",
+        "head",
+    ),
+}
+
+
+@pytest.mark.parametrize(("overrides", "said", "mend"), WRONG.values(), ids=WRONG)
+def test_what_needs_one_space_is_refused(overrides: list[str], said: str, mend: str, tmp_path: Path) -> None:
+    told = refuse("train", RECIPE, *overrides, "--out", tmp_path / "runs")
+    assert told.startswith(said)
+    assert told.endswith(f"with conditioner 'dataset_statistics', set it to {mend}")
+    assert files_below(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "mend"),
+    [
+        ("training.reptile.inner_steps=2", "training.reptile=null"),
+        ("generation.readout=cosine", "generation.readout=gaussian"),
+        ("standardizer={map: identity, unit_length: false}", "standardizer.map=whiten"),
+    ],
+)
+def test_the_mend_mends(wrong: str, mend: str) -> None:
+    check_components(load_recipe(RECIPE, [wrong, mend]))
+
+
+@pytest.mark.parametrize(
+    "override", ["standardizer.map=scale", "generation.readout=null", "denoiser=class_transformer"]
+)
+def test_what_makes_sense_is_let_through(override: str) -> None:
+    check_components(load_recipe(RECIPE, [override]))
+
+
+def test_a_denoiser_that_judges_left_out_images_needs_their_conditioner(tmp_path: Path) -> None:
+    told = refuse("train", RECIPE, "conditioner=task_prototypes", "--out", tmp_path / "runs")
+    assert told == "denoiser 'learnt_descent' judges images that were left out; use conditioner dataset_statistics"
+    assert files_below(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("conditioner.prior_images=0", "conditioners.dataset_statistics: prior_images is 0; it must be above 0"),
+        ("denoiser.rounds=0", "denoisers.learnt_descent: rounds is 0; it must be 1 or more"),
+        ("training.unlabelled=[0, 9]", "training.unlabelled: denoiser 'learnt_descent' learns nothing from unlabelled"),
+        ("training.sizes=log", "training.sizes: input should be 'even' or 'logarithmic'"),
+        ("training.most_images=0", "training.most_images: input should be greater than 0"),
+        ("data.further=birds", "data.further: input should be a valid list"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(override: str, said: str, tmp_path: Path) -> None:
+    assert said in refuse("train", RECIPE, override, "--out", tmp_path / "runs")
+    assert files_below(tmp_path) == set()
+
+
+def test_a_denoiser_that_follows_a_gradient_needs_one(tmp_path: Path) -> None:
+    plain = ("denoiser={name: gradient_mlp}", "training.unlabelled=[0, 0]")
+    for conditioner in ("local_targets", "dataset_statistics"):
+        told = refuse("train", "metadiff", *plain, f"conditioner={conditioner}", "--out", tmp_path / "runs")
+        assert told == "denoiser 'gradient_mlp' follows a gradient at the noisy rows; use conditioner task_prototypes"
+    check_components(load_recipe("metadiff", [*plain, "conditioner=task_prototypes"]))
+    assert files_below(tmp_path) == set()

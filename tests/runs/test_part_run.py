@@ -1,0 +1,100 @@
+"""A recipe for a part of the backbone: what it may not ask for, and a zoo that training goes on from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import SHARED, TINY_ZOO, refuse, succeed
+
+from weightgen.errors import InputError
+from weightgen.evaluation.part_methods import KINDS
+from weightgen.config.build import check_components
+from weightgen.config.loading import load_recipe
+from weightgen.runs.part_evaluation import chosen_part_methods
+from weightgen.runs.folder import RunFolder
+from weightgen.zoo.store import ZooFolder
+
+TINY_PART = (
+    *(*SHARED, *TINY_ZOO, "training.folds=1", "backbone.options.width=5", "conditioner.width=7"),
+    *("denoiser.width=12", "denoiser.depth=1", "denoiser.token_width=9"),
+)
+
+
+@pytest.fixture(scope="module")
+def run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run; look, do not touch."""
+    out = tmp_path_factory.mktemp("parts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WEIGHTGEN_CACHE", str(out / "cache"))
+        told = ("--out", out, "--format", "json", "--quiet")
+        succeed("zoo", "build", "mcdi_norm_affine", f"data={images}", *TINY_PART, *told)
+        before = {path: path.read_bytes() for path in out.rglob("zoo/*")}
+        made = json.loads(succeed("train", "mcdi_norm_affine", f"data={images}", *TINY_PART, *told).stdout)
+        assert before == {path: path.read_bytes() for path in out.rglob("zoo/*")}
+    return Path(made["run"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("zoo={targets: ideal_prototypes}", "are heads; use head, or set zoo.targets to trajectories"),
+        ("denoiser=class_transformer", "denoiser 'class_transformer' denoises no parts of selector 'norm_affine'"),
+        ("selector=head", "denoiser 'part_transformer' denoises no rows of selector 'head'"),
+        ("conditioner=task_prototypes", "conditioner 'task_prototypes' follows noisy class rows"),
+        ("objective={name: query_loss}", "objective.name is query_loss"),
+        ("objective={name: local_consistency, query_weight: 0.5}", "objective.query_weight is 0.5"),
+        ("training.folds=3", "training.folds is 3"),
+        ("training.unlabelled=[0,5]", r"training.unlabelled is \[0, 5\]"),
+        ("zoo.fit.sharpness_aware_radius=0.1", "zoo.fit.sharpness_aware_radius is 0.1"),
+        ("zoo.fit.feature_noise=0.1", "zoo.fit.feature_noise is 0.1"),
+        ("generation.samples=2", "generation.samples is 2"),
+        ("generation.readout=gaussian", "generation.readout is gaussian"),
+        ("selector={name: lora}", "target_modules"),
+        ("denoiser.token_width=0", "token_width is 0"),
+        ("denoiser.sizes=[3]", "sizes"),
+    ],
+)
+def test_what_makes_no_sense_for_parts_is_refused(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        check_components(load_recipe("mcdi_norm_affine", [override]))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_backbone_without_such_a_part_is_refused(images: Path, tmp_path: Path) -> None:
+    wrong = ("selector={name: pattern, target_modules: [nowhere]}", *TINY_PART)
+    assert "nowhere" in refuse("zoo", "build", "mcdi_norm_affine", f"data={images}", *wrong, "--out", tmp_path)
+
+
+def test_what_is_learnt_from_has_unit_scale(run: Path) -> None:
+    scale, zoo = RunFolder(run).generator().vector_scale, ZooFolder(run / "zoo").read()
+    targets = torch.cat([shard.targets for shard in zoo.shards])
+    assert float(scale.standardize(targets).square().mean()) == pytest.approx(1, abs=0.2)
+    torch.testing.assert_close(scale.end, targets[:, -1].mean(0))
+
+
+def test_every_method_is_compared_and_an_oracle_is_no_rival(run: Path) -> None:
+    for evaluation in json.loads((run / "report" / "results.json").read_text()):
+        assert {one["name"]: one["kind"] for one in evaluation["methods"]} == KINDS
+        best = max((one for one in evaluation["methods"] if one["kind"] == "baseline"), key=lambda one: one["accuracy"])
+        assert best["delta"] == 0
+        assert best["name"] in evaluation["verdict"]
+
+
+def test_a_method_alone_has_the_same_accuracy(run: Path) -> None:
+    asked = ("--shots", 1, "--methods", "generator,centroid", "--format", "json", "--quiet")
+    (alone,) = json.loads(succeed("evaluate", run, *asked).stdout)
+    together = json.loads((run / "report" / "results.json").read_text())[0]
+    before = {one["name"]: one["accuracy"] for one in together["methods"]}
+    assert {one["name"]: one["accuracy"] for one in alone["methods"]} == {
+        name: before[name] for name in ("generator", "centroid")
+    }
+
+
+def test_methods_and_images_that_it_has_not_are_refused(run: Path) -> None:
+    assert "did you mean 'centroid'" in refuse("evaluate", run, "--methods", "centroids")
+    assert "unlabelled" in refuse("evaluate", run, "--unlabelled", 5)
+    with pytest.raises(InputError, match="named twice"):
+        chosen_part_methods(["oracle", "oracle"])

@@ -1,0 +1,240 @@
+"""Recipe files and `key=value` overrides to a checked `Recipe`; one line for whatever is wrong."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from weightgen.config.recipe import Recipe
+from weightgen.errors import InputError
+from weightgen.files import text_hash
+from weightgen.registry import nearest
+
+_PACKAGE = "weightgen.recipes"
+FROM_SCRATCH = ("conv4", "resnet12")
+"""Backbones that nobody has published weights of: named alone, they keep the recipe's pretraining."""
+_FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")  # the others are refused where they are opened
+
+
+@dataclass(frozen=True, repr=False)
+class _Plain:
+    """An unquoted YAML value that is no text to YAML (`no`, `007`, `2024-01-31`), and how it was written."""
+
+    value: Any
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+class _Loader(yaml.SafeLoader):
+    """Keeps how such values were written: which of the two is meant is for the option that takes it to say."""
+
+    plain_tags = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "null", "timestamp"))
+
+    def plain(self, node: yaml.ScalarNode) -> Any:
+        try:
+            value = yaml.SafeLoader.yaml_constructors[node.tag](self, node)
+        except ValueError:  # looks like a date and is none
+            return node.value
+        return value if node.style in ("'", '"') else _Plain(value, node.value)
+
+
+for _tag in _Loader.plain_tags:
+    _Loader.add_constructor(_tag, _Loader.plain)
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with weightgen, such as `metadiff` and `paper/metadiff`."""
+    root = Path(str(resources.files(_PACKAGE)))
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe given by path or by name. Raises InputError with the nearest right name."""
+    if Path(name).is_file():
+        return Path(name)
+    root = Path(str(resources.files(_PACKAGE)))
+    bare = name.removeprefix("recipes/").removesuffix(".yaml")
+    if bare in recipe_names():
+        return root / f"{bare}.yaml"
+    raise InputError(f"recipe '{name}': no such file, nor a recipe of weightgen{nearest(bare, recipe_names())}")
+
+
+def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """A checked recipe.
+
+    Args:
+        name: path of a YAML file, or name of a recipe of weightgen.
+        overrides: `dotted.key=value` with YAML values; a bare section takes its main value (`data=SPEC`,
+            `backbone=FILE_OR_NAME`, `denoiser=NAME`). Names and paths are taken as they are written: `no`, `007` and
+            `birds #2` need no quotes.
+
+    Raises:
+        InputError: one line that names the first wrong key and the nearest right one.
+    """
+    path = recipe_path(name)
+    content = _parse(path)
+    for override in overrides:
+        _apply(content, override)
+    return check(_settled(content, [Recipe]), source=str(path))
+
+
+def check(content: Mapping[str, Any], *, source: str) -> Recipe:
+    """A `Recipe` from parsed YAML. `source` names the file in error messages."""
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_explain(error)}") from error
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The resolved recipe: every option with its value."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """8 hex digits that change with any option."""
+    return text_hash(to_yaml(recipe))[:8]
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); give a YAML file") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is no recipe; it must be a mapping of sections such as data and backbone")
+    return content
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"'{override}' is no override; write key=value, e.g. training.steps=500")
+    value = _value(text, override)
+    *parents, last = key.split(".")
+    if not parents and last in Recipe.model_fields and not isinstance(value, dict):
+        parents, last, value = _main_value(content, last, value)
+    place = content
+    for parent in parents:
+        if not isinstance(place.get(parent), dict):
+            place[parent] = {}
+        place = place[parent]
+    place[last] = value
+
+
+def _value(text: str, override: str) -> Any:
+    """The value of an override: YAML where it is a list, a mapping or quoted, else one word as it is written."""
+    word = text.strip()
+    if word.startswith(("[", "{", "'", '"')):
+        try:
+            return yaml.load(text, _Loader)
+        except yaml.YAMLError as error:
+            raise InputError(
+                f"'{override}': the value is not valid YAML; quote it, names with special characters in single quotes"
+            ) from error
+    tag = _Loader("").resolve(yaml.ScalarNode, word, (True, False))
+    value = _Loader("").plain(yaml.ScalarNode(tag, word)) if tag in _Loader.plain_tags else text
+    return replace(value, text=text) if isinstance(value, _Plain) else text
+
+
+def _settled(value: Any, kinds: list[Any]) -> Any:
+    """Parsed YAML with every unquoted value as an option of these kinds takes it: text as it was written."""
+    if isinstance(value, _Plain):
+        return value.text if _is_text(value.value, kinds) else value.value
+    if isinstance(value, list):
+        lists = [kind for kind in kinds if typing.get_origin(kind) in (list, tuple)]
+        inner = [leaf for kind in lists for member in typing.get_args(kind) for leaf in _leaves(member)]
+        return [_settled(one, inner) for one in value]
+    if isinstance(value, dict):
+        sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        fields = sections[0].model_fields if sections else {}
+        return {
+            str(key): _settled(one, _leaves(fields[str(key)].annotation) if str(key) in fields else [])
+            for key, one in value.items()
+        }
+    return value
+
+
+def _is_text(value: Any, kinds: list[Any]) -> bool:
+    """Whether an option of these kinds takes such an unquoted value as text."""
+    taken = type(value) in kinds or (isinstance(value, int) and not isinstance(value, bool) and float in kinds)
+    return str in kinds and not taken
+
+
+def _leaves(annotation: Any) -> list[Any]:
+    """The kinds that an annotation allows: members of unions, without their limits."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return [type(one) for one in inner]
+    if origin is typing.Annotated:
+        return _leaves(inner[0])
+    if origin in (types.UnionType, typing.Union):
+        return [leaf for one in inner for leaf in _leaves(one)]
+    return [annotation]
+
+
+def _main_value(content: dict[str, Any], section: str, value: Any) -> tuple[list[str], str, Any]:
+    """Where the main value of a bare section goes."""
+    if section == "seed":
+        return [], section, value
+    if section == "backbone":
+        return [], section, _backbone(content, str(value))
+    main = {"data": "source", "zoo": "targets", "standardizer": "map", "generation": "read"}
+    if section in ("training", "evaluation"):
+        raise InputError(f"'{section}={value}': this section has no main value; name an option, e.g. {section}.steps=…")
+    if section in ("conditioner", "denoiser", "objective", "selector", "scheduler"):
+        return [], section, {"name": value}  # options belong to the component that is replaced
+    return [section], main[section], value
+
+
+def _backbone(content: dict[str, Any], name: str) -> dict[str, Any]:
+    """The section for a bare file or name, which brings its weights: nothing of the old section applies then."""
+    if name.lower().endswith(_FILES):
+        return {"checkpoint": name}
+    if name not in FROM_SCRATCH:
+        return {"model": name, "pretrained": True}
+    old = content.get("backbone")
+    kept = old if isinstance(old, dict) else {}
+    return {**{key: one for key, one in kept.items() if key not in ("pretrained", "checkpoint")}, "model": name}
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem of a recipe in one line."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        section = _model_at(path[:-1])
+        return f"unknown key '{'.'.join(path)}'{nearest(path[-1], section.model_fields)}"
+    names = [part for part in path if not _is_type_word(part)]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"key '{'.'.join(names)}' is missing; add it"
+    given = first.get("input")
+    shown = "" if isinstance(given, Mapping) else f" (got {given!r})"
+    return f"{'.'.join(names) or 'recipe'}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _is_type_word(part: str) -> bool:
+    """Pydantic names the members of a union in a location; they are no keys."""
+    return not part.isidentifier() or part in ("int", "float", "str", "constrained-int", "list")
+
+
+def _model_at(path: list[str]) -> type[BaseModel]:
+    model: type[BaseModel] = Recipe
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return model

@@ -1,0 +1,59 @@
+"""Paths in a recipe: what they mean must not depend on where a later command is started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from weightgen.backbones.construction import LOCAL_DIR
+from weightgen.config.recipe import Recipe
+
+
+def absolute_spec(spec: str) -> str:
+    """A SPEC whose path, if it is one, is written in full."""
+    return _absolute(spec) if _is_path(spec) else spec
+
+
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The recipe with the paths of data and checkpoint written in full, as seen from the current folder."""
+    return _with_paths(recipe, _absolute)
+
+
+def with_portable_paths(recipe: Recipe, home: Path) -> Recipe:
+    """The recipe with paths below `home` relative to it and all others in full.
+
+    So written, a project folder reads the same wherever it lies and wherever commands are started.
+    """
+
+    def portable(path: str) -> str:
+        full = Path(_absolute(path))
+        return full.relative_to(home).as_posix() if full.is_relative_to(home) else str(full)
+
+    return _with_paths(recipe, portable)
+
+
+def _with_paths(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
+    parts = {name: getattr(recipe.data, name) for name in ("source", "validation", "novel")}
+    data: dict[str, object] = {
+        name: change(value) for name, value in parts.items() if isinstance(value, str) and _is_path(value)
+    }
+    data["further"] = [change(spec) if _is_path(spec) else spec for spec in recipe.data.further]
+    checkpoint, model = recipe.backbone.checkpoint, recipe.backbone.model or ""
+    backbone = {} if checkpoint is None else {"checkpoint": change(checkpoint)}
+    if model.startswith(LOCAL_DIR):
+        backbone["model"] = LOCAL_DIR + change(model.removeprefix(LOCAL_DIR))
+    return recipe.model_copy(
+        update={
+            "data": recipe.data.model_copy(update=data),
+            "backbone": recipe.backbone.model_copy(update=backbone),
+        }
+    )
+
+
+def _is_path(spec: str) -> bool:
+    return spec not in ("", "glyphs") and not spec.startswith("hub:")
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))

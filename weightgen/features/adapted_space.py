@@ -1,0 +1,161 @@
+"""The generator's space, made round for one data set by what the data set itself shows of its scatter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from weightgen.errors import InputError
+from weightgen.features.rounding import Rounding, ThinRounding, WholeRounding
+from weightgen.features.standardizer import Standardizer
+from weightgen.records import Episode, Head, Space, Statistics
+
+_FEW = 3  # times the images below the features, their inner products are the quicker way to a root
+
+
+@dataclass(frozen=True)
+class AdaptedSpace:
+    """y = F (z − c): in it the images of a data set lie around their classes like white noise of variance 1.
+
+    z are features in the standardised space of base classes. There a covariance of ν images' worth, round and as large
+    as this data set's, is counted in with the scatter S of its n images (the posterior mean of an inverse-Wishart
+    prior): Σ = (ν·τ·I + S) / (ν + n − classes), F a root of its inverse. From few images F is a mere scale;
+    from many it is the data set's own whitening. The centre c is the mean of the classes' means, so that rows are drawn
+    towards what the classes at hand share and not towards the average base class.
+
+    images: the weight of Σ in images, ν + n − classes; or for each class in a column, and then infinite for classes
+        whose images are no part of S.
+    temper: the factor on logits that the data set itself, each image left out in turn, finds honest.
+    """
+
+    standardizer: Standardizer
+    centre: Float[Tensor, " feature"]
+    rounding: Rounding
+    prior_variance: Float[Tensor, " feature"]
+    images: Float[Tensor, "*ways"]
+    temper: float = 1.0
+
+    @classmethod
+    def of(
+        cls,
+        standardizer: Standardizer,
+        statistics: Statistics,
+        *,
+        prior_images: float,
+        residual: Float[Tensor, "images feature"] | None = None,
+    ) -> AdaptedSpace:
+        """The space of a data set with these statistics, in `standardizer`'s space.
+
+        prior_images: ν, how many images the base classes' covariance counts for.
+        residual: what is left of all images after their class's mean, where all are at hand; few make it quicker.
+        """
+        counts, width = statistics.counts, statistics.means.shape[1]
+        freedom = (counts - 1).clamp(min=0).sum()
+        images = prior_images + freedom
+        if residual is not None and _FEW * len(residual) < width:
+            level = _level(standardizer, residual.square().sum() / width, freedom)
+            rounding: Rounding = ThinRounding.of(residual / images.sqrt(), floor=prior_images * level / images)
+        else:
+            assert statistics.scatter is not None, "statistics of a space that was made round already"
+            level = _level(standardizer, statistics.scatter.diagonal().mean(), freedom)
+            covariance = statistics.scatter / images
+            covariance.diagonal().add_(prior_images * level / images)
+            rounding = WholeRounding.of(covariance)
+        return cls(
+            standardizer,
+            centre=statistics.means[counts > 0].mean(0),
+            rounding=rounding,
+            prior_variance=rounding.variances(standardizer.space),
+            images=images,
+        )
+
+    @classmethod
+    def recalled(cls, standardizer: Standardizer, tensors: Mapping[str, Tensor]) -> AdaptedSpace:
+        """The space that gave these `tensors`. Raises InputError when they are of none."""
+        width = len(standardizer.mean)
+        shapes = {"centre": (width,), "rounding": (width, width), "images": (), "temper": ()}
+        given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if given != shapes:
+            raise InputError(f"a space made of {given} where {shapes} belongs; generate the head again")
+        own = {name: tensor.to(standardizer.mean.device) for name, tensor in tensors.items()}
+        rounding = WholeRounding(own["rounding"])
+        return cls(
+            standardizer,
+            centre=own["centre"],
+            rounding=rounding,
+            prior_variance=rounding.variances(standardizer.space),
+            images=own["images"],
+            temper=float(own["temper"]),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Centre, rounding, images and temper."""
+        temper = torch.full_like(self.images, self.temper)
+        return {"centre": self.centre, "rounding": self.rounding.matrix(), "images": self.images, "temper": temper}
+
+    @property
+    def noise_variance(self) -> Float[Tensor, "1"]:
+        """Of images around their class's prototype, along each axis."""
+        return torch.ones_like(self.standardizer.noise_variance)
+
+    @property
+    def pole(self) -> Float[Tensor, " feature"]:
+        """The centre."""
+        return torch.zeros_like(self.centre)
+
+    @property
+    def radius(self) -> Float[Tensor, ""]:
+        """Root mean square distance of images from the centre."""
+        return (self.prior_variance + 1).sum().sqrt()
+
+    @property
+    def space(self) -> Space:
+        """What a denoiser may know of it."""
+        own = self.standardizer.space
+        sharpness = torch.full_like(own.sharpness, self.temper)
+        return replace(own, prior_variance=self.prior_variance, noise_variance=self.noise_variance, sharpness=sharpness)
+
+    def points(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Standardised features in this space."""
+        return self.rounding.points(values - self.centre)
+
+    def rows(self, fitted: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Rows of the standardised space, as the rows here that read the same weights off them.
+
+        With Gaussian logits a row w has weights w/σ² there, and F⁻ᵀ w/σ² here, where σ is 1.
+        """
+        return self.rounding.unweighted((fitted - self.centre) / self.standardizer.noise_variance)
+
+    def episode(self, episode: Episode) -> Episode:
+        """A standardised episode in this space; absent images are 0."""
+        statistics = episode.statistics
+        return replace(
+            episode,
+            support=self.points(episode.support) * episode.support_mask[..., None],
+            unlabelled=self.points(episode.unlabelled) * episode.unlabelled_mask[..., None],
+            query=self.points(episode.query),
+            statistics=None
+            if statistics is None
+            else Statistics(statistics.counts, self.points(statistics.means), None),
+        )
+
+    def restore(self, rows: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Prototypes here, as raw features: undoes `points` and the standardizer's map."""
+        return self.standardizer.restore(self.rounding.unpointed(rows) + self.centre)
+
+    def raw_head(self, head: Head) -> Head:
+        """Heads that act on this space as heads that act on raw features."""
+        weight = self.rounding.weights(head.weight)
+        return self.standardizer.raw_head(Head(weight, head.bias - weight @ self.centre))
+
+
+def _level(standardizer: Standardizer, variance: Float[Tensor, ""], freedom: Float[Tensor, ""]) -> Float[Tensor, "1"]:
+    """Of the data set's noise; with one image's worth of the base classes' own, for a data set that shows none.
+
+    variance: that of all images together, averaged over axes.
+    """
+    return (standardizer.noise_variance + variance) / (1 + freedom)

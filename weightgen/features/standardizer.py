@@ -1,0 +1,217 @@
+"""The one affine map that features and rows share."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from jaxtyping import Float
+from torch import Tensor
+
+from weightgen.errors import InputError
+from weightgen.features.class_statistics import ClassStatistics, shrink_to_isotropic
+from weightgen.records import Episode, Features, Head, Space
+
+Map = Literal["identity", "scale", "whiten"]
+
+
+class Standardizer(ModelMixin, ConfigMixin):
+    """z = A (f − μ): zero mean, prototypes of unit scale; fitted on base classes, saved with the generator.
+
+    Options:
+        map: identity: A = I and μ = 0, the paper's raw features. scale: centre, then one factor. whiten: centre, apply
+            the symmetric root of the inverse of the (shrunk) within-class covariance, then one factor. The root is not
+            turned to the eigenvectors of anything, so the coordinates barely move with the choice of base classes.
+        centring: share of the mean of the base classes that is the origin of lengths and angles. 1 suits new classes
+            that lie around it as the base classes do; 0 keeps the features' own origin, as a plain cosine does.
+        unit_length: stretch every image that is learnt from to the mean length before the map. A query keeps its
+            length, for an exported linear head could not change it.
+        support_power: 1, or below 1 to damp the strong features of support and unlabelled images: f ↦ sign(f)|f|^p,
+            brought back to the features' own mean and scale by regression on base images. The same holds: queries
+            cannot be bent (Tukey's ladder, as in Yang et al., ICLR 2021, on one side only).
+        within_shrinkage: how far the within-class covariance is drawn towards a round one, 0 to 1.
+        between_shrinkage: the same for the between-class variances, which few classes tell only roughly.
+
+    Buffers: `mean` [feature] and `matrix` [feature feature] are the map; `origin` [feature] is that of lengths and
+    angles, in raw features; `length` is the mean distance of base images from it, `radius` the root mean square
+    length of z; `axes` [feature feature] holds the eigenvectors of the between-class covariance of z as columns,
+    largest first (None unless the map is whiten: the coordinates are taken for them); `prior_variance` [feature] is
+    the variance of class prototypes along each of them and `noise_variance` [1] that of images around their prototype;
+    `sharpness` [] is the factor that makes Gaussian log-likelihoods honest (features are not independent);
+    `bent_mean`, `bent_slope` and `bent_target` [feature] belong to `support_power`.
+    """
+
+    mean: Tensor
+    origin: Tensor
+    matrix: Tensor
+    axes: Tensor | None
+    sharpness: Tensor
+    bent_mean: Tensor
+    bent_slope: Tensor
+    bent_target: Tensor
+    length: Tensor
+    radius: Tensor
+    prior_variance: Tensor
+    noise_variance: Tensor
+
+    temper = 1.0
+    """The generator's calibration alone makes logits honest."""
+
+    @register_to_config
+    def __init__(
+        self,
+        *,
+        feature_width: int,
+        map: Map = "whiten",
+        centring: float = 1.0,
+        unit_length: bool = True,
+        support_power: float = 1.0,
+        within_shrinkage: float = 0.5,
+        between_shrinkage: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if map == "identity" and unit_length:
+            raise ValueError("map identity leaves features as they are; set unit_length to false")
+        if not 0 < support_power <= 1:
+            raise ValueError(f"support_power is {support_power}; it must be above 0 and at most 1")
+        self.register_buffer("mean", torch.zeros(feature_width))
+        self.register_buffer("origin", torch.zeros(feature_width))
+        self.register_buffer("matrix", torch.eye(feature_width))
+        self.register_buffer("axes", torch.eye(feature_width) if map == "whiten" else None)
+        self.register_buffer("sharpness", torch.ones(()))
+        self.register_buffer("bent_mean", torch.zeros(feature_width))
+        self.register_buffer("bent_slope", torch.ones(feature_width))
+        self.register_buffer("bent_target", torch.zeros(feature_width))
+        self.register_buffer("length", torch.ones(()))
+        self.register_buffer("radius", torch.ones(()))
+        self.register_buffer("prior_variance", torch.ones(feature_width))
+        self.register_buffer("noise_variance", torch.ones(1))
+
+    def fit(self, features: Features) -> Standardizer:
+        """Set the map from base classes. Raises InputError when no two classes differ."""
+        return self.shape(ClassStatistics.of(self.centre(features)))
+
+    def centre(self, features: Features) -> Features:
+        """Set origin, length and mean; returns the images as `shape` wants to know their statistics."""
+        centred = self.config.map != "identity"
+        mean = features.means().mean(0)
+        self.origin.copy_(self.config.centring * mean if centred else torch.zeros_like(mean))
+        self.length.copy_((features.values - self.origin).norm(dim=-1).mean())
+        if self.config.support_power < 1:
+            self._fit_power(features, mean)
+        stretched = replace(features, values=self._stretched(features.values))
+        self.mean.copy_(stretched.means().mean(0) if centred else torch.zeros_like(mean))
+        return replace(stretched, values=stretched.values - self.mean)
+
+    def _fit_power(self, features: Features, mean: Float[Tensor, " feature"]) -> None:
+        bent = replace(features, values=self._bent(features.values))
+        self.bent_mean.copy_(bent.means().mean(0))
+        away = bent.values - self.bent_mean
+        slope = ((features.values - mean) * away).mean(0) / away.square().mean(0).clamp(min=1e-12)
+        self.bent_slope.copy_(slope)
+        self.bent_target.copy_(mean)
+
+    def shape(self, statistics: ClassStatistics) -> Standardizer:
+        """Set matrix and variances from the statistics of centred, stretched images."""
+        within, mean = statistics.within.double(), statistics.mean.double()
+        # What is left of the mean belongs to every prototype alike: all of it for the identity, little otherwise.
+        between = statistics.between.double() + torch.outer(mean, mean)
+        matrix = torch.eye(self.config.feature_width, dtype=torch.float64)
+        if self.config.map == "whiten":
+            matrix = self._whitener(within)
+        if self.config.map != "identity":
+            if not bool(statistics.between.diagonal().sum() > 1e-10 * within.diagonal().sum()):  # less is rounding
+                raise InputError("all classes have the same mean feature; the backbone tells none of them apart")
+            matrix = matrix / (matrix @ between @ matrix.mT).diagonal().mean().sqrt()
+        within, between = matrix @ within @ matrix.mT, matrix @ between @ matrix.mT
+        self.matrix.copy_(matrix)
+        self.noise_variance.copy_(within.diagonal().mean())
+        self.radius.copy_((within + between).diagonal().sum().sqrt())
+        prior = between.diagonal()
+        if self.axes is not None:
+            ascending, axes = torch.linalg.eigh(between)
+            prior = ascending.flip(-1)
+            self.axes.copy_(axes.flip(-1))
+        prior = prior.clamp(min=0)
+        self.prior_variance.copy_(shrink_to_isotropic(prior.diag(), self.config.between_shrinkage).diagonal())
+        return self
+
+    def _whitener(self, within: Tensor) -> Tensor:
+        """The symmetric inverse root of the shrunk within-class covariance."""
+        variances, axes = torch.linalg.eigh(shrink_to_isotropic(within, self.config.within_shrinkage))
+        floor = variances.max() * 1e-6  # a dead feature has no variance to divide by
+        return axes * variances.clamp(min=floor).rsqrt() @ axes.mT
+
+    def along_axes(self) -> Standardizer:
+        """The same with the axes as coordinates, where a linear-Gaussian model is diagonal without turning anything."""
+        turned = copy.deepcopy(self)
+        if self.axes is not None:
+            turned.matrix.copy_(self.axes.mT @ self.matrix)
+            turned.axes = None
+        return turned
+
+    def _stretched(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        if not self.config.unit_length:
+            return values
+        return self.origin + torch.nn.functional.normalize(values - self.origin, dim=-1) * self.length
+
+    def _bent(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        return values.sign() * values.abs() ** self.config.support_power
+
+    def base(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Raw features of base images, whose class means are prototypes, in the generator's space."""
+        return (self._stretched(values) - self.mean) @ self.matrix.mT
+
+    def support(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Raw features of the images that a head is written from, labelled or not, in the generator's space."""
+        if self.config.support_power < 1:
+            values = (self._bent(values) - self.bent_mean) * self.bent_slope + self.bent_target
+        return self.base(values)
+
+    def query(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Raw features as an exported head sees them, in the generator's space."""
+        return (values - self.mean) @ self.matrix.mT
+
+    def standardize(self, episode: Episode) -> Episode:
+        """The same episode in the generator's space; absent images are 0."""
+        return replace(
+            episode,
+            support=self.support(episode.support) * episode.support_mask[..., None],
+            unlabelled=self.support(episode.unlabelled) * episode.unlabelled_mask[..., None],
+            query=self.query(episode.query),
+        )
+
+    @property
+    def pole(self) -> Float[Tensor, " feature"]:
+        """The origin of lengths and angles, in the generator's space."""
+        return self.query(self.origin)
+
+    @property
+    def space(self) -> Space:
+        """What a denoiser may know of the generator's space."""
+        return Space(self.prior_variance, self.noise_variance, self.sharpness, self.axes)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Nothing but itself."""
+        return {}
+
+    def points(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Standardised features in this space: the same."""
+        return values
+
+    def rows(self, fitted: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Rows that were fitted in this space: the same."""
+        return fitted
+
+    def raw_head(self, head: Head) -> Head:
+        """Heads that act on standardised features as heads that act on raw ones: the affine map folded in."""
+        weight = head.weight @ self.matrix
+        return Head(weight, head.bias - weight @ self.mean)
+
+    def restore(self, rows: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Prototypes in the generator's space, as raw features: the inverse of `query`."""
+        return rows @ torch.linalg.inv(self.matrix).mT + self.mean

@@ -1,0 +1,116 @@
+"""The `README.md` of a head folder: what it is and how to load it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import timm
+
+from weightgen.backbones.backbone import Backbone
+
+_SHOWN_CLASSES = 20
+_CARD = """---
+library_name: timm
+pipeline_tag: image-classification
+tags: [image-classification, timm, transformers, weightgen]
+---
+
+# A {architecture} classifier for {ways} classes
+
+{made} {draws}{memory}
+
+Classes, in the order of the logits{cut}:
+
+```json
+{classes}
+```
+
+## Use
+
+In weightgen, with class names and uncertainty:
+
+```python
+from weightgen.heads.predictor import Predictor
+
+predictions = Predictor.from_head("FOLDER").predict(["IMAGE"])
+```
+
+In timm:
+
+```python
+import timm
+from PIL import Image
+{custom}
+model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+logits = model(transform(Image.open("IMAGE").convert("{mode}"))[None])
+name = model.pretrained_cfg["label_names"][int(logits.argmax())]
+```
+
+In transformers:
+
+```python
+import timm
+from PIL import Image
+from transformers import AutoModelForImageClassification
+{custom}
+model = AutoModelForImageClassification.from_pretrained("FOLDER").eval()
+transform = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=model.config.pretrained_cfg))
+logits = model(transform(Image.open("IMAGE").convert("{mode}"))[None]).logits
+name = model.config.id2label[int(logits.argmax())]
+```
+
+## Where it comes from
+
+```json
+{provenance}
+```
+"""
+
+_FROZEN = "The head of this model was written by weightgen, not trained; the backbone is frozen."
+_ADAPTED = (
+    "{parts} tensors of this model's backbone were written by weightgen, not trained, and its head holds the class "
+    "means of the images they were written for; all generated tensors are in `head.safetensors`."
+)
+_MEMORY = (
+    " `statistics.safetensors` keeps what it takes to add classes: how many images the head was written from, their "
+    "means and scatter, and the features of some. Delete it before you publish a head of private images; all else "
+    "works without."
+)
+
+
+def model_card(
+    backbone: Backbone,
+    class_names: Sequence[str],
+    *,
+    samples: int,
+    provenance: Mapping[str, str],
+    parts: Sequence[str] = (),
+    remembers: bool = False,
+) -> str:
+    """Markdown with code that runs once FOLDER and IMAGE are put in.
+
+    parts: generated tensors of the backbone. remembers: whether the folder keeps what the head was written from.
+    """
+    shown = list(class_names[:_SHOWN_CLASSES])
+    custom = timm.model_entrypoint(backbone.architecture).__module__.startswith("weightgen.")
+    return _CARD.format(
+        architecture=backbone.architecture,
+        ways=len(class_names),
+        made=_ADAPTED.format(parts=len(parts)) if parts else _FROZEN,
+        draws=f"It is the mean of {samples} draws, kept in `samples.safetensors`."
+        if samples > 1
+        else "It is one draw.",
+        memory=_MEMORY if remembers else "",
+        cut="" if len(shown) == len(class_names) else f" (the first {len(shown)}; all are in `config.json`)",
+        classes=_fenced(shown),
+        custom=f"import weightgen.backbones  # makes '{backbone.architecture}' known to timm\n" if custom else "",
+        mode=backbone.preprocess.mode,
+        provenance=_fenced(dict(sorted(provenance.items()))),
+    )
+
+
+def _fenced(content: object) -> str:
+    """JSON for a code block; whatever it holds, no line of it can be a closing fence."""
+    return json.dumps(content, indent=2, ensure_ascii=False)

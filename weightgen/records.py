@@ -1,0 +1,258 @@
+"""The records that travel between stages: features, episodes, conditions and heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+TURNED = ", turned by "
+"""Ends the name of a class made by turning the images of another; what follows says how far."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Backbone features of labelled images, the rows of one class next to each other.
+
+    `labels` are sorted ascending and index `class_names`.
+    """
+
+    values: Float[Tensor, "images feature"]
+    labels: Int[Tensor, " images"]
+    class_names: tuple[str, ...]
+
+    @property
+    def counts(self) -> Int[Tensor, " classes"]:
+        """Images per class."""
+        return torch.bincount(self.labels, minlength=len(self.class_names))
+
+    def means(self) -> Float[Tensor, "classes feature"]:
+        """Mean feature of every class."""
+        total = self.values.new_zeros(len(self.class_names), self.values.shape[1])
+        return total.index_add_(0, self.labels, self.values) / self.counts[:, None]
+
+    def of_classes(self, names: Sequence[str]) -> Features:
+        """The images of the named classes alone, relabelled in the order given."""
+        position = {name: i for i, name in enumerate(self.class_names)}
+        wanted = torch.tensor([position[name] for name in names], dtype=torch.int64)
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), self.counts.cumsum(0)])
+        pieces = [torch.arange(int(starts[i]), int(starts[i + 1])) for i in wanted]
+        rows = torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.int64)
+        labels = torch.repeat_interleave(torch.arange(len(wanted)), self.counts[wanted])
+        return Features(self.values[rows], labels, tuple(names))
+
+    @property
+    def families(self) -> list[list[str]]:
+        """Names of the classes, each together with its turned versions."""
+        families: dict[str, list[str]] = {}
+        for name in self.class_names:
+            families.setdefault(name.partition(TURNED)[0], []).append(name)
+        return list(families.values())
+
+    def groups(self, number: int, generator: torch.Generator) -> list[tuple[str, ...]]:
+        """Class names in `number` random groups of about equal size, families kept together."""
+        families = self.families
+        order = torch.randperm(len(families), generator=generator).tolist()
+        return [tuple(name for i in order[start::number] for name in families[i]) for start in range(number)]
+
+    def without(self, names: Sequence[str]) -> Features:
+        """The images of all other classes."""
+        left_out = set(names)
+        return self.of_classes([name for name in self.class_names if name not in left_out])
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What one pass over the labelled images of a data set keeps; it does not grow with their number.
+
+    Of images in a generator's standardised space.
+
+    counts: images of each class. means: of each class.
+    scatter: Σ (z − m)(z − m)ᵀ over all images, m the mean of the image's class; None once a space is made round by it.
+    """
+
+    counts: Float[Tensor, " classes"]
+    means: Float[Tensor, "classes feature"]
+    scatter: Float[Tensor, "feature feature"] | None
+
+    def to(self, device: torch.device | str) -> Statistics:
+        scatter = None if self.scatter is None else self.scatter.to(device)
+        return Statistics(self.counts.to(device), self.means.to(device), scatter)
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A batch of N-way problems; the support may be ragged, which `support_mask` tells.
+
+    A class without any support image is padding. `query` may hold no image at all (a user's folder), and so may
+    `unlabelled`: images to learn from whose classes nobody told, some perhaps of no class of the episode.
+    `classes` gives the row of `Features.class_names` that each way was drawn from.
+    `statistics`, of a batch of one, are those of a data set of which `support` is but a sample; None where the support
+    is all there is.
+    """
+
+    support: Float[Tensor, "batch ways shots feature"]
+    support_mask: Bool[Tensor, "batch ways shots"]
+    query: Float[Tensor, "batch queries feature"]
+    query_labels: Int[Tensor, "batch queries"]
+    classes: Int[Tensor, "batch ways"]
+    unlabelled: Float[Tensor, "batch extra feature"]
+    unlabelled_mask: Bool[Tensor, "batch extra"]
+    statistics: Statistics | None = None
+
+    def __len__(self) -> int:
+        return self.support.shape[0]
+
+    @property
+    def ways(self) -> int:
+        return self.support.shape[1]
+
+    @property
+    def counts(self) -> Float[Tensor, "batch ways"]:
+        """Labelled images per class."""
+        if self.statistics is not None:
+            return self.statistics.counts[None]
+        return self.support_mask.sum(-1).to(self.support.dtype)
+
+    def support_means(self) -> Float[Tensor, "batch ways feature"]:
+        """Mean feature of the labelled images of every class (0 for padding)."""
+        if self.statistics is not None:
+            return self.statistics.means[None]
+        masked = self.support * self.support_mask[..., None]
+        return masked.sum(2) / self.counts.clamp(min=1)[..., None]
+
+    def __getitem__(self, which: slice) -> Episode:
+        """Some of the batch."""
+        chosen: dict[str, Any] = {name: tensor[which] for name, tensor in self._tensors()}
+        return replace(self, **chosen)
+
+    def support_only(self) -> Episode:
+        """The episode without its queries: all that a method may look at."""
+        return replace(self, query=self.query[:, :0], query_labels=self.query_labels[:, :0])
+
+    def labelled_only(self) -> Episode:
+        """The episode without its unlabelled images: what an inductive method sees."""
+        return replace(self, unlabelled=self.unlabelled[:, :0], unlabelled_mask=self.unlabelled_mask[:, :0])
+
+    def to(self, device: torch.device | str) -> Episode:
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors()}
+        return replace(self, statistics=None if self.statistics is None else self.statistics.to(device), **moved)
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                yield field.name, value
+
+
+@dataclass(frozen=True)
+class Space:
+    """What base classes tell of the standardised space in which conditions and rows live.
+
+    Its coordinates do not depend on which base classes were seen, so that a network may learn what each one means. The
+    axes along which prototypes vary independently do depend on them, and belong to the variances alone.
+
+    axes: orthonormal columns, the direction of largest variance first; None where they are the coordinates themselves.
+    prior_variance: of class prototypes, along each of the axes.
+    noise_variance: of images around their prototype, the same along all.
+    sharpness: the factor that makes Gaussian log-likelihoods honest.
+    """
+
+    prior_variance: Float[Tensor, " feature"]
+    noise_variance: Float[Tensor, "1"]
+    sharpness: Float[Tensor, ""]
+    axes: Float[Tensor, "feature feature"] | None
+
+    def along_axes(self, vectors: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Vectors of the space, given by their components along the axes."""
+        return vectors if self.axes is None else _turned(vectors, self.axes)
+
+    def from_axes(self, components: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Undoes `along_axes`."""
+        return components if self.axes is None else _turned(components, self.axes.mT)
+
+
+def _turned(vectors: Float[Tensor, "*any feature"], axes: Float[Tensor, "feature feature"]) -> Tensor:
+    """In full precision even under autocast: coordinates are data, not activations."""
+    with torch.autocast(vectors.device.type, enabled=False):
+        return vectors.to(axes.dtype) @ axes
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the denoiser is told about a batch of episodes; one token per class row.
+
+    All vectors live in the generator's standardised feature space. Rows are in its coordinates. Images and variances
+    are along the axes of `space`, where a linear-Gaussian model is diagonal.
+
+    tokens: the best guess at each class's row before any noise is seen.
+    means: of each class's labelled images.
+    variance: what that guess leaves unknown, along each axis; None where a conditioner does not say.
+    counts: labelled images behind each token; 0 marks padding.
+    support, support_mask: labelled images along the axes: all of them, or of a large data set a sample.
+    unlabelled, unlabelled_mask: further images along the axes, of these classes or of others; perhaps none.
+    space: what is known of the space.
+    gradient: direction of the support loss at the noisy rows. It changes with every denoiser call,
+        so a conditioner fills it in through `Conditioner.at`; None where a conditioner has none.
+    left_out: what it changes in the logits of a labelled image, before any scale, when the image itself is left out of
+        what the rows are made of; None where a conditioner does not say.
+    segment: number, from 0, of the local target that is asked for (Mc-Di); None for the one whose segment of the chain
+        the time lies in. Only training with overlapping ranges has any other.
+    """
+
+    tokens: Float[Tensor, "batch ways feature"]
+    means: Float[Tensor, "batch ways feature"]
+    counts: Float[Tensor, "batch ways"]
+    support: Float[Tensor, "batch ways shots feature"]
+    support_mask: Bool[Tensor, "batch ways shots"]
+    unlabelled: Float[Tensor, "batch extra feature"]
+    unlabelled_mask: Bool[Tensor, "batch extra"]
+    space: Space
+    variance: Float[Tensor, "batch ways feature"] | None = None
+    gradient: Float[Tensor, "batch ways feature"] | None = None
+    left_out: Float[Tensor, "batch ways shots ways"] | None = None
+    segment: Int[Tensor, " batch"] | None = None
+
+    @property
+    def mask(self) -> Bool[Tensor, "batch ways"]:
+        """True for real classes."""
+        return self.counts > 0
+
+    def repeat(self, times: int) -> Condition:
+        """Every episode `times` times in a row."""
+        present = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: value for name, value in present.items() if isinstance(value, Tensor)}
+        batched: dict[str, Any] = {name: value.repeat_interleave(times, 0) for name, value in tensors.items()}
+        return replace(self, **batched)
+
+    def with_gradient(self, gradient: Float[Tensor, "batch ways feature"]) -> Condition:
+        return replace(self, gradient=gradient)
+
+
+@dataclass(frozen=True)
+class Head:
+    """Linear heads on raw backbone features: logits = features · weightᵀ + bias.
+
+    One head per episode and draw. `weight` and `bias` are what is exported, nothing else decides.
+    """
+
+    weight: Float[Tensor, "batch samples ways feature"]
+    bias: Float[Tensor, "batch samples ways"]
+
+    def logits(self, features: Float[Tensor, "batch images feature"]) -> Float[Tensor, "batch images ways"]:
+        """Logits of the exported head: the mean over draws of weight and bias."""
+        mean = self.mean()
+        return features @ mean.weight[:, 0].mT + mean.bias[:, 0, None]
+
+    def probabilities(self, features: Float[Tensor, "batch images feature"]) -> Float[Tensor, "batch images ways"]:
+        """Class probabilities of the mixture of all draws."""
+        logits = torch.einsum("bif,bswf->bsiw", features, self.weight) + self.bias[:, :, None]
+        return logits.softmax(-1).mean(1)
+
+    def mean(self) -> Head:
+        """One head per episode, the average of its draws."""
+        return Head(self.weight.mean(1, keepdim=True), self.bias.mean(1, keepdim=True))

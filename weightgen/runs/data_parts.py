@@ -1,0 +1,163 @@
+"""The data section at work: images for the backbone, the generator, validation and novel classes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import datasets
+import torch
+
+from weightgen.backbones.backbone import Backbone
+from weightgen.backbones.feature_cache import features_of
+from weightgen.backbones.pixels import pixels_of
+from weightgen.data.class_splits import ClassSplit, named_split, split_classes
+from weightgen.data.sources import class_counts, class_names, data_fingerprint, open_data, select_classes
+from weightgen.records import TURNED, Features
+from weightgen.errors import InputError
+from weightgen.config.recipe import DataOptions
+
+
+@dataclass(frozen=True)
+class DataParts:
+    """Images by use; no class is in two parts, except that `backbone` is `base` where none were set aside.
+
+    further: joins `base` in what the generator learns from.
+    """
+
+    backbone: datasets.Dataset
+    base: datasets.Dataset
+    validation: datasets.Dataset
+    novel: datasets.Dataset
+    further: tuple[datasets.Dataset, ...] = ()
+
+    def learnt_counts(self) -> dict[str, int]:
+        """Images of every class that the generator learns from."""
+        counts: dict[str, int] = {}
+        for images in (self.base, *self.further):
+            for name, count in zip(class_names(images), class_counts(images), strict=True):
+                counts[_unused(name, counts)] = int(count)
+        return counts
+
+
+def open_parts(options: DataOptions, *, seed: int, pretraining: bool) -> DataParts:
+    """Open the SPECs of a recipe and split their classes.
+
+    Args:
+        pretraining: False means that no classes need to be set aside for the backbone.
+
+    Raises:
+        InputError: a SPEC cannot be opened, a split asks for too much, or a class would serve twice.
+    """
+    images = open_data(options.source, seed=seed)
+    split = _split(options, class_names(images), seed=seed, pretraining=pretraining)
+    base = select_classes(images, split.base)
+    parts = DataParts(
+        backbone=select_classes(images, split.backbone) if split.backbone else base,
+        base=base,
+        validation=_part(options.validation, images, split.validation, seed=seed),
+        novel=_part(options.novel, images, split.novel, seed=seed),
+        further=tuple(open_data(spec, seed=seed) for spec in options.further),
+    )
+    _check_disjoint(parts)
+    return parts
+
+
+def base_features(
+    options: DataOptions,
+    backbone: Backbone,
+    parts: DataParts,
+    *,
+    device: str = "cpu",
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Features:
+    """Features of the classes that a generator learns from, and that baselines are tuned on."""
+    compute = partial(features_of, backbone, device=device, progress=progress)
+    each = []
+    for images in (parts.base, *parts.further):
+        seen = partial(compute, images, data_fingerprint=data_fingerprint(images))
+        if options.turned:
+            each += [_turned(seen(quarter_turns=turns), turns) for turns in (1, 2, 3)]
+        else:
+            each.append(seen())
+    return _joined(each)
+
+
+def _turned(features: Features, turns: int) -> Features:
+    return replace(features, class_names=tuple(f"{name}{TURNED}{90 * turns}°" for name in features.class_names))
+
+
+def _joined(parts: Sequence[Features]) -> Features:
+    """All classes side by side; a name that is taken gets a number."""
+    if len(parts) == 1:
+        return parts[0]
+    names: dict[str, None] = {}
+    for part in parts:
+        for name in part.class_names:
+            names[_unused(name, names)] = None
+    before = itertools.accumulate((len(part.class_names) for part in parts), initial=0)
+    return Features(
+        values=torch.cat([part.values for part in parts]),
+        labels=torch.cat([part.labels + start for start, part in zip(before, parts, strict=False)]),
+        class_names=tuple(names),
+    )
+
+
+def _unused(name: str, taken: Container[str]) -> str:
+    """The name, or with the first number that makes it another than those taken."""
+    numbered = (f"{name} ({number})" for number in itertools.count(2))
+    return name if name not in taken else next(other for other in numbered if other not in taken)
+
+
+def base_pixels(options: DataOptions, backbone: Backbone, parts: DataParts) -> Features:
+    """Pixels of the same images, of the same classes in the same order."""
+    turns = (1, 2, 3) if options.turned else (0,)
+    return _joined([pixels_of(backbone, images, quarter_turns=turns) for images in (parts.base, *parts.further)])
+
+
+def _split(options: DataOptions, names: tuple[str, ...], *, seed: int, pretraining: bool) -> ClassSplit:
+    backbone = options.backbone_classes if pretraining else 0
+    if options.split is not None:
+        published = named_split(options.split)
+        present = {part: [name for name in published[part] if name in set(names)] for part in published}
+        if not present["base"]:
+            raise InputError(f"data.split '{options.split}' names none of the classes of {options.source}; drop it")
+        kept = [name for part in ("base", "validation", "novel") for name in present[part]]
+        return split_classes(
+            kept, backbone_classes=backbone, validation=present["validation"], novel=present["novel"], seed=seed
+        )
+    if isinstance(backbone, int) and backbone > len(names) // 2:
+        raise InputError(
+            f"data.backbone_classes is {backbone} and {options.source} has {len(names)} classes; "
+            f"lower it to {len(names) // 2} or less, or set 0 to share the base classes"
+        )
+    shares = {
+        part: 0 if isinstance(value, str) else value
+        for part, value in (("validation", options.validation), ("novel", options.novel))
+    }
+    return split_classes(names, backbone_classes=backbone, seed=seed, **shares)
+
+
+def _part(option: object, images: datasets.Dataset, names: tuple[str, ...], *, seed: int) -> datasets.Dataset:
+    return open_data(option, seed=seed) if isinstance(option, str) else select_classes(images, names)
+
+
+def _check_disjoint(parts: DataParts) -> None:
+    used = {"source": parts.base, "validation": parts.validation, "novel": parts.novel}
+    for number, images in enumerate(parts.further):
+        shared = set(class_names(images)) & {*class_names(parts.validation), *class_names(parts.novel)}
+        if shared:
+            raise InputError(
+                f"class '{min(shared)}' is in data.further[{number}] and kept for validation or novel; take it out of "
+                "one"
+            )
+    if parts.backbone is not parts.base:
+        used = {"backbone_classes": parts.backbone, **used}
+    owner: dict[str, str] = {}
+    for key, images in used.items():
+        for name in class_names(images):
+            if name in owner:
+                raise InputError(f"class '{name}' is in both data.{owner[name]} and data.{key}; take it out of one")
+            owner[name] = key

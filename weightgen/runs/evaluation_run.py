@@ -1,0 +1,212 @@
+"""A trained generator against its rivals on classes it never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from weightgen.backbones.feature_cache import features_of
+from weightgen.data.sources import data_fingerprint, open_data
+from weightgen.records import Features
+from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.episodes.unlabelled import UnlabelledDraw
+from weightgen.errors import InputError
+from weightgen.evaluation.chain_paths import ChainPaths, chain_paths
+from weightgen.evaluation.comparison import compare
+from weightgen.evaluation.report import as_json, write_report
+from weightgen.evaluation.scoring import EpisodeSizes, Scores, score_all
+from weightgen.evaluation.steps_curve import steps_curve
+from weightgen.evaluation.verdicts import chain_verdict
+from weightgen.interfaces import Method
+from weightgen.runs.data_parts import base_features, open_parts
+from weightgen.runs.generator_training import zoo_seed
+from weightgen.runs.part_evaluation import chosen_part_methods, evaluate_parts
+from weightgen.config.paths import absolute_spec
+from weightgen.config.recipe import Recipe
+from weightgen.runs.rivals import INDUCTIVE, OWN, PARTS, build_method, chosen_methods, kind_of
+from weightgen.runs.folder import RunFolder
+from weightgen.runs.training_run import Progress
+from weightgen.part_pipeline import PartPipeline
+from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.seeds import generator
+from weightgen.zoo.ideal_prototypes import ideal_prototypes
+
+_VECTOR_EPISODES = 50
+_CURVE_EPISODES = 200
+_CURVE_DATA_SETS = 20  # where each gets a space of its own
+_PATH_EPISODES = 100
+
+
+def evaluate_run(
+    run: RunFolder,
+    *,
+    data: str | None = None,
+    ways: int | None = None,
+    shots: Sequence[int] | None = None,
+    queries: int | None = None,
+    episodes: int | None = None,
+    methods: Sequence[str] | None = None,
+    unlabelled: UnlabelledDraw | None = None,
+    seed: int = 0,
+    report: Path | None = None,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Compare a run's generator with baselines; one JSON-ready object per number of shots.
+
+    Args:
+        data: SPEC whose classes are all used; None, or the very data of training, means the run's novel classes.
+        ways, shots, queries, episodes: as in the recipe's evaluation section, if None.
+        methods: names among "generator" and the registered baselines; all if None, except those that need unlabelled
+            images where there are none. A generator of parts has rivals of its own (`part_methods.KINDS`).
+        unlabelled: images without labels that every method sees beside the support; none if None.
+        report: folder for report.md, results.json and pictures: the steps-accuracy curve, and the chain beside the
+            paths of the fits that the generator learnt from, if it did.
+
+    Raises:
+        InputError: unfinished run, unknown method, unusable data, or too few classes or images.
+    """
+    recipe, pipeline = run.recipe(), run.generator()
+    options = recipe.evaluation
+    ways = options.ways if ways is None else ways
+    queries = options.queries if queries is None else queries
+    episodes = options.episodes if episodes is None else episodes
+    numbers = list(options.shots if shots is None else shots)
+    _check_numbers(ways=[ways], queries=[queries], episodes=[episodes], shots=numbers)
+    if isinstance(pipeline, PartPipeline):
+        if unlabelled is not None:
+            raise InputError("--unlabelled: a generator of parts learns nothing from such images; leave it out")
+        names = chosen_part_methods(methods)
+    else:
+        names = chosen_methods(methods, unlabelled=unlabelled is not None, can_draw=pipeline.can_draw)
+    parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
+    images, source = chosen_images(recipe, parts.novel, data)
+    if not len(images):
+        raise InputError(f"{run.path}: its recipe keeps no novel classes to evaluate on; give --data SPEC")
+    name = run.path.absolute().name
+    if isinstance(pipeline, PartPipeline):
+        return evaluate_parts(
+            recipe,
+            pipeline,
+            images,
+            run=name,
+            data=source,
+            ways=ways,
+            shots=numbers,
+            queries=queries,
+            episodes=episodes,
+            methods=names,
+            seed=seed,
+            report=report,
+            progress=progress,
+        )
+    unseen = features_of(pipeline.backbone, images, data_fingerprint=data_fingerprint(images), progress=progress)
+    training = base_features(recipe.data, pipeline.backbone, parts, progress=progress)
+    setting = _Setting(pipeline, unseen, training, data=source, run=name, episodes=episodes, seed=seed)
+    sizes = [EpisodeSizes(ways=ways, shots=n, queries=queries, unlabelled=unlabelled) for n in numbers]
+    results = [_evaluate(setting, names, each, progress=progress) for each in sizes]
+    if report is not None:
+        curve = []
+        for each in sizes:
+            fewer = min(episodes, _CURVE_DATA_SETS if pipeline.conditioner.adapts else _CURVE_EPISODES)
+            curve += steps_curve(pipeline, unseen, episodes=fewer, seed=seed, progress=progress, **each)
+        write_report(report, results, curve, _chain_paths(recipe, setting, sizes, progress=progress))
+    return results
+
+
+def _check_numbers(**numbers: Sequence[int]) -> None:
+    for name, given in numbers.items():
+        least = 2 if name in ("ways", "episodes") else 1
+        for number in given:
+            if number < least:
+                raise InputError(f"--{name} is {number}; it must be {least} or more")
+
+
+def chosen_images(recipe: Recipe, novel: datasets.Dataset, data: str | None) -> tuple[datasets.Dataset, str]:
+    """Images to evaluate on, and the SPEC they come from: `data`, unless that is what the run was trained on."""
+    if data is not None and absolute_spec(data) != recipe.data.source:
+        given = open_data(data, seed=recipe.seed)
+        if data_fingerprint(given) != data_fingerprint(open_data(recipe.data.source, seed=recipe.seed)):
+            return given, data
+    return novel, recipe.data.novel if isinstance(recipe.data.novel, str) else recipe.data.source
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What stays the same between numbers of shots."""
+
+    pipeline: WeightGenerationPipeline
+    unseen: Features
+    training: Features
+    data: str
+    run: str
+    episodes: int
+    seed: int
+
+
+def _evaluate(
+    setting: _Setting, names: Sequence[str], sizes: EpisodeSizes, *, progress: Progress | None
+) -> dict[str, Any]:
+    """All methods at one number of shots."""
+    pipeline, sampler, seed = setting.pipeline, EpisodeSampler(setting.unseen), setting.seed
+    sampler.check(**sizes)  # before the work of tuning
+    methods: list[Method] = []
+    for i, name in enumerate(names):
+        methods.append(build_method(name, pipeline, setting.training, sizes=sizes, seed=seed))
+        if progress is not None:
+            progress(f"tuning the baselines, {sizes['shots']}-shot", i + 1, len(names))
+    scores = score_all(methods, sampler, episodes=setting.episodes, seed=seed, progress=progress, **sizes)
+    vectors = {OWN: _generated_vectors(setting, sizes)} if OWN in names else {}
+    standardizer = pipeline.standardizer
+    members = standardizer.restore(ideal_prototypes(setting.training, standardizer))
+    kinds = {name: kind_of(name) for name in names}
+    return as_json(
+        compare(scores, kinds, vectors=vectors, members=members, seed=seed),
+        data=setting.data,
+        episodes=setting.episodes,
+        seed=seed,
+        backbone=pipeline.backbone.architecture,
+        generator=setting.run,
+        chain=_chain(scores) if OWN in names else None,
+        **sizes,
+    )
+
+
+def _chain_paths(
+    recipe: Recipe, setting: _Setting, sizes: Sequence[EpisodeSizes], *, progress: Progress | None
+) -> ChainPaths | None:
+    """The chain beside the paths it should follow; None without paths, and where each episode has its own space."""
+    if recipe.zoo.targets != "trajectories" or setting.pipeline.conditioner.adapts:
+        return None
+    return chain_paths(
+        setting.pipeline,
+        setting.unseen,
+        sizes,
+        fit=recipe.zoo.fit,
+        zoo_seed=zoo_seed(recipe),
+        episodes=min(setting.episodes, _PATH_EPISODES),
+        seed=setting.seed,
+        progress=progress,
+    )
+
+
+def _chain(scores: Mapping[str, Scores]) -> str | None:
+    parts = {part: lacking for part, lacking in PARTS.items() if lacking in scores}
+    inductive = INDUCTIVE if INDUCTIVE in scores else None
+    return chain_verdict(scores, generator=OWN, parts=parts, inductive=inductive)
+
+
+@torch.no_grad()
+def _generated_vectors(setting: _Setting, sizes: EpisodeSizes) -> Float[Tensor, "n feature"]:
+    """Class vectors, in feature space, that the generator writes for some episodes."""
+    batch = min(_VECTOR_EPISODES, setting.episodes)
+    draw = generator(setting.seed, "novelty")
+    episode = EpisodeSampler(setting.unseen).sample(batch=batch, generator=draw, **sizes)
+    noise = [generator(setting.seed, "novelty", i) for i in range(batch)]
+    return setting.pipeline.prototypes(episode, noise).flatten(0, 1)

@@ -1,0 +1,77 @@
+"""Run folders: what is in one, which recipe belongs to which, and which was finished last."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from weightgen.errors import InputError
+from weightgen.generator_folder import pipeline_name
+from weightgen.config.loading import load_recipe, recipe_hash
+from weightgen.config.paths import with_portable_paths
+from weightgen.config.recipe import Recipe
+from weightgen.part_pipeline import PartPipeline
+from weightgen.pipeline import WeightGenerationPipeline
+
+_RECIPE = "recipe.yaml"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`runs/<recipe>-<hash>`: recipe.yaml, metrics.jsonl, checkpoints/, backbone/, generator/, report/, README.md."""
+
+    path: Path
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "generator" / "model_index.json").exists()
+
+    def recipe(self) -> Recipe:
+        """The resolved recipe. Raises InputError when the folder is no run."""
+        if not (self.path / _RECIPE).exists():
+            raise InputError(f"{self.path}: is no run (no {_RECIPE}); give a folder under runs/")
+        return load_recipe(str(self.path / _RECIPE))
+
+    def hash_of(self, recipe: Recipe) -> str:
+        """8 hex digits that change with any option.
+
+        Paths count as seen from the folder that holds `runs/`, so that a project has the same hashes in another place
+        and on another machine, and two data sets never share one.
+        """
+        return recipe_hash(with_portable_paths(recipe, Path(os.path.abspath(self.path)).parent.parent))
+
+    def generator(self) -> WeightGenerationPipeline | PartPipeline:
+        """The trained generator. Raises InputError while the run is unfinished."""
+        if not self.finished:
+            recipe = self.path / _RECIPE
+            raise InputError(f"{self.path}: has no trained generator yet; finish it with weightgen train {recipe}")
+        return read_generator(self.path / "generator")
+
+
+def read_generator(folder: Path) -> WeightGenerationPipeline | PartPipeline:
+    """The generator in a generator folder, of heads or of parts. Raises InputError."""
+    made = PartPipeline if pipeline_name(folder) == PartPipeline.__name__ else WeightGenerationPipeline
+    return made.from_pretrained(folder)
+
+
+def run_folder(recipe: Recipe, name: str, runs: Path) -> RunFolder:
+    """Where a recipe's run lives: the same recipe comes back to the same folder."""
+    return RunFolder(runs / f"{name}-{RunFolder(runs / name).hash_of(recipe)}")
+
+
+def run_of(recipe: Recipe, file: Path) -> RunFolder | None:
+    """The run whose recipe.yaml `file` is; None when it is another recipe, or was changed."""
+    run = RunFolder(file.parent)
+    own = file.name == _RECIPE and file.absolute().parent.name.endswith(f"-{run.hash_of(recipe)}")
+    return run if own else None
+
+
+def newest_run(runs: Path) -> RunFolder:
+    """The run finished last. Raises InputError when there is none."""
+    finished = [run for run in map(RunFolder, runs.glob("*")) if run.finished]
+    if not finished:
+        raise InputError(
+            f"{runs}/: holds no finished run; train one with weightgen train metadiff, or name a generator"
+        )
+    return max(finished, key=lambda run: (run.path / "generator" / "model_index.json").stat().st_mtime)

@@ -1,0 +1,215 @@
+"""A recipe carried out: data to backbone to features to a trained generator, in one resumable run folder."""
+
+from __future__ import annotations
+
+import collections
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import datasets
+from accelerate import Accelerator
+
+from weightgen.backbones.backbone import Backbone
+from weightgen.backbones.pretraining import pretrain
+from weightgen.data.sources import class_counts, class_names
+from weightgen.errors import InputError
+from weightgen.files import new_folder, write_text
+from weightgen.config.build import build_backbone, check_backbone, check_components
+from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts
+from weightgen.runs.generator_training import GeneratorTraining
+from weightgen.config.loading import to_yaml
+from weightgen.runs.metrics import MetricsFile
+from weightgen.config.part_checks import HEAD
+from weightgen.runs.part_training import PartTraining
+from weightgen.config.paths import with_absolute_paths
+from weightgen.config.recipe import Recipe
+from weightgen.runs.run_card import run_card
+from weightgen.runs.folder import RunFolder
+from weightgen.seeds import derive
+from weightgen.training.checkpoint import CheckpointFolder
+from weightgen.training.learner import new_accelerator
+from weightgen.zoo.store import ZooFolder
+
+Progress = Callable[[str, int, int], None]
+
+
+def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: Progress | None = None) -> bool:
+    """Carry out a recipe in its folder, from where an interrupted run stopped.
+
+    Args:
+        fresh: throw away what the folder holds of an earlier run.
+        progress: called with (what, done, total).
+
+    The folder's recipe.yaml has its paths in full, so that the run can be evaluated from anywhere.
+
+    Returns:
+        False when the run was finished already and nothing was done.
+
+    Raises:
+        InputError: the recipe does not fit together or its data cannot be used; nothing is written then.
+    """
+    check_components(recipe)
+    recipe = with_absolute_paths(recipe)
+    if run.finished and not fresh:
+        if run.recipe() != recipe:  # the project was moved: its run finds the data again
+            write_text(run.path / "recipe.yaml", to_yaml(recipe))
+        return False
+    accelerator = new_accelerator(precision=recipe.training.precision)
+    training = _prepared(recipe, run, accelerator, fresh=fresh, progress=progress)
+    metrics = MetricsFile(run.path / "metrics.jsonl")
+    checkpoints = CheckpointFolder(run.path / "checkpoints" / "generator")
+    records = _told(training.records(checkpoints), progress, recipe.training.steps)
+    if accelerator.is_main_process:
+        metrics.extend("training", records)
+    else:
+        collections.deque(records, maxlen=0)
+    made_by = {"recipe": run.hash_of(recipe), "generator": run.path.name, "seed": str(recipe.seed)}
+    pipeline = training.finished(provenance=made_by)
+    if accelerator.is_main_process:
+        write_text(run.path / "README.md", run_card(recipe, run.path.name))
+        pipeline.save_pretrained(run.path / "generator")  # last: its presence says that the run is finished
+    accelerator.wait_for_everyone()
+    return True
+
+
+def check_run(recipe: Recipe) -> None:
+    """Refuse what `train_run` refuses before any work, by the same line; data and weights on the hub are not looked at.
+
+    Raises:
+        InputError: the recipe does not fit together, or its data or its backbone cannot be used.
+    """
+    check_components(recipe)
+    recipe = with_absolute_paths(recipe)
+    data = recipe.data
+    specs = [data.source, *data.further, *(part for part in (data.validation, data.novel) if isinstance(part, str))]
+    local = not any(spec.startswith("hub:") for spec in specs)
+    pretraining = recipe.backbone.pretraining is not None
+    parts = open_parts(data, seed=recipe.seed, pretraining=pretraining) if local else None
+    check_backbone(recipe.backbone, seed=recipe.seed)
+    if parts is not None:
+        _check_sizes(recipe, parts)
+
+
+def zoo_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: Progress | None = None) -> ZooFolder:
+    """Fit a recipe's zoo in its run folder, and stop there; `train_run` goes on from it.
+
+    Raises:
+        InputError: as `train_run`, and for a recipe whose targets are not fitted.
+    """
+    if recipe.zoo.targets != "trajectories":
+        raise InputError(f"zoo.targets is {recipe.zoo.targets}, which nothing is fitted for; set it to trajectories")
+    check_components(recipe)
+    recipe = with_absolute_paths(recipe)
+    if fresh or not run.finished:
+        accelerator = new_accelerator(precision=recipe.training.precision)
+        _prepared(recipe, run, accelerator, fresh=fresh, progress=progress)
+    return ZooFolder(run.path / "zoo")
+
+
+def _prepared(
+    recipe: Recipe, run: RunFolder, accelerator: Accelerator, *, fresh: bool, progress: Progress | None
+) -> GeneratorTraining | PartTraining:
+    """All that comes before the generator learns: backbone, features, space, targets."""
+    parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
+    backbone = build_backbone(recipe.backbone, seed=recipe.seed)
+    _check_sizes(recipe, parts)
+    if fresh and accelerator.is_main_process:
+        (run.path / "generator" / "model_index.json").unlink(missing_ok=True)  # unfinished from here on, if killed
+        shutil.rmtree(run.path, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    run.path.mkdir(parents=True, exist_ok=True)
+    write_text(run.path / "recipe.yaml", to_yaml(recipe))
+    metrics = MetricsFile(run.path / "metrics.jsonl")
+    if recipe.backbone.pretraining is not None:
+        backbone = _pretrained(recipe, backbone, parts, run, metrics, accelerator, progress)
+    with accelerator.main_process_first():  # the others read what it has kept: all learn from the same bits
+        base = base_features(recipe.data, backbone, parts, device=str(accelerator.device), progress=progress)
+    training: GeneratorTraining | PartTraining
+    if recipe.selector.name == HEAD:
+        training = GeneratorTraining(recipe, backbone, base, accelerator)
+    else:
+        training = PartTraining(recipe, backbone, base, base_pixels(recipe.data, backbone, parts), accelerator)
+    if recipe.zoo.targets == "trajectories":
+        training.fit_zoo(ZooFolder(run.path / "zoo"), progress=progress)
+    return training
+
+
+def _pretrained(
+    recipe: Recipe,
+    backbone: Backbone,
+    parts: DataParts,
+    run: RunFolder,
+    metrics: MetricsFile,
+    accelerator: Accelerator,
+    progress: Progress | None,
+) -> Backbone:
+    """The backbone trained on its classes, by the main process alone; kept in the run folder."""
+    done = run.path / "backbone"
+    if not done.exists() and accelerator.is_main_process:
+        options = recipe.backbone.pretraining
+        assert options is not None
+        chosen = options.model_dump(exclude_none=True)
+        records = pretrain(
+            backbone.to(accelerator.device),
+            parts.backbone,
+            seed=derive(recipe.seed, "pretraining"),
+            checkpoint_dir=run.path / "checkpoints" / "backbone",
+            progress=progress,
+            **chosen,
+        )
+        metrics.extend("pretraining", records)
+        with new_folder(done) as path:
+            backbone.save_pretrained(path)
+    accelerator.wait_for_everyone()
+    return Backbone.from_pretrained(done)
+
+
+def _told(records: Iterator[dict[str, Any]], progress: Progress | None, steps: int) -> Iterator[dict[str, Any]]:
+    for record in records:
+        if progress is not None:
+            progress("training the generator", record["step"], steps)
+        yield record
+
+
+def _check_novel(recipe: Recipe, novel: datasets.Dataset) -> None:
+    """Refuse novel classes that the evaluation after the training could not use."""
+    counts, names, options = class_counts(novel), class_names(novel), recipe.evaluation
+    if len(names) < options.ways:
+        raise InputError(
+            f"data.novel: gives {len(names)} classes and evaluation.ways is {options.ways}; raise it, lower the ways, "
+            "or set it to 0 for no evaluation"
+        )
+    fewest, wanted = int(counts.argmin()), max(options.shots) + options.queries
+    if counts[fewest] < wanted:
+        raise InputError(
+            f"class '{names[fewest]}' of data.novel has {counts[fewest]} images, and evaluation.shots with "
+            f"evaluation.queries need {wanted}; lower them or take the class out"
+        )
+
+
+def _check_sizes(recipe: Recipe, parts: DataParts) -> None:
+    """Refuse a recipe whose data are too few for its episodes, before any work."""
+    if recipe.data.keeps_novel:
+        _check_novel(recipe, parts.novel)
+    counts = parts.learnt_counts()
+    names = list(counts)
+    folds, held_out = recipe.training.folds, round(recipe.training.held_out_classes * len(names))
+    left = len(names) - (held_out if held_out >= 2 else 0)
+    if left < 2 * folds:
+        raise InputError(
+            f"training.folds is {folds} and {left} base classes are left to learn from; every fold needs 2, lower it "
+            "or training.held_out_classes"
+        )
+    if len(names) < recipe.training.ways[0]:
+        raise InputError(
+            f"data: {len(names)} classes are left to train the generator and training.ways starts at "
+            f"{recipe.training.ways[0]}; lower training.ways, data.validation, data.novel or data.backbone_classes"
+        )
+    shots = 1 if recipe.training.sizes == "logarithmic" else recipe.training.shots[1]
+    fewest, wanted = min(counts, key=counts.__getitem__), shots + recipe.training.queries
+    if counts[fewest] < wanted:
+        raise InputError(
+            f"class '{fewest}' has {counts[fewest]} images, and training.shots with training.queries need "
+            f"{wanted}; lower them or take the class out"
+        )
