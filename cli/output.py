@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -80,6 +81,17 @@ class _Notes(Console):
         drop_broken_streams()
 
 
+class _Remarks(logging.Handler):
+    """Remarks of the library."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__()
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._output.remark(record.getMessage())
+
+
 class Output:
     """Where a command prints: `result` once, `remark` for people, `progress` while it works."""
 
@@ -89,6 +101,8 @@ class Output:
             os.environ.update(HF_DATASETS_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
         self.console = Console(soft_wrap=False)
         self._notes = _Notes(stderr=True, quiet=quiet)
+        logging.getLogger("weightgen").handlers = [_Remarks(self)]
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would remark on its own cache too
 
     def result(self, data: Any, text: Callable[[Console], None]) -> None:
         """Print `data` as JSON, or what `text` prints."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -23,7 +24,28 @@ from weightgen.errors import InputError
 
 def cache_directory() -> Path:
     """Where rendered data and features are kept: $WEIGHTGEN_CACHE, or ~/.cache/weightgen."""
-    return Path(os.environ.get("WEIGHTGEN_CACHE") or Path.home() / ".cache" / "weightgen")
+    try:
+        return Path(os.environ.get("WEIGHTGEN_CACHE") or Path.home() / ".cache" / "weightgen")
+    except RuntimeError:  # a user without a home: nothing can be kept
+        return Path(os.devnull) / "weightgen"
+
+
+@contextlib.contextmanager
+def optional_cache() -> Iterator[None]:
+    """Reading from or writing to the cache; where that fails, one remark is logged, and the block ends there."""
+    try:
+        yield
+    except OSError as error:
+        directory, reason = cache_directory(), error.strerror or str(error)
+        if directory not in _unusable:
+            _unusable.add(directory)
+            logging.getLogger(__name__).warning(
+                f"{directory}: cannot be used as a cache ({reason}), nothing is kept; set WEIGHTGEN_CACHE to a folder "
+                "with room"
+            )
+
+
+_unusable: set[Path] = set()  # remarked on already
 
 
 def write_bytes(path: Path, content: bytes) -> None:
