@@ -22,14 +22,8 @@ import inputs
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-from weightgen import WeightGenerationPipeline, registry
-from weightgen.backbones.backbone import Backbone
 from weightgen.dataflow import Episode, Features, Head
 from weightgen.diffusion.schedulers import swap_scheduler
-from weightgen.episodes.unlabelled import UnlabelledDraw
-from weightgen.evaluation.part_methods import KINDS, part_method
-from weightgen.evaluation.tuning import tune
 from weightgen.export.head_folder import load_head
 from weightgen.options.build import build_generator, build_objective, build_part_generator, generation_scheduler
 from weightgen.options.loading import load_recipe
@@ -39,6 +33,12 @@ from weightgen.parameters.class_rows import RowReader
 from weightgen.parameters.class_statistics import ClassStatistics
 from weightgen.parameters.standardizer import Standardizer
 from weightgen.parameters.temperature import Calibration
+
+from weightgen import WeightGenerationPipeline, registry
+from weightgen.backbones.backbone import Backbone
+from weightgen.episodes.unlabelled import UnlabelledDraw
+from weightgen.evaluation.part_methods import KINDS, part_method
+from weightgen.evaluation.tuning import tune
 from weightgen.part_pipeline import PartPipeline
 from weightgen.training.calibration import View, calibrated
 from weightgen.training.episode_loss import EpisodeLoss
