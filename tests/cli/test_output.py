@@ -74,6 +74,14 @@ def test_no_colours_where_nobody_sees_them(
     assert "\x1b[" not in result.stdout + result.stderr
 
 
+def test_shots_may_differ_between_the_classes_of_an_episode(trained: Path) -> None:
+    asked = ("evaluate", trained, "--methods", "generator,cosine_centroid", "--episodes", "6", "--shots", "1-4")
+    (ragged,) = json.loads(succeed(*asked, "--format", "json").stdout)
+    assert ragged["shots"] == "1-4"
+    assert all(method["drift"] is not None for method in ragged["methods"])
+    assert "ragged 1\N{EN DASH}4" in succeed(*asked).stdout
+
+
 def test_evaluations_keep_their_keys(trained: Path) -> None:
     evaluations = json.loads(
         succeed("evaluate", trained, *FEW, "--shots", "3", "--ways", "4", "--seed", "9", "--format", "json").stdout

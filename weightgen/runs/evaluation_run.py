@@ -133,7 +133,9 @@ def _equal(shots: Shots) -> int:
     """For generators of parts, whose episodes have equal numbers."""
     if isinstance(shots, int):
         return shots
-    raise InputError(f"--shots is {shots_label(shots)}: a generator of parts takes a number; give one, such as {shots[1]}")
+    raise InputError(
+        f"--shots is {shots_label(shots)}: a generator of parts takes a number; give one, such as {shots[1]}"
+    )
 
 
 def _check_numbers(**numbers: Sequence[int]) -> None:
