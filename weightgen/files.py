@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,12 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from weightgen.errors import InputError
+from weightgen.errors import InputError, Remark
+
+_LITTER = {
+    *("__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("@eadir", "#recycle", "lost+found"),
+}
 
 
 def cache_directory() -> Path:
@@ -32,20 +37,27 @@ def cache_directory() -> Path:
 
 @contextlib.contextmanager
 def optional_cache() -> Iterator[None]:
-    """Reading from or writing to the cache; where that fails, one remark is logged, and the block ends there."""
+    """Reading from or writing to the cache; where that fails, one `Remark` is given, and the block ends there."""
     try:
         yield
     except OSError as error:
         directory, reason = cache_directory(), error.strerror or str(error)
         if directory not in _unusable:
             _unusable.add(directory)
-            logging.getLogger(__name__).warning(
+            warnings.warn(
                 f"{directory}: cannot be used as a cache ({reason}), nothing is kept; set WEIGHTGEN_CACHE to a folder "
-                "with room"
+                "with room",
+                Remark,
+                stacklevel=3,
             )
 
 
 _unusable: set[Path] = set()  # remarked on already
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or left behind by a desktop: no part of anybody's data."""
+    return name.startswith(".") or name.casefold() in _LITTER
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -114,7 +126,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears whole at `path` when the block ends, replacing an older one, or not at all."""
+    """A folder that appears whole at `path` when the block ends, or not at all.
+
+    An older one is replaced; hidden files in it and what desktops left there are kept.
+    """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -129,6 +144,10 @@ def new_folder(path: Path) -> Iterator[Path]:
             except BaseException:
                 os.replace(old / path.name, path)
                 raise
+            else:
+                for entry in (old / path.name).iterdir():
+                    if is_litter(entry.name) and not (path / entry.name).exists():
+                        os.replace(entry, path / entry.name)
             finally:
                 shutil.rmtree(old)
         else:

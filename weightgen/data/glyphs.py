@@ -66,14 +66,17 @@ def render_glyphs(
             raise InputError(f"glyphs: {name} is {number}; give 1 or more")
     key = files.text_hash(_drawing_version(), *(str(value) for value in (seed, images_per_class, size, classes)))
     path = files.cache_directory() / "glyphs" / f"{key}.arrow"
+    dataset = None
     with files.optional_cache():
-        if path.exists():
-            return Dataset.from_file(str(path))
-    content = _render(seed, images_per_class, size, classes, progress)
-    with files.optional_cache():
-        files.write_bytes(path, content)
-        return Dataset.from_file(str(path))
-    return Dataset.from_buffer(pa.py_buffer(content))
+        dataset = Dataset.from_file(str(path)) if path.exists() else None
+    if dataset is None:
+        content = _render(seed, images_per_class, size, classes, progress)
+        with files.optional_cache():
+            files.write_bytes(path, content)
+            dataset = Dataset.from_file(str(path))
+    if dataset is None:
+        dataset = Dataset.from_buffer(pa.py_buffer(content))
+    return dataset.cast_column("image", Image(decode=False))  # older caches say otherwise
 
 
 def _render(
@@ -94,7 +97,7 @@ def _render(
         encoded += _pngs(_moved(torch.cat(drawings), torch.cat(motions), size))
         if progress is not None:
             progress("rendering glyphs", len(names), classes or _candidates())
-    schema = Features({"image": Image(), "label": ClassLabel(names=names)}).arrow_schema
+    schema = Features({"image": Image(decode=False), "label": ClassLabel(names=names)}).arrow_schema
     images = pa.array([{"bytes": png, "path": None} for png in encoded], schema.field("image").type)
     labels = pa.array(np.repeat(np.arange(len(names)), images_per_class))
     sink = pa.BufferOutputStream()

@@ -67,7 +67,7 @@ class Predictor:
     ) -> list[Prediction]:
         """One prediction per image; a folder stands for the images in it.
 
-        Files are read by `read_image`; an image given as such is taken as it is (no EXIF rotation, alpha dropped).
+        An image given as such, or as an array, has the pixels that its file would have: see `data.pictures.plain`.
 
         Raises InputError for files that are no images.
         """
