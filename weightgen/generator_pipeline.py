@@ -58,9 +58,8 @@ class GeneratorPipeline(DiffusionPipeline):
         check_dtype(*(one for one in given if isinstance(one, torch.dtype)))
         for device in (one for one in given if one is not None and not isinstance(one, torch.dtype)):
             try:
-                for module in self.components.values():
-                    if isinstance(module, torch.nn.Module):
-                        module.to(torch.device(device))
+                for module in self._modules():
+                    module.to(torch.device(device))
             except (AssertionError, RuntimeError, TypeError) as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise InputError(f"device {device}: torch cannot use it here ({reason}); take cpu") from error
@@ -110,8 +109,11 @@ class GeneratorPipeline(DiffusionPipeline):
 
     def _evaluating(self) -> None:
         """Put all modules into evaluation mode."""
-        for name in ("denoiser", "conditioner", "standardizer", "backbone", *self.further):
-            getattr(self, name).eval()
+        for module in self._modules():
+            module.eval()
+
+    def _modules(self) -> list[torch.nn.Module]:
+        return [getattr(self, name) for name in ("denoiser", "conditioner", "standardizer", "backbone", *self.further)]
 
 
 def check_dtype(*dtypes: Any) -> None:

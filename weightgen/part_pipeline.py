@@ -170,6 +170,7 @@ class PartPipeline(GeneratorPipeline):
         try:
             made = cls(**{**components, **config, **changes})
             made._evaluating()
+            check_scheduler(made.scheduler, made.config.chain)
             Calibration.of(made.config.calibration)
             made.part  # noqa: B018 - sizes that do not fit are refused here, not in the middle of work
             return made

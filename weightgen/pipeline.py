@@ -21,6 +21,7 @@ from weightgen.heads.generated_head import GeneratedHead
 from weightgen.heads.head_extension import check_new_classes, extensible_memory, extension_note, with_rows
 from weightgen.heads.head_folder import SavedHead
 from weightgen.interfaces import Conditioner, Denoiser
+from weightgen.schedulers.schedulers import check_scheduler
 from weightgen.seeds import generator as seeded
 
 
@@ -163,6 +164,7 @@ class WeightGenerationPipeline(DatasetPipeline):
         try:
             made = cls(**{**components, **config, **changes})
             made._evaluating()
+            check_scheduler(made.scheduler, made.config.chain)
             for samples in (1, 2):
                 made.reader(samples=samples)  # a calibration that is none is refused here, not in the middle of work
             return made
