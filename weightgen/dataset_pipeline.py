@@ -18,7 +18,7 @@ from weightgen.errors import InputError
 from weightgen.generator_pipeline import open_unlabelled
 from weightgen.heads.generated_head import GeneratedHead
 from weightgen.heads.head_memory import HeadMemory
-from weightgen.records import Episode, Features, Head
+from weightgen.records import Episode, Features, LinearHeads
 from weightgen.row_pipeline import Denoise, RowPipeline
 from weightgen.seeds import generator as seeded
 
@@ -36,7 +36,7 @@ class DatasetPipeline(RowPipeline):
         *,
         steps: int | None = None,
         denoiser: Denoise | None = None,
-    ) -> Head:
+    ) -> LinearHeads:
         """A head on raw features for all classes of a data set, in the order of its `class_names`; a batch of one."""
         episode = self._dataset_episode(features.values.split(_IMAGES_AT_ONCE), features.labels, None)
         return self._heads(episode, generators, steps=steps, denoiser=denoiser)

@@ -13,7 +13,7 @@ from tiny_runs import files_below, invoke, refuse, succeed
 from weightgen.backbones.backbone import Backbone
 from weightgen.heads.head_folder import load_head, save_head
 from weightgen.heads.head_memory import HeadMemory, Origin
-from weightgen.records import Head, Statistics
+from weightgen.records import LinearHeads, Statistics
 
 NAMES = ("a=b", "[red] 猫", "-dash", "grey wagtail")
 WIDTH, DRAWS, KEPT = 6, 2, 3
@@ -35,7 +35,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         origin=Origin({}, shots=counts.mean(), founding=torch.ones(ways, dtype=torch.bool)),
         generator="0123456789abcdef",
     )
-    head = Head(weight.unflatten(0, (1, DRAWS, ways)), torch.zeros(1, DRAWS, ways))
+    head = LinearHeads(weight.unflatten(0, (1, DRAWS, ways)), torch.zeros(1, DRAWS, ways))
     made_by = {"generator": "metadiff-1a2b3c4d", "steps": "5"}
     save_head(folder, head=head, backbone=backbone, class_names=NAMES, provenance=made_by, memory=memory)
     return folder

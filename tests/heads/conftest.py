@@ -10,7 +10,7 @@ from PIL import Image
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.heads.head_memory import HeadMemory, Origin
-from weightgen.records import Head, Statistics
+from weightgen.records import LinearHeads, Statistics
 
 NAMES = ("Ä ö 猫 🐈", 'it\'s "quoted" `back`', "a/b\\c ${x} {y}\n#")
 
@@ -20,7 +20,7 @@ class Made:
     """Arguments of `save_head`, with images for its backbone."""
 
     backbone: Backbone
-    head: Head
+    head: LinearHeads
     images: torch.Tensor
     class_names: tuple[str, ...] = NAMES
     provenance: dict[str, str] = field(default_factory=lambda: {"recipe": "0123abcd", "steps": "5", "seed": "7"})
@@ -57,7 +57,7 @@ def make():
         backbone = Backbone.create(model=model, options=options, seed=seed)
         generator = torch.Generator().manual_seed(seed)
         shape = (1, samples, len(NAMES), backbone.feature_width)
-        head = Head(torch.randn(shape, generator=generator), torch.randn(shape[:-1], generator=generator))
+        head = LinearHeads(torch.randn(shape, generator=generator), torch.randn(shape[:-1], generator=generator))
         images = torch.randn(2, *backbone.preprocess.input_size, generator=generator)
         memory = made_up_memory(width=backbone.feature_width, seed=seed) if remembers else None
         return Made(backbone, head, images, memory=memory)

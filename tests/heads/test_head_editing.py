@@ -16,7 +16,7 @@ from weightgen.errors import InputError
 from weightgen.heads.head_editing import read_renaming, remove_classes, rename_classes
 from weightgen.heads.head_folder import load_head, save_head
 from weightgen.heads.predictor import Predictor
-from weightgen.records import Head
+from weightgen.records import LinearHeads
 
 CAT, QUOTED, BREAK = "Ä ö 猫 🐈", 'it\'s "quoted" `back`', "a/b\\c ${x} {y}\n#"  # as `make` names them
 
@@ -30,7 +30,7 @@ def metadata_of(path: Path) -> dict[str, str]:
         return opened.metadata()
 
 
-def logits(head: Head, features: torch.Tensor) -> torch.Tensor:
+def logits(head: LinearHeads, features: torch.Tensor) -> torch.Tensor:
     """[samples images ways], each by a sum of its own: a matrix product may add in another order for fewer rows."""
     return (head.weight[0, :, None] * features[:, None]).sum(-1) + head.bias[0, :, None]
 

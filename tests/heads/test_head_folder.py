@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from weightgen import files
 from weightgen.errors import InputError
 from weightgen.heads.head_folder import load_head, save_head
-from weightgen.records import Head
+from weightgen.records import LinearHeads
 
 MODELS = [
     ("test_vit", None),
@@ -181,12 +181,12 @@ def test_a_full_disk_leaves_nothing_or_the_old_head(make, tmp_path: Path, monkey
         ({"class_names": ("a", "b", "")}, "no class name"),
         ({"class_names": ("a", "b", "\udc80")}, "not valid Unicode"),
         ({"class_names": ()}, "no class"),
-        ({"head": Head(torch.zeros(2, 1, 3, 6), torch.zeros(2, 1, 3))}, "batch of 1"),
-        ({"head": Head(torch.zeros(1, 1, 3, 7), torch.zeros(1, 1, 3))}, "7"),
-        ({"head": Head(torch.zeros(1, 0, 3, 6), torch.zeros(1, 0, 3))}, "not one head"),
-        ({"head": Head(torch.zeros(3), torch.zeros(3))}, "not one head"),
-        ({"head": Head(torch.full((1, 1, 3, 6), torch.nan), torch.zeros(1, 1, 3))}, "NaN"),
-        ({"head": Head(torch.zeros(1, 1, 3, 6), torch.full((1, 1, 3), torch.inf))}, "infinite"),
+        ({"head": LinearHeads(torch.zeros(2, 1, 3, 6), torch.zeros(2, 1, 3))}, "batch of 1"),
+        ({"head": LinearHeads(torch.zeros(1, 1, 3, 7), torch.zeros(1, 1, 3))}, "7"),
+        ({"head": LinearHeads(torch.zeros(1, 0, 3, 6), torch.zeros(1, 0, 3))}, "not one head"),
+        ({"head": LinearHeads(torch.zeros(3), torch.zeros(3))}, "not one head"),
+        ({"head": LinearHeads(torch.full((1, 1, 3, 6), torch.nan), torch.zeros(1, 1, 3))}, "NaN"),
+        ({"head": LinearHeads(torch.zeros(1, 1, 3, 6), torch.full((1, 1, 3), torch.inf))}, "infinite"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_and_nothing_is_written(make, tmp_path: Path, change, message: str) -> None:

@@ -10,7 +10,7 @@ from weightgen.errors import InputError
 from weightgen.heads.generated_head import GeneratedHead
 from weightgen.heads.head_folder import load_head, save_head
 from weightgen.heads.predictor import Predictor, normalised_entropy
-from weightgen.records import Head
+from weightgen.records import LinearHeads
 
 
 def predictor_of(made) -> Predictor:
@@ -69,9 +69,13 @@ def test_uncertainty_is_0_for_a_sure_head_and_1_for_an_ignorant_one(make, pictur
     made = make()
     zero = torch.zeros_like(made.head.weight)
     sure = Predictor(
-        head=Head(zero, torch.tensor([[[0.0, 500.0, 0.0]]])), class_names=made.class_names, backbone=made.backbone
+        head=LinearHeads(zero, torch.tensor([[[0.0, 500.0, 0.0]]])),
+        class_names=made.class_names,
+        backbone=made.backbone,
     )
-    ignorant = Predictor(head=Head(zero, torch.zeros(1, 1, 3)), class_names=made.class_names, backbone=made.backbone)
+    ignorant = Predictor(
+        head=LinearHeads(zero, torch.zeros(1, 1, 3)), class_names=made.class_names, backbone=made.backbone
+    )
     assert [p.uncertainty for p in sure.predict(pictures)] == [0.0] * 5
     assert [p.uncertainty for p in ignorant.predict(pictures)] == pytest.approx([1.0] * 5)
     assert [p.class_name for p in sure.predict(pictures)] == [made.class_names[1]] * 5
@@ -82,7 +86,7 @@ def test_disagreement_tells_contradiction_from_shared_doubt(make, pictures: Path
     weight = torch.zeros(1, 3, 3, made.backbone.feature_width)
 
     def predict(bias: torch.Tensor):
-        head = Head(weight[:, : bias.shape[1]], bias)
+        head = LinearHeads(weight[:, : bias.shape[1]], bias)
         return Predictor(head=head, class_names=made.class_names, backbone=made.backbone).predict(pictures)[0]
 
     contradicting, doubting = predict(500 * torch.eye(3)[None]), predict(torch.zeros(1, 3, 3))

@@ -17,7 +17,7 @@ from diffusers import DDIMScheduler
 from weightgen import WeightGenerationPipeline, generator_folder
 from weightgen.errors import InputError
 from weightgen.files import read_json, read_tensors, write_json, write_tensors
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 from weightgen.seeds import generator as seeded
 
 MakeGenerator = Callable[..., WeightGenerationPipeline]
@@ -58,7 +58,7 @@ def folder(saved: Path, tmp_path: Path) -> Path:
 
 
 @torch.no_grad()
-def heads(pipeline: WeightGenerationPipeline, episode: Episode, **options: int) -> Head:
+def heads(pipeline: WeightGenerationPipeline, episode: Episode, **options: int) -> LinearHeads:
     return pipeline.heads(episode, [seeded(1, i) for i in range(len(episode))], **options)
 
 

@@ -20,7 +20,7 @@ from weightgen.errors import InputError
 from weightgen.features.adapted_space import AdaptedSpace
 from weightgen.heads.head_editing import remove_classes
 from weightgen.heads.head_folder import SavedHead, load_head
-from weightgen.records import Features, Head
+from weightgen.records import Features, LinearHeads
 
 MakeGenerator = Callable[..., WeightGenerationPipeline]
 OLD: Mapping[str, int] = {"ant": 2, "bee": 5, "cat": 3}
@@ -87,7 +87,7 @@ def written(folders: Path, tmp_path: Path) -> Callable[..., SavedHead]:
     return write
 
 
-def rows(head: Head, which: slice | list[int] = slice(None)) -> tuple[torch.Tensor, torch.Tensor]:
+def rows(head: LinearHeads, which: slice | list[int] = slice(None)) -> tuple[torch.Tensor, torch.Tensor]:
     return head.weight[:, :, which], head.bias[:, :, which]
 
 

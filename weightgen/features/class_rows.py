@@ -12,7 +12,7 @@ from torch import Tensor
 from weightgen.errors import InputError
 from weightgen.features.temperature import Calibration
 from weightgen.interfaces import FeatureSpace
-from weightgen.records import Head
+from weightgen.records import LinearHeads
 from weightgen.registry import nearest
 
 Readout = Literal["cosine", "gaussian"]
@@ -49,7 +49,7 @@ class RowReader(Generic[AnySpace]):
 
     def standardised_head(
         self, rows: Float[Tensor, "batch samples ways feature"], counts: Float[Tensor, "batch ways"]
-    ) -> Head:
+    ) -> LinearHeads:
         """The head that acts on standardised features.
 
         `counts` are support images per class; a class without any is padding and gets probability 0.
@@ -69,9 +69,11 @@ class RowReader(Generic[AnySpace]):
             bias = -(rows.square() / variance).sum(-1) / 2
             rows = rows / variance
         bias = torch.where(real, scale * bias, torch.full_like(bias, _NEVER))
-        return Head(scale[..., None] * rows * real[..., None], bias)
+        return LinearHeads(scale[..., None] * rows * real[..., None], bias)
 
-    def head(self, rows: Float[Tensor, "batch samples ways feature"], counts: Float[Tensor, "batch ways"]) -> Head:
+    def head(
+        self, rows: Float[Tensor, "batch samples ways feature"], counts: Float[Tensor, "batch ways"]
+    ) -> LinearHeads:
         """The same head acting on raw features: the affine map folded into rows and biases."""
         return self.standardizer.raw_head(self.standardised_head(rows, counts))
 

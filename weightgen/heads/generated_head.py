@@ -14,7 +14,7 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.heads.head_folder import check_head, save_head
 from weightgen.heads.head_memory import HeadMemory, check_memory
 from weightgen.heads.predictor import Prediction, Predictor
-from weightgen.records import Head
+from weightgen.records import LinearHeads
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class GeneratedHead:
     Raises InputError when head, names, backbone and memory do not fit each other.
     """
 
-    head: Head
+    head: LinearHeads
     class_names: tuple[str, ...]
     backbone: Backbone
     provenance: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[str, ...] = ()
     memory: HeadMemory | None = None
-    mean: Head | None = None
+    mean: LinearHeads | None = None
 
     def __post_init__(self) -> None:
         sizes = {"ways": len(self.class_names), "feature_width": self.backbone.feature_width}

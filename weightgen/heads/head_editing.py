@@ -11,7 +11,7 @@ from weightgen.heads.class_names import composed, find_class, find_renaming
 from weightgen.heads.head_folder import SavedHead, load_head, save_head
 from weightgen.heads.head_place import check_is_head
 from weightgen.heads.model_config import read_model_config
-from weightgen.records import Head
+from weightgen.records import LinearHeads
 
 _FEWEST = 2
 
@@ -100,8 +100,8 @@ def _save(saved: SavedHead, out: Path, note: str, **changes: Any) -> None:
     save_head(out, **arguments, provenance={**saved.provenance, "edited": f"{before}; {note}" if before else note})
 
 
-def _rows(head: Head, kept: Sequence[int]) -> Head:
-    return Head(head.weight[:, :, kept], head.bias[:, :, kept])
+def _rows(head: LinearHeads, kept: Sequence[int]) -> LinearHeads:
+    return LinearHeads(head.weight[:, :, kept], head.bias[:, :, kept])
 
 
 def _check_once(names: Sequence[str], *, place: str) -> None:

@@ -11,7 +11,7 @@ from weightgen.heads.class_names import composed
 from weightgen.heads.generated_head import GeneratedHead
 from weightgen.heads.head_folder import SavedHead
 from weightgen.heads.head_memory import HeadMemory
-from weightgen.records import Head
+from weightgen.records import LinearHeads
 
 _MOST_NAMED = 20
 
@@ -65,13 +65,13 @@ def extension_note(names: Sequence[str], before: Mapping[str, str], *, how: str)
 
 
 def with_rows(
-    head: SavedHead, new: Head, *, class_names: tuple[str, ...], memory: HeadMemory, note: Mapping[str, str]
+    head: SavedHead, new: LinearHeads, *, class_names: tuple[str, ...], memory: HeadMemory, note: Mapping[str, str]
 ) -> GeneratedHead:
     """The head with new rows behind its own, which stay as they are, bit for bit.
 
     new: as many draws as the head has. class_names, memory: of all classes. note: changes of the provenance.
     """
-    new = Head(new.weight.float().cpu(), new.bias.float().cpu())
+    new = LinearHeads(new.weight.float().cpu(), new.bias.float().cpu())
     images = str(int(memory.statistics.counts.sum()))
     return GeneratedHead(
         _behind(head.head, new),
@@ -84,5 +84,5 @@ def with_rows(
     )
 
 
-def _behind(old: Head, new: Head) -> Head:
-    return Head(torch.cat([old.weight, new.weight], 2), torch.cat([old.bias, new.bias], 2))
+def _behind(old: LinearHeads, new: LinearHeads) -> LinearHeads:
+    return LinearHeads(torch.cat([old.weight, new.weight], 2), torch.cat([old.bias, new.bias], 2))

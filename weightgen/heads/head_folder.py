@@ -21,7 +21,7 @@ from weightgen.heads.head_place import check_is_head, check_target
 from weightgen.heads.memory_file import read_memory, write_memory
 from weightgen.heads.model_card import model_card
 from weightgen.heads.model_config import build_backbone, model_config, read_model_config
-from weightgen.records import Head
+from weightgen.records import LinearHeads
 
 _PACKAGES = ("weightgen", "timm", "diffusers")
 
@@ -38,8 +38,8 @@ class SavedHead:
     memory: what the head was written from, where the folder keeps it.
     """
 
-    head: Head
-    mean: Head
+    head: LinearHeads
+    mean: LinearHeads
     class_names: tuple[str, ...]
     backbone: Backbone
     model: nn.Module
@@ -51,13 +51,13 @@ class SavedHead:
 def save_head(
     folder: Path,
     *,
-    head: Head,
+    head: LinearHeads,
     backbone: Backbone,
     class_names: Sequence[str],
     provenance: Mapping[str, str],
     parts: Sequence[str] = (),
     memory: HeadMemory | None = None,
-    mean: Head | None = None,
+    mean: LinearHeads | None = None,
 ) -> None:
     """Write a head folder, whole or not at all; an older head folder there is replaced.
 
@@ -79,7 +79,7 @@ def save_head(
     check_head(head, **sizes)
     if memory is not None:
         check_memory(memory, **sizes)
-    head = Head(head.weight.detach().float(), head.bias.detach().float())  # the type that the model holds
+    head = LinearHeads(head.weight.detach().float(), head.bias.detach().float())  # the type that the model holds
     mean = head.mean() if mean is None else mean
     model = backbone.with_head(mean.weight[0, 0], mean.bias[0, 0])
     provenance = {
@@ -133,7 +133,7 @@ def load_head(folder: Path) -> SavedHead:
         raise InputError(f"{folder / 'head.safetensors'}: holds parts that model.safetensors lacks; generate it again")
     if metadata.get("backbone_weights") != backbone.weights_hash():
         raise InputError(f"{folder}: model.safetensors is not the backbone the head was made for; generate it again")
-    mean = Head(*(parts[name][None, None] for name in names))
+    mean = LinearHeads(*(parts[name][None, None] for name in names))
     draws = folder / "samples.safetensors"
     return SavedHead(
         head=_read_samples(draws, mean) if draws.exists() else mean,
@@ -147,7 +147,7 @@ def load_head(folder: Path) -> SavedHead:
     )
 
 
-def check_head(head: Head, *, ways: int, feature_width: int) -> None:
+def check_head(head: LinearHeads, *, ways: int, feature_width: int) -> None:
     """Raise InputError unless this is a batch of one finite head of these sizes."""
     samples = head.weight.shape[1] if head.weight.dim() > 1 else 0
     if not samples or head.weight.shape != (1, samples, ways, feature_width) or head.bias.shape != (1, samples, ways):
@@ -161,11 +161,11 @@ def check_head(head: Head, *, ways: int, feature_width: int) -> None:
         )
 
 
-def _read_samples(path: Path, mean: Head) -> Head:
+def _read_samples(path: Path, mean: LinearHeads) -> LinearHeads:
     samples = read_tensors(path)
     count = samples["weight"].shape[0] if "weight" in samples and samples["weight"].dim() else 0
     _check_tensors(path, samples, {"weight": (count, *mean.weight.shape[2:]), "bias": (count, *mean.bias.shape[2:])})
-    head = Head(samples["weight"][None], samples["bias"][None])
+    head = LinearHeads(samples["weight"][None], samples["bias"][None])
     drawn = head.mean() if count else head
     if not count or not all(
         torch.allclose(getattr(drawn, name), getattr(mean, name), rtol=1e-4, atol=1e-5) for name in ("weight", "bias")

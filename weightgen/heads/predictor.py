@@ -16,7 +16,7 @@ from torch import Tensor
 from weightgen.backbones.backbone import Backbone
 from weightgen.data.images import find_images, read_image
 from weightgen.heads.head_folder import check_head, load_head
-from weightgen.records import Head
+from weightgen.records import LinearHeads
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Prediction:
 class Predictor:
     """A head on its backbone, ready for images."""
 
-    def __init__(self, *, head: Head, class_names: Sequence[str], backbone: Backbone) -> None:
+    def __init__(self, *, head: LinearHeads, class_names: Sequence[str], backbone: Backbone) -> None:
         check_head(head, ways=len(class_names), feature_width=backbone.feature_width)
-        self.head = Head(head.weight.detach().float().cpu(), head.bias.detach().float().cpu())
+        self.head = LinearHeads(head.weight.detach().float().cpu(), head.bias.detach().float().cpu())
         self.class_names = tuple(class_names)
         self.backbone = backbone
 
@@ -84,7 +84,7 @@ class Predictor:
 
     def _draws(self, features: Float[Tensor, "images feature"]) -> Float[Tensor, "samples images ways"]:
         """Class probabilities under every draw: draws take the place of the batch."""
-        single = Head(self.head.weight.transpose(0, 1), self.head.bias.transpose(0, 1))
+        single = LinearHeads(self.head.weight.transpose(0, 1), self.head.bias.transpose(0, 1))
         return single.probabilities(features.to(single.weight).expand(len(single.weight), -1, -1))
 
     @torch.no_grad()

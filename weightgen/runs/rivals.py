@@ -10,7 +10,7 @@ import torch
 from weightgen import registry
 from weightgen.baselines._baseline import FeatureBaseline
 from weightgen.baselines._own_variants import OwnVariant
-from weightgen.records import Episode, Features, Head
+from weightgen.records import Episode, Features, LinearHeads
 from weightgen.errors import InputError
 from weightgen.evaluation.scoring import EpisodeSizes
 from weightgen.evaluation.tuning import tune
@@ -31,7 +31,7 @@ class GeneratorMethod:
     name: str = OWN
 
     @torch.no_grad()
-    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head:
+    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> LinearHeads:
         return self.pipeline.heads(episode, generators)
 
 
