@@ -35,10 +35,10 @@ def predict(
     output = Output(Format.json if format is PredictFormat.json else Format.text, quiet)
     from dataclasses import asdict
 
-    from weightgen.heads.predictor import Predictor
+    from weightgen.heads.head import load_head
 
     with output.progress() as progress:
-        found = Predictor.from_head(head).predict(images, progress=progress)
+        found = load_head(head).predict(images, progress=progress)
     predictions = [asdict(one) | {"path": str(one.path)} for one in found]
     if format is PredictFormat.csv:
         columns = [key for key in predictions[0] if key != "probabilities"]
