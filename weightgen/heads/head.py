@@ -325,7 +325,7 @@ def _completed(provenance: Mapping[str, object], backbone: Backbone) -> dict[str
     weights = backbone.weights_hash()
     if provenance.get("backbone_weights", weights) != weights:
         raise InputError(
-            f"the backbone's weights are {weights}, and the head was written for {provenance['backbone_weights']}; "
+            f"the backbone's weights (model.safetensors) are {weights}, and the head was written for {provenance['backbone_weights']}; "
             "generate the head again"
         )
     versions = {f"{name}_version": _version(name) for name in _PACKAGES}
