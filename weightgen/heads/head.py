@@ -325,8 +325,8 @@ def _completed(provenance: Mapping[str, object], backbone: Backbone) -> dict[str
     weights = backbone.weights_hash()
     if provenance.get("backbone_weights", weights) != weights:
         raise InputError(
-            f"the backbone's weights (model.safetensors) are {weights}, and the head was written for {provenance['backbone_weights']}; "
-            "generate the head again"
+            f"the backbone's weights (model.safetensors) are {weights}, and the head was written for "
+            f"{provenance['backbone_weights']}; generate the head again"
         )
     versions = {f"{name}_version": _version(name) for name in _PACKAGES}
     versions["torch_version"] = torch.__version__  # with its build, which the package's metadata leaves out
