@@ -22,7 +22,7 @@ def evaluate(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="glyphs, a folder, a .parquet file or hub:owner/name; the run's novel classes if left out."),
+        typer.Option(help="glyphs, a folder, Parquet or hub:owner/name; the run's novel classes if left out."),
     ] = None,
     protocol: Annotated[
         Protocol, typer.Option(help="Episodes, or one head for all classes of a training set, judged on a test set.")

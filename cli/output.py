@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Annotated, Any
@@ -35,6 +36,7 @@ class Output:
             os.environ.update(HF_DATASETS_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
         self.console = Console(soft_wrap=False)
         self._notes = Console(stderr=True, quiet=quiet)
+        self._hear_remarks()
 
     def result(self, data: Any, text: Callable[[Console], None]) -> None:
         """Print `data` as JSON, or what `text` prints."""
@@ -46,6 +48,21 @@ class Output:
     def remark(self, message: str) -> None:
         """A line for people, on stderr."""
         self._notes.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    def _hear_remarks(self) -> None:
+        """Print the library's remarks as this command's own."""
+        from weightgen.errors import Remark
+
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+            if issubclass(category, Remark):
+                self.remark(str(message))
+            else:
+                others(message, category, *where, **options)
+
+        warnings.simplefilter("always", Remark)
+        warnings.showwarning = show
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Callable[[str, int, int], None]]:

@@ -21,10 +21,20 @@ from torch import Tensor
 
 from weightgen.errors import InputError
 
+_LITTER = {
+    *("__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("@eadir", "#recycle", "lost+found"),
+}
+
 
 def cache_directory() -> Path:
     """Where rendered data and features are kept: $WEIGHTGEN_CACHE, or ~/.cache/weightgen."""
     return Path(os.environ.get("WEIGHTGEN_CACHE") or Path.home() / ".cache" / "weightgen")
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or left behind by a desktop: no part of anybody's data."""
+    return name.startswith(".") or name.casefold() in _LITTER
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -88,7 +98,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears whole at `path` when the block ends, replacing an older one, or not at all."""
+    """A folder that appears whole at `path` when the block ends, or not at all.
+
+    An older one is replaced; hidden files in it and what desktops left there are kept.
+    """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -103,6 +116,10 @@ def new_folder(path: Path) -> Iterator[Path]:
             except BaseException:
                 os.replace(old / path.name, path)
                 raise
+            else:
+                for entry in (old / path.name).iterdir():
+                    if is_litter(entry.name) and not (path / entry.name).exists():
+                        os.replace(entry, path / entry.name)
             finally:
                 shutil.rmtree(old)
         else:

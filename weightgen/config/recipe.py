@@ -18,7 +18,7 @@ class DataOptions(Section):
     """Where images come from and which classes serve for what; no class serves twice."""
 
     source: str = "glyphs"
-    """SPEC of the images: glyphs, an image folder, a .parquet file, or hub:owner/name[:split]."""
+    """SPEC of the images: glyphs, or an image folder, Parquet or hub:owner/name, with [:split][#column=NAME]."""
     further: list[str] = Field(default_factory=list)
     """More SPECs, all of whose classes join those that the generator learns from: classes of another kind make it more
     general."""

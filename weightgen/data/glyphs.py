@@ -74,7 +74,7 @@ def render_glyphs(
             raise InputError(
                 f"{path.parent}: cannot be written ({error.strerror}); set WEIGHTGEN_CACHE to a folder with room"
             ) from error
-    return Dataset.from_file(str(path))
+    return Dataset.from_file(str(path)).cast_column("image", Image(decode=False))  # older caches say otherwise
 
 
 def _render(
@@ -95,7 +95,7 @@ def _render(
         encoded += _pngs(_moved(torch.cat(drawings), torch.cat(motions), size))
         if progress is not None:
             progress("rendering glyphs", len(names), classes or _candidates())
-    schema = Features({"image": Image(), "label": ClassLabel(names=names)}).arrow_schema
+    schema = Features({"image": Image(decode=False), "label": ClassLabel(names=names)}).arrow_schema
     images = pa.array([{"bytes": png, "path": None} for png in encoded], schema.field("image").type)
     labels = pa.array(np.repeat(np.arange(len(names)), images_per_class))
     sink = pa.BufferOutputStream()

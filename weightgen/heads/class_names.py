@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+from weightgen.data.labelled import composed
 from weightgen.errors import InputError
 from weightgen.registry import nearest
 
@@ -21,11 +21,6 @@ def check_class_names(names: Sequence[Any], *, place: str = "class names") -> No
             raise InputError(f"{place}: class {name!r} is not valid Unicode; rename its folder")
     if not names:
         raise InputError(f"{place}: there is no class; give one or more")
-
-
-def composed(name: str) -> str:
-    """The name in Unicode's composed form (NFC), in which names that look alike are equal."""
-    return unicodedata.normalize("NFC", name)
 
 
 def position(name: str, names: Sequence[str]) -> int | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from weightgen.backbones import construction
 from weightgen.backbones.backbone import Backbone
 from weightgen.errors import InputError
-from weightgen.files import new_folder, read_json, read_tensors, write_json, write_tensors, write_text
+from weightgen.files import is_litter, new_folder, read_json, read_tensors, write_json, write_tensors, write_text
 from weightgen.heads.class_names import check_class_names
 from weightgen.heads.model_card import model_card
 from weightgen.heads.support_summary import FILE as SUPPORT
@@ -54,7 +54,7 @@ def check_target(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise InputError(f"{folder}: is a file; name a folder for the head")
-    present = {path.name for path in folder.iterdir()}
+    present = {path.name for path in folder.iterdir() if not is_litter(path.name)}  # litter outlives the replacement
     foreign = sorted(present - set(_FILES))
     if foreign or (present and _HEAD not in present):
         other = foreign[0] if foreign else min(present)

@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightgen.backbones.backbone import Backbone
+from weightgen.data.labelled import composed
 from weightgen.errors import InputError
 from weightgen.files import push_folder
-from weightgen.heads.class_names import check_class_names, composed, positions
+from weightgen.heads.class_names import check_class_names, positions
 from weightgen.heads.folder import HeadFields, read_head, write_head
 from weightgen.heads.prediction import Images, Prediction, draw_probabilities, stream_predictions
 from weightgen.heads.support_summary import SupportSummary
@@ -130,7 +131,7 @@ class Head:
     ) -> list[Prediction]:
         """Class, probability and uncertainty of every image; a folder stands for the images in it.
 
-        Files are read by `read_image`; an image given as such is taken as it is (no EXIF rotation, alpha dropped).
+        An image given as such, or as an array, has the pixels that its file would have: see `data.pictures.plain`.
 
         Raises InputError for files that are not images.
         """
@@ -147,7 +148,7 @@ class Head:
         """What `predict` returns, `batch_size` images at a time, in memory that does not grow with their number.
 
         Args:
-            images: files, folders or images.
+            images: files, folders, images or arrays.
             batch_size: images in memory.
             progress: called with "predicting", images done and images in all.
             failed: called with the error of a file or folder that cannot be read, which is left out; None raises it.

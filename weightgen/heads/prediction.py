@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -15,11 +16,13 @@ from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.data.images import find_images, read_image
+from weightgen.data.pictures import plain
 from weightgen.errors import InputError
 from weightgen.records import LinearHeads
 
-Images = Sequence[Path | str | Image.Image] | Path | str | Image.Image
-"""Image files, folders of images, and images."""
+Pixels = Image.Image | np.ndarray
+Images = Sequence[Path | str | Pixels] | Path | str | Pixels
+"""Image files, folders of images, images, and arrays [height width] or [height width channels]."""
 _Given = TypeVar("_Given")
 _Read = TypeVar("_Read")
 
@@ -56,11 +59,11 @@ def stream_predictions(
     failed: Callable[[InputError], None] | None,
 ) -> Iterator[Prediction]:
     """One prediction per image, `batch_size` images at a time; `Head.stream` explains the arguments."""
-    given = [images] if isinstance(images, (str, Path, Image.Image)) else images
+    given = [images] if isinstance(images, (str, Path, Pixels)) else images
     single = [image for item in given for image in _attempt(_expanded, item, failed) or ()]
 
-    def pixels_of(image: Path | Image.Image) -> Float[Tensor, "channels height width"]:
-        return backbone.preprocess(image if isinstance(image, Image.Image) else read_image(image))
+    def pixels_of(image: Path | Pixels) -> Float[Tensor, "channels height width"]:
+        return backbone.preprocess(read_image(image) if isinstance(image, Path) else plain(image))
 
     for start in range(0, len(single), batch_size):
         batch = single[start : start + batch_size]
@@ -99,7 +102,7 @@ def _features(
 
 
 def _described(
-    images: Sequence[Path | Image.Image], draws: Float[Tensor, "samples images ways"], class_names: Sequence[str]
+    images: Sequence[Path | Pixels], draws: Float[Tensor, "samples images ways"], class_names: Sequence[str]
 ) -> Iterator[Prediction]:
     mixture = draws.mean(0)
     uncertainty = normalised_entropy(mixture)
@@ -131,7 +134,7 @@ def _attempt(
         return None
 
 
-def _expanded(item: Path | str | Image.Image) -> Sequence[Path | Image.Image]:
-    if isinstance(item, Image.Image):
+def _expanded(item: Path | str | Pixels) -> Sequence[Path | Pixels]:
+    if isinstance(item, Pixels):
         return [item]
     return find_images(Path(item)) if Path(item).is_dir() else [Path(item)]

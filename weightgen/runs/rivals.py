@@ -10,12 +10,12 @@ import torch
 from weightgen import registry
 from weightgen.baselines._baseline import FeatureBaseline
 from weightgen.baselines._own_variants import OwnVariant
-from weightgen.records import Episode, Features, LinearHeads
 from weightgen.errors import InputError
 from weightgen.evaluation.scoring import EpisodeSizes
 from weightgen.evaluation.tuning import tune
 from weightgen.interfaces import Method
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Episode, Features, LinearHeads
 
 OWN = "generator"
 INDUCTIVE = "inductive"

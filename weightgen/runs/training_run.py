@@ -12,20 +12,20 @@ from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pretraining import pretrain
+from weightgen.config.build import build_backbone, check_components
+from weightgen.config.loading import to_yaml
+from weightgen.config.part_checks import HEAD
+from weightgen.config.paths import with_absolute_paths
+from weightgen.config.recipe import Recipe
 from weightgen.data.sources import class_counts, class_names
 from weightgen.errors import InputError
 from weightgen.files import new_folder, write_text
-from weightgen.config.build import build_backbone, check_components
 from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts
-from weightgen.runs.generator_training import GeneratorTraining
-from weightgen.config.loading import to_yaml
-from weightgen.runs.metrics import MetricsFile
-from weightgen.config.part_checks import HEAD
-from weightgen.runs.part_training import PartTraining
-from weightgen.config.paths import with_absolute_paths
-from weightgen.config.recipe import Recipe
-from weightgen.runs.run_card import run_card
 from weightgen.runs.folder import RunFolder
+from weightgen.runs.generator_training import GeneratorTraining
+from weightgen.runs.metrics import MetricsFile
+from weightgen.runs.part_training import PartTraining
+from weightgen.runs.run_card import run_card
 from weightgen.seeds import derive
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen import registry
-from weightgen.records import Features, LinearHeads
 from weightgen.errors import InputError
 from weightgen.evaluation.transfer import TransferMethod
-from weightgen.runs.rivals import OWN
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Features, LinearHeads
+from weightgen.runs.rivals import OWN
 from weightgen.seeds import generator
 
 NO_DENOISER = "no_denoiser"
