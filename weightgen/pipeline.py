@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ class WeightGenerationPipeline(DatasetPipeline):
 
     Config: `readout` and `calibration` say how rows become logits (see `RowReader`), `draw_calibration` for several
     draws; `steps` and `samples` are the defaults of a call, `draw_steps` those of several draws; `provenance` is
-    written into every head.
+    written into every head; `chain` is what the denoiser learnt of its chain, that of `scheduler` if None: a scheduler
+    of another chain is refused.
     """
 
     @register_to_config
@@ -52,6 +53,7 @@ class WeightGenerationPipeline(DatasetPipeline):
         draw_scheduler: str = "DDPMScheduler",
         draw_steps: int = 20,
         provenance: dict[str, str] | None = None,
+        chain: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -61,6 +63,7 @@ class WeightGenerationPipeline(DatasetPipeline):
             scheduler=scheduler,
             backbone=backbone,
         )
+        self._keep_chain()
 
     @torch.no_grad()
     def __call__(
@@ -157,6 +160,7 @@ class WeightGenerationPipeline(DatasetPipeline):
         Imports `weightgen` and diffusers schedulers only, reads safetensors only, and raises InputError for any
         missing file and any difference in keys, shapes or kinds.
         """
+        changes = cls._checked(changes)
         components, config = cls._read(folder)
         try:
             made = cls(**{**components, **config, **changes})

@@ -94,7 +94,7 @@ def test_predict_sees_what_the_head_was_made_from(hub):
         expected = head.probabilities(backbone(backbone.preprocess.normalise(pixels)))
     paths = sorted((hub / "folder").rglob("*.*"))
     pictures = [opened_from(path) for path in paths]
-    for given_as in (paths, pictures, [np.asarray(plain(picture)) for picture in pictures]):
+    for given_as in (paths, pictures, [np.asarray(plain(one)) for one in pictures]):
         found = head.predict(given_as)
         probabilities = torch.tensor([list(one.probabilities.values()) for one in found])
         torch.testing.assert_close(probabilities, expected, rtol=0, atol=1e-6)

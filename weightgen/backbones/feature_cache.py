@@ -17,7 +17,7 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.decoding import ImageReader
 from weightgen.data import pictures
 from weightgen.errors import InputError
-from weightgen.files import cache_directory, tensors_hash, text_hash, write_tensors
+from weightgen.files import cache_directory, optional_cache, tensors_hash, text_hash, write_tensors
 from weightgen.records import Features
 
 _IMAGES_AT_ONCE, _FEWEST_AT_ONCE = 256, 16
@@ -59,7 +59,8 @@ def features_of(
         if progress is not None:
             progress("computing features", start + len(batch), len(reader))
     tensors = {"values": values, "labels": reader.labels}
-    write_tensors(path, tensors, {"class_names": json.dumps(names), "hash": tensors_hash(tensors)})
+    with optional_cache():
+        write_tensors(path, tensors, {"class_names": json.dumps(names), "hash": tensors_hash(tensors)})
     return Features(values, reader.labels, names)
 
 
