@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from weightgen.data.sources import data_fingerprint
 from weightgen.episodes.dataset_episode import dataset_episode
 from weightgen.errors import InputError
 from weightgen.generator_pipeline import open_unlabelled
-from weightgen.heads.generated_head import GeneratedHead
-from weightgen.heads.head_memory import HeadMemory
-from weightgen.records import Episode, Features, Head
+from weightgen.heads.head import Head
+from weightgen.heads.support_summary import SupportSummary
+from weightgen.records import Episode, Features, LinearHeads
 from weightgen.row_pipeline import Denoise, RowPipeline
 from weightgen.seeds import generator as seeded
 
 _IMAGES_AT_ONCE = 1024
+_NOTHING: Mapping[str, str] = {}
 
 
 class DatasetPipeline(RowPipeline):
@@ -36,7 +37,7 @@ class DatasetPipeline(RowPipeline):
         *,
         steps: int | None = None,
         denoiser: Denoise | None = None,
-    ) -> Head:
+    ) -> LinearHeads:
         """A head on raw features for all classes of a data set, in the order of its `class_names`; a batch of one."""
         episode = self._dataset_episode(features.values.split(_IMAGES_AT_ONCE), features.labels, None)
         return self._heads(episode, generators, steps=steps, denoiser=denoiser)
@@ -49,8 +50,9 @@ class DatasetPipeline(RowPipeline):
         *,
         steps: int | None,
         samples: int | None,
-    ) -> GeneratedHead:
-        """The head of a standardised data set, which remembers its labelled images."""
+        provenance: Mapping[str, str] = _NOTHING,
+    ) -> Head:
+        """The head of a standardised data set, which keeps the statistics of its labelled images."""
         ((rows, own, space),) = self._denoised(
             episode, [generator or seeded(0, "generate")], steps=steps, samples=samples
         )
@@ -63,10 +65,15 @@ class DatasetPipeline(RowPipeline):
             "samples": str(samples),
             "support_images": str(int(episode.counts.sum())),
             "unlabelled_images": str(episode.unlabelled.shape[1]),
+            **provenance,
         }
-        head = self.reader(samples=samples, space=space).head(rows, own.counts)
-        memory = HeadMemory.of(episode, space=space.tensors(), generator=self.generator_hash())
-        return GeneratedHead(head, names, self.backbone, provenance=made_by, memory=memory)
+        return Head(
+            draws=self.reader(samples=samples, space=space).head(rows, own.counts),
+            class_names=names,
+            backbone=self.backbone,
+            provenance=made_by,
+            support=SupportSummary.of(episode, space=space.tensors(), generator=self.generator_hash()),
+        )
 
     def _episode_of(self, dataset: Dataset, unlabelled: Float[Tensor, "extra feature"] | None = None) -> Episode:
         """Labelled images, and raw features of unlabelled ones, in the generator's space."""

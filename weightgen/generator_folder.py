@@ -6,12 +6,10 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
-from huggingface_hub import HfApi
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.errors import InputError
@@ -129,16 +127,6 @@ def _check_sizes(components: dict[str, Any], folder: Path) -> None:
                     f"{folder / name / 'config.json'}: {key} is {own}, but backbone and scheduler have {size}; "
                     "these parts are not of one generator, save it again"
                 )
-
-
-def push_folder(save: Callable[[Path], None], repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-    """Save into a temporary folder and upload it to a hub repository; returns its address."""
-    api = HfApi(token=token)
-    address = api.create_repo(repo_id, private=private, exist_ok=True)
-    with TemporaryDirectory() as folder:
-        save(Path(folder) / "generator")
-        api.upload_folder(repo_id=address.repo_id, folder_path=Path(folder) / "generator")
-    return str(address)
 
 
 def _class_of(module: str, class_name: str, kind: type, index: Path) -> type:

@@ -15,7 +15,8 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.data.sources import open_folder, unlabelled_images
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
-from weightgen.generator_folder import load_components, pipeline_name, push_folder, save_components
+from weightgen.files import push_folder
+from weightgen.generator_folder import load_components, pipeline_name, save_components
 from weightgen.interfaces import Conditioner, Denoiser
 from weightgen.registry import nearest
 from weightgen.schedulers.schedulers import chain_of, check_scheduler
@@ -132,7 +133,7 @@ def open_support(support: str | Path, *, fewest: int = 2) -> Dataset:
     """
     folder = Path(support).expanduser().absolute()
     if not folder.is_dir():
-        raise InputError(f"{support}: is no folder; give one with a sub-folder of images per class")
+        raise InputError(f"{support}: is not a directory; give one with a sub-folder of images per class")
     return open_folder(folder, fewest=fewest)
 
 
@@ -143,5 +144,5 @@ def open_unlabelled(folder: str | Path, *, besides: Dataset) -> Dataset:
     """
     place = Path(folder).expanduser()
     if not place.is_dir():
-        raise InputError(f"{place}: is no folder; give one with unlabelled images")
+        raise InputError(f"{place}: is not a directory; give one with unlabelled images")
     return unlabelled_images(place, besides=besides)

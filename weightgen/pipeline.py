@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,7 @@ from weightgen.dataset_pipeline import DatasetPipeline
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.generator_pipeline import open_support
-from weightgen.heads.generated_head import GeneratedHead
-from weightgen.heads.head_extension import check_new_classes, extensible_memory, extension_note, with_rows
-from weightgen.heads.head_folder import SavedHead
+from weightgen.heads.head import Head
 from weightgen.interfaces import Conditioner, Denoiser
 from weightgen.schedulers.schedulers import check_scheduler
 from weightgen.seeds import generator as seeded
@@ -78,7 +75,7 @@ class WeightGenerationPipeline(DatasetPipeline):
         num_inference_steps: int | None = None,
         num_samples: int | None = None,
         generator: torch.Generator | None = None,
-    ) -> GeneratedHead:
+    ) -> Head:
         """A head for a folder of images, one sub-folder per class.
 
         Args:
@@ -98,17 +95,17 @@ class WeightGenerationPipeline(DatasetPipeline):
         return self._written(episode, class_names(dataset), generator, steps=num_inference_steps, samples=num_samples)
 
     @torch.no_grad()
-    def extended(
+    def extend(
         self,
-        head: SavedHead,
+        head: Head,
         support: str | Path,
         *,
         num_inference_steps: int | None = None,
         num_samples: int | None = None,
         generator: torch.Generator | None = None,
         rewrite: bool = False,
-    ) -> GeneratedHead:
-        """A head with further classes, without the images it was written from: its memory stands for them.
+    ) -> Head:
+        """A head with further classes, without the images it was written from: its support summary stands for them.
 
         Old and new classes are denoised together. Rows, biases and draws of the old ones are kept, bit for bit. The new
         ones are written in what those were written in, for else their logits could not be compared: the same space, and
@@ -116,7 +113,7 @@ class WeightGenerationPipeline(DatasetPipeline):
         new classes have.
 
         Args:
-            head: of this generator, with its memory.
+            head: written by this generator, just now or read by `load_head`.
             support: folder with one or more class folders, of classes that the head does not have.
             num_inference_steps, generator: as in a call.
             num_samples: draws; as many as the head has if None.
@@ -125,32 +122,37 @@ class WeightGenerationPipeline(DatasetPipeline):
 
         Raises:
             InputError: the folder or an image in it cannot be used, the head has such a class already, has another
-                number of draws, remembers nothing, or is of another generator or backbone.
+                number of draws, keeps no statistics of its support, or is of another generator or backbone.
+
+        Example::
+
+            head = generator("birds/")
+            head = generator.extend(head, "more_birds/")
         """
-        memory = extensible_memory(head, backbone=self.backbone.weights_hash(), generator=self.generator_hash())
+        kept = head.check_extensible(backbone=self.backbone.weights_hash(), generator=self.generator_hash())
         dataset = open_support(support, fewest=1)
         added = class_names(dataset)
-        check_new_classes(added, head.class_names)
-        drawn = head.head.weight.shape[1]
-        samples = drawn if num_samples is None else num_samples
-        if samples != drawn and not rewrite:
-            raise InputError(f"samples is {samples}, and the head has {drawn}; take {drawn}, or rewrite all classes")
-        joined = memory.joined(self._episode_of(dataset))
-        names, episode = (*head.class_names, *added), joined.episode().to(self.device)
+        head.check_new_classes(added)
+        samples = head.samples if num_samples is None else num_samples
+        if samples != head.samples and not rewrite:
+            raise InputError(
+                f"samples is {samples}, and the head has {head.samples}; take {head.samples}, or rewrite all classes"
+            )
+        joined = kept.joined(self._episode_of(dataset))
+        episode = joined.episode().to(self.device)
         chosen: dict[str, Any] = {"steps": num_inference_steps, "samples": samples}
         if rewrite:
-            made = self._written(episode, names, generator, **chosen)
-            note = extension_note(added, head.provenance, how="all rows anew")
-            return replace(made, provenance={**made.provenance, **note})
-        origin = joined.origin
-        recalled = self.conditioner.recalled(episode, self.standardizer, space=origin.space, founding=origin.founding)
+            note = head.extension_note(added, how="all rows anew")
+            return self._written(episode, (*head.class_names, *added), generator, provenance=note, **chosen)
+        recalled = self.conditioner.recalled(
+            episode, self.standardizer, space=joined.space, founding=joined.space_classes
+        )
         noise = [generator or seeded(0, "generate")]
         ((rows, _, space),) = self._denoised(episode, noise, spaces=[(slice(None), *recalled)], **chosen)
-        shots = origin.shots.to(rows).expand(1, len(added))
+        shots = joined.shots.to(rows).expand(1, len(added))
         new = self.reader(samples=samples, space=space).head(rows[:, :, len(head.class_names) :], shots)
         scheduler, steps = self.chain(**chosen)
-        note = extension_note(added, head.provenance, how=f"{steps} steps of {type(scheduler).__name__}")
-        return with_rows(head, new, class_names=names, memory=joined, note=note)
+        return head.with_classes(added, new, support=joined, how=f"{steps} steps of {type(scheduler).__name__}")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **changes: Any) -> WeightGenerationPipeline:

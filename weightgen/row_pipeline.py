@@ -18,7 +18,7 @@ from weightgen.features.temperature import Calibration
 from weightgen.files import tensors_hash, text_hash
 from weightgen.generator_pipeline import GeneratorPipeline
 from weightgen.interfaces import FeatureSpace
-from weightgen.records import Condition, Episode, Head
+from weightgen.records import Condition, Episode, LinearHeads
 from weightgen.schedulers.mean_ddpm import MeanDDPMScheduler
 from weightgen.schedulers.reverse_chain import reverse_chain
 from weightgen.schedulers.schedulers import check_scheduler, swap_scheduler
@@ -75,7 +75,7 @@ class RowPipeline(GeneratorPipeline):
         steps: int | None = None,
         samples: int | None = None,
         denoiser: Denoise | None = None,
-    ) -> Head:
+    ) -> LinearHeads:
         """Heads on raw features for a batch of episodes of raw features.
 
         Args:
@@ -114,13 +114,13 @@ class RowPipeline(GeneratorPipeline):
     def _standardised(self, episode: Episode) -> Episode:
         return self.standardizer.standardize(episode.support_only().to(self.device))
 
-    def _heads(self, episode: Episode, generators: Sequence[torch.Generator], **chosen: Any) -> Head:
+    def _heads(self, episode: Episode, generators: Sequence[torch.Generator], **chosen: Any) -> LinearHeads:
         """Heads on raw features for a standardised batch of episodes."""
         heads = [
             self.reader(samples=rows.shape[1], space=space).head(rows, own.counts)
             for rows, own, space in self._denoised(episode, generators, **chosen)
         ]
-        return Head(torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads]))
+        return LinearHeads(torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads]))
 
     def _denoised(
         self,

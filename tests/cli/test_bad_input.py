@@ -73,8 +73,8 @@ def same_folder(folder: Path) -> None:
 
 
 SUPPORT: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (lambda folder: None, "is no folder"),
-    "a file": (lambda folder: folder.write_text("x"), "is no folder"),
+    "missing": (lambda folder: None, "is not a directory"),
+    "a file": (lambda folder: folder.write_text("x"), "is not a directory"),
     "empty": (lambda folder: folder.mkdir(), "has no class folders"),
     "images without classes": (lambda folder: picture(folder / "a.png"), "has no class folders"),
     "one class": (lambda folder: classes(folder, "ant"), "one class only"),
@@ -224,7 +224,7 @@ def test_something_else_than_a_generator(head: Path, pictures: Path, tmp_path: P
 
 
 HEAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no head": (drop("head.safetensors"), "is no head folder"),
+    "no head": (drop("head.safetensors"), "is not a head folder"),
     "no model": (drop("model.safetensors"), "model.safetensors: cannot be read"),
     "no config": (drop("config.json"), "config.json: cannot be read"),
     "cut short": (cut("head.safetensors"), "is not a whole safetensors file"),

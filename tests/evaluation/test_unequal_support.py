@@ -21,7 +21,7 @@ from weightgen.features.standardizer import Standardizer
 from weightgen.features.unequal_support import even_bias, shared_mean
 from weightgen.interfaces import Conditioner
 from weightgen.probes import linear_probe
-from weightgen.records import Episode, Features, Head
+from weightgen.records import Episode, Features, LinearHeads
 
 TOLERANCE = 0.05
 """Of shares and of accuracies, in each of the two ways in which a method is judged."""
@@ -107,7 +107,7 @@ def untrained(conditioner: Conditioner, readout: str) -> Classify:
         for _, own, space in conditioner.in_spaces(standardizer.standardize(episode), standardizer):
             condition = conditioner(own, space)
             heads.append(RowReader(space, readout).head(condition.tokens[:, None], condition.counts))
-        joined = Head(torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads]))
+        joined = LinearHeads(torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads]))
         return joined.logits(episode.query)
 
     return classify

@@ -14,7 +14,7 @@ from weightgen.conditioners.dataset_statistics import DatasetStatistics
 from weightgen.features.adapted_space import AdaptedSpace
 from weightgen.features.class_rows import RowReader
 from weightgen.features.standardizer import Standardizer
-from weightgen.records import Episode, Head, Statistics
+from weightgen.records import Episode, LinearHeads, Statistics
 
 TENSORS = ("centre", "rounding", "images")
 
@@ -187,7 +187,7 @@ def test_a_head_on_raw_features_is_the_head_on_points(base: Standardizer) -> Non
     raw, weight, bias = (
         torch.randn(*shape, generator=draw).double() for shape in ((1, 6, WIDTH), (1, 2, 3, WIDTH), (1, 2, 3))
     )
-    head = Head(weight, bias)
+    head = LinearHeads(weight, bias)
     points = space.points(base.query(raw))
     torch.testing.assert_close(space.raw_head(head).logits(raw), head.logits(points))
 

@@ -22,24 +22,23 @@ import inputs
 import numpy as np
 import torch
 from torch import Tensor, nn
-from weightgen.dataflow import Episode, Features, Head
-from weightgen.diffusion.schedulers import swap_scheduler
-from weightgen.export.head_folder import load_head
-from weightgen.options.build import build_generator, build_objective, build_part_generator, generation_scheduler
-from weightgen.options.loading import load_recipe
-from weightgen.options.rivals import build_method
-from weightgen.options.transfer_methods import WrittenClassifier, probe_variants
-from weightgen.parameters.class_rows import RowReader
-from weightgen.parameters.class_statistics import ClassStatistics
-from weightgen.parameters.standardizer import Standardizer
-from weightgen.parameters.temperature import Calibration
 
-from weightgen import WeightGenerationPipeline, registry
+from weightgen import WeightGenerationPipeline, load_head, registry
 from weightgen.backbones.backbone import Backbone
+from weightgen.config.build import build_generator, build_objective, build_part_generator, generation_scheduler
+from weightgen.config.loading import load_recipe
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.part_methods import KINDS, part_method
 from weightgen.evaluation.tuning import tune
+from weightgen.features.class_rows import RowReader
+from weightgen.features.class_statistics import ClassStatistics
+from weightgen.features.standardizer import Standardizer
+from weightgen.features.temperature import Calibration
 from weightgen.part_pipeline import PartPipeline
+from weightgen.records import Episode, Features, LinearHeads
+from weightgen.runs.rivals import build_method
+from weightgen.runs.transfer_methods import WrittenClassifier, probe_variants
+from weightgen.schedulers.schedulers import swap_scheduler
 from weightgen.training.calibration import View, calibrated
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import cross_fitted
@@ -136,7 +135,7 @@ def noise(episode: Episode | None = None) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(100 + i) for i in range(1 if episode is None else len(episode))]
 
 
-def real_logits(head: Head, episode: Episode) -> Tensor:
+def real_logits(head: LinearHeads, episode: Episode) -> Tensor:
     """Logits of a single head, log-probabilities of draws; 0 for padding, whose probability must be 0."""
     probabilities, padding = head.probabilities(episode.query), ~(episode.counts > 0)[:, None]
     assert not bool((probabilities * padding).any())
@@ -435,7 +434,7 @@ def read_head(name: str) -> Tensors:
     saved = load_head(FOLDERS / name)
     queries = torch.from_numpy(inputs.pixel_episodes().query[0]).unflatten(1, (1, inputs.SIDE, inputs.SIDE))
     images = saved.backbone.preprocess.normalise(queries)
-    return {"logits": saved.head.logits(saved.backbone(images)[None])[0], "model": saved.model(images)}
+    return {"logits": saved.draws.logits(saved.backbone(images)[None])[0], "model": saved.attach()(images)}
 
 
 def extended_head() -> Tensors:
@@ -443,8 +442,8 @@ def extended_head() -> Tensors:
     pipeline, saved = WeightGenerationPipeline.from_pretrained(FOLDERS / "generator"), load_head(FOLDERS / "head")
     with tempfile.TemporaryDirectory() as folder:
         pictures = inputs.write_pictures(Path(folder) / "support", (4, 5))
-        larger = pipeline.extended(saved, pictures, generator=noise()[0])
-    return {"weight": larger.head.weight, "bias": larger.head.bias}
+        larger = pipeline.extend(saved, pictures, generator=noise()[0])
+    return {"weight": larger.draws.weight, "bias": larger.draws.bias}
 
 
 READ: dict[str, Subject] = {

@@ -13,7 +13,7 @@ from torch import Tensor
 from weightgen.baselines._joint_eigenbasis import joint_eigenbasis
 from weightgen.features.class_statistics import ClassStatistics
 from weightgen.features.unequal_support import even_bias
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 
 # The logit of a class without support images. Finite, so that no 0·∞ arises later, and so low that
 # its probability is exactly 0 in single precision.
@@ -52,7 +52,7 @@ class FeatureBaseline(ABC):
     def rows(self, episode: Episode) -> tuple[Float[Tensor, "batch ways feature"], Float[Tensor, "batch ways"]]:
         """Weight and bias at scale 1, on features from which `statistics.mean` has been taken off."""
 
-    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head:
+    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> LinearHeads:
         """One head per episode, on raw features; nothing is drawn from `generators`.
 
         A padding class gets weight 0 and bias `PADDING_BIAS`.
@@ -64,7 +64,7 @@ class FeatureBaseline(ABC):
         real = episode.counts > 0
         weight = (self.scale * weight).masked_fill(~real[..., None], 0.0)
         bias = (self.scale * bias).masked_fill(~real, PADDING_BIAS)
-        return Head(weight[:, None], bias[:, None])
+        return LinearHeads(weight[:, None], bias[:, None])
 
     def centred_support(self, episode: Episode, *, unit_support: bool) -> Float[Tensor, "batch ways shots feature"]:
         """Support features less the mean of base classes; with `unit_support` all at distance `radius` from it.

@@ -19,7 +19,7 @@ from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.out_of_distribution import OtherImages, ood_aurocs, other_images
 from weightgen.interfaces import Method
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 
 
 class EpisodeSizes(TypedDict):
@@ -125,7 +125,7 @@ def _score_chunk(method: Method, episode: Episode, others: OtherImages | None, *
     with torch.no_grad():
         written = method(episode, generators)
         # Onto the features' device inside the timed part: an accelerator has then really finished.
-        head = Head(written.weight.to(episode.query.device), written.bias.to(episode.query.device))
+        head = LinearHeads(written.weight.to(episode.query.device), written.bias.to(episode.query.device))
     seconds = time.perf_counter() - begin
     confidence, predicted = head.probabilities(episode.query).max(-1)
     return Scores(

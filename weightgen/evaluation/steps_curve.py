@@ -15,7 +15,7 @@ from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.comparison import half_width
 from weightgen.evaluation.scoring import EpisodeSizes, score
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Features, Head
+from weightgen.records import Episode, Features, LinearHeads
 from weightgen.schedulers.schedulers import swap_scheduler
 
 SCHEDULERS = (
@@ -37,7 +37,7 @@ class _Setting:
     name: str
 
     @torch.no_grad()
-    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head:
+    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> LinearHeads:
         swapped = copy.copy(self.pipeline)
         swapped.scheduler = self.scheduler
         return swapped.heads(episode, generators, steps=self.steps, samples=1)

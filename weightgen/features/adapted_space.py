@@ -13,7 +13,7 @@ from weightgen.errors import InputError
 from weightgen.features.rounding import Rounding, ThinRounding, WholeRounding
 from weightgen.features.standardizer import Standardizer
 from weightgen.features.unequal_support import shared_mean
-from weightgen.records import Episode, Head, Space, Statistics
+from weightgen.records import Episode, LinearHeads, Space, Statistics
 
 _FEW = 3  # times the images below the features, their inner products are the quicker way to a root
 
@@ -149,10 +149,10 @@ class AdaptedSpace:
         """Prototypes here, as raw features: undoes `points` and the standardizer's map."""
         return self.standardizer.restore(self.rounding.unpointed(rows) + self.centre)
 
-    def raw_head(self, head: Head) -> Head:
+    def raw_head(self, head: LinearHeads) -> LinearHeads:
         """Heads that act on this space as heads that act on raw features."""
         weight = self.rounding.weights(head.weight)
-        return self.standardizer.raw_head(Head(weight, head.bias - weight @ self.centre))
+        return self.standardizer.raw_head(LinearHeads(weight, head.bias - weight @ self.centre))
 
 
 def _level(standardizer: Standardizer, variance: Float[Tensor, ""], freedom: Float[Tensor, ""]) -> Float[Tensor, "1"]:

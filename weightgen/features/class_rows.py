@@ -13,7 +13,7 @@ from weightgen.errors import InputError
 from weightgen.features.temperature import Calibration
 from weightgen.features.unequal_support import even_bias
 from weightgen.interfaces import FeatureSpace
-from weightgen.records import Head
+from weightgen.records import LinearHeads
 from weightgen.registry import nearest
 
 Readout = Literal["cosine", "gaussian"]
@@ -52,7 +52,7 @@ class RowReader(Generic[AnySpace]):
 
     def standardised_head(
         self, rows: Float[Tensor, "batch samples ways feature"], counts: Float[Tensor, "batch ways"]
-    ) -> Head:
+    ) -> LinearHeads:
         """The head that acts on standardised features.
 
         `counts` are support images per class; a class without any is padding and gets probability 0.
@@ -74,9 +74,11 @@ class RowReader(Generic[AnySpace]):
             bias = -(along * weights).sum(-1) / 2
             rows = space.from_axes(weights)
         bias = torch.where(real, scale * bias, torch.full_like(bias, _NEVER))
-        return Head(scale[..., None] * rows * real[..., None], bias)
+        return LinearHeads(scale[..., None] * rows * real[..., None], bias)
 
-    def head(self, rows: Float[Tensor, "batch samples ways feature"], counts: Float[Tensor, "batch ways"]) -> Head:
+    def head(
+        self, rows: Float[Tensor, "batch samples ways feature"], counts: Float[Tensor, "batch ways"]
+    ) -> LinearHeads:
         """The same head acting on raw features: the affine map folded into rows and biases."""
         return self.standardizer.raw_head(self.standardised_head(rows, counts))
 
