@@ -16,15 +16,16 @@ from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pixels import pixels_of
+from weightgen.data.sources import open_support
 from weightgen.episodes.support_folder import episode_of
 from weightgen.errors import InputError
 from weightgen.features.centroid_head import centroid_head
 from weightgen.features.standardizer import Standardizer
 from weightgen.features.temperature import Calibration
 from weightgen.features.vector_scale import VectorScale
-from weightgen.generator_pipeline import GeneratorPipeline, open_support
 from weightgen.heads.head import Head
 from weightgen.interfaces import Conditioner, Denoiser
+from weightgen.pipeline_io import GeneratorPipeline
 from weightgen.records import Episode
 from weightgen.registry import create
 from weightgen.schedulers.reverse_chain import reverse_chain

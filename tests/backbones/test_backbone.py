@@ -14,6 +14,7 @@ from timm.models import save_for_hf
 from weightgen.backbones import construction
 from weightgen.backbones.backbone import Backbone
 from weightgen.errors import InputError
+from weightgen.heads.head import Head
 from weightgen.records import LinearHeads
 
 FAMILIES = {

@@ -162,3 +162,25 @@ def _open_hub(spec: str) -> Dataset:
     image, label, names = labelled_columns(dataset.features.arrow_schema, column or None, where=spec)
     table = dataset.select_columns([image, label]).with_format("arrow")[:]
     return labelled_images(stored_images(table.column(image), where=spec), table.column(label), names, where=spec)
+
+
+def open_support(support: str | Path, *, fewest: int = 2) -> Dataset:
+    """The images of a user's folder, one sub-folder per class. Raises InputError when it is none.
+
+    fewest: classes that there must be, 1 or 2.
+    """
+    folder = Path(support).expanduser().absolute()
+    if not folder.is_dir():
+        raise InputError(f"{support}: is not a directory; give one with a sub-folder of images per class")
+    return open_folder(folder, fewest=fewest)
+
+
+def open_unlabelled(folder: str | Path, *, besides: Dataset) -> Dataset:
+    """All images in a folder but those of the support, whatever the sub-folders are called.
+
+    Raises InputError when it is no folder.
+    """
+    place = Path(folder).expanduser()
+    if not place.is_dir():
+        raise InputError(f"{place}: is not a directory; give one with unlabelled images")
+    return unlabelled_images(place, besides=besides)
