@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import settings
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.conditioners.task_prototypes import TaskPrototypes
@@ -16,6 +17,9 @@ from weightgen.features.standardizer import Standardizer
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Episode, Features
 from weightgen.schedulers.schedulers import build_scheduler, swap_scheduler
+
+settings.register_profile("suite", derandomize=True, deadline=None, database=None)  # the same examples in every run
+settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)
