@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from weightgen import files
 from weightgen.backbones.backbone import Backbone
@@ -19,6 +20,9 @@ from weightgen.features.standardizer import Standardizer
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Episode, Features
 from weightgen.schedulers.schedulers import build_scheduler, swap_scheduler
+
+settings.register_profile("suite", derandomize=True, deadline=None, database=None)  # the same examples in every run
+settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)

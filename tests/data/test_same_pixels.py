@@ -128,7 +128,7 @@ def opened_from(path: Path) -> Image.Image:
     return Image.open(io.BytesIO(path.read_bytes()))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kind=st.sampled_from(sorted(every_kind())), seed=st.integers(0, 2**32 - 1), changes=st.integers(0, 2))
 def test_any_file_is_the_same_everywhere_or_refused_everywhere(tmp_path, kind, seed, changes):
     content, random = every_kind()[kind], np.random.default_rng(seed)

@@ -24,6 +24,7 @@ from weightgen.data.labelled import (
 )
 from weightgen.data.parquet import is_parquet, labelled_columns, of_split, parquet_files, read_parquet
 from weightgen.errors import InputError
+from weightgen.files import is_litter
 
 __all__ = [
     "class_counts",
@@ -143,8 +144,8 @@ def _files(path: Path, split: str | None) -> list[Path]:
     """The Parquet files that a path means; none where it means something else."""
     if path.is_dir():
         files = parquet_files(path)
-        classes = sum(has_images(entry) for entry in path.iterdir() if entry.is_dir()) if files else 0
-        return of_split(files, split, where=shown(path)) if files and classes < 2 else []
+        folders = [entry for entry in path.glob("*/") if not is_litter(entry.name)] if files else []
+        return of_split(files, split, where=shown(path)) if files and sum(map(has_images, folders)) < 2 else []
     files = [path] if is_parquet(path) else _matches(path)
     return of_split(files, split, where=shown(path)) if files and split else files
 
