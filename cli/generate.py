@@ -54,6 +54,7 @@ def generate(
             samples=samples,
             steps=steps,
             seed=seed,
+            remark=output.remark,
         )
         if extend is None
         else extend_head(
@@ -65,6 +66,7 @@ def generate(
             steps=steps,
             seed=seed,
             rewrite=rewrite,
+            remark=output.remark,
         )
     )
     output.result(written.as_dict(), lambda console: _say(console, written.sentence()))

@@ -1,7 +1,9 @@
 """Features are computed once, and what is on disk is either whole or computed again."""
 
+import errno
 import io
 import os
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -13,7 +15,7 @@ from weightgen import files
 from weightgen.backbones import feature_cache
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import cache_path, feature_batches, features_of
-from weightgen.errors import InputError
+from weightgen.errors import InputError, Remark
 
 COUNTS = (3, 1, 5)
 
@@ -73,6 +75,33 @@ def test_second_time_comes_from_disk(backbone, monkeypatch):
     again = features_of(backbone, images(), data_fingerprint="x")
     assert torch.equal(again.values, first.values) and torch.equal(again.labels, first.labels)
     assert again.class_names == first.class_names
+
+
+@pytest.mark.parametrize("damage", ["a file in the way", "a full disk", "no home"])
+def test_a_cache_that_cannot_be_written_costs_one_remark(backbone, monkeypatch, tmp_path, damage):
+    expected = features_of(backbone, images(), data_fingerprint="x")
+    (tmp_path / "file").write_text("")
+    if damage == "a full disk":
+        monkeypatch.setenv("WEIGHTGEN_CACHE", str(tmp_path / "other"))
+        monkeypatch.setattr(files.os, "fsync", full_disk)
+    elif damage == "no home":
+        monkeypatch.delenv("WEIGHTGEN_CACHE")
+        monkeypatch.setattr(Path, "home", homeless)
+    else:
+        monkeypatch.setenv("WEIGHTGEN_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(files, "_unusable", set())
+    with pytest.warns(Remark, match="cannot be used as a cache.*set WEIGHTGEN_CACHE") as remarks:
+        found = [features_of(backbone, images(), data_fingerprint="x") for _ in range(2)]
+    assert len(remarks) == 1
+    assert all(torch.equal(each.values, expected.values) for each in found)
+
+
+def full_disk(*_args):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def homeless():
+    raise RuntimeError("Could not determine home directory.")
 
 
 def test_what_is_read_again_is_mapped_not_copied(backbone):

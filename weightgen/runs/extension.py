@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from weightgen.heads.head_folder import load_head
 from weightgen.heads.head_place import check_target
 from weightgen.part_pipeline import PartPipeline
 from weightgen.runs.folder import newest_run
-from weightgen.runs.generation import Written, check_numbers, counted, open_generator
+from weightgen.runs.generation import Written, check_numbers, counted, introduce, open_generator
 from weightgen.seeds import generator as seeded
 
 
@@ -41,6 +42,7 @@ def extend_head(
     seed: int = 0,
     rewrite: bool = False,
     runs: Path = Path("runs"),
+    remark: Callable[[str], None] | None = None,
 ) -> Extended:
     """Add the classes in `support` to the head in a folder; see `WeightGenerationPipeline.extended`.
 
@@ -51,6 +53,7 @@ def extend_head(
         out: folder of the new head; `head` itself if None, which is replaced whole or not at all.
         samples, steps: those of the head and of the generator, if None.
         rewrite: write the rows of old classes anew too.
+        remark: as in `write_head`.
 
     Raises:
         InputError: a number below 1, no such generator or one of parts, no such head, one that cannot be extended, an
@@ -73,6 +76,8 @@ def extend_head(
         rewrite=rewrite,
     )
     made.save_pretrained(target)
+    if remark is not None:
+        introduce(found, pipeline, support, remark)
     drawn = made.head.weight.shape[1]
     return Extended(
         head=str(target),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from weightgen.errors import InputError
 from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.runs.folder import RunFolder, newest_run, read_generator
+from weightgen.runs.image_kind import ImageKind, introduced, mismatch
 from weightgen.seeds import generator as seeded
 
 
@@ -51,6 +53,7 @@ def write_head(
     steps: int | None = None,
     seed: int = 0,
     runs: Path = Path("runs"),
+    remark: Callable[[str], None] | None = None,
 ) -> Written:
     """Generate a head for `support` and write its folder `out`.
 
@@ -59,6 +62,7 @@ def write_head(
         unlabelled: folder of further images of these classes, unsorted.
         generator: a run folder or a generator folder; None takes the newest finished run under `runs`.
         samples, steps: of the generator, if None.
+        remark: told which generator was used, and when the support is of another kind than its training images.
 
     Raises:
         InputError: a number below 1, no such generator, an unusable image or folder, or `out` holds something else.
@@ -75,6 +79,8 @@ def write_head(
         generator=seeded(seed, "generate"),
     )
     head.save_pretrained(out)
+    if remark is not None:
+        introduce(found, pipeline, support, remark)
     return Written(
         head=str(out),
         generator=str(found),
@@ -86,6 +92,18 @@ def write_head(
         samples=int(head.provenance["samples"]),
         seconds=time.perf_counter() - start,
     )
+
+
+def introduce(
+    found: Path, pipeline: WeightGenerationPipeline | PartPipeline, support: Path, remark: Callable[[str], None]
+) -> None:
+    """Say which generator writes a head, and whether the support is of the kind of its training images."""
+    backbone, images = pipeline.backbone, pipeline.config.images or {}
+    images = images if {"source", "colour", "side"} <= images.keys() else None  # not every generator keeps them
+    remark(introduced(str(found), backbone, images))
+    warning = mismatch(ImageKind.of_folder(support), backbone, images)
+    if warning is not None:
+        remark(warning)
 
 
 def open_generator(folder: Path) -> WeightGenerationPipeline | PartPipeline:
