@@ -37,7 +37,7 @@ def extensible_memory(head: SavedHead, *, backbone: str, generator: str) -> Head
         name = head.provenance.get("generator", "another generator")
         raise InputError(
             f"the head was written by {name} ({head.memory.generator}), and this generator is {generator}; "
-            "name the one that wrote it, or generate the head again from all images"
+            "name the one that wrote it, or generate the head again from all images (heads of weightgen 0.1: always)"
         )
     return head.memory
 
