@@ -41,8 +41,8 @@ def find_classes(folder: Path, *, fewest: int = 2, remark: bool = True) -> dict[
     classes. Passed over: hidden files and folders, what desktops leave behind, files beside the class folders, files
     that are no images, links back to the folder or above it. Any other name is fine.
 
-    Logs one warning of files that may be meant as images and are none, if `remark`. Raises InputError when the folder is
-    missing, a class has no image, two classes are the same folder or have names that look alike, or there are fewer
+    Logs one warning of files that may be meant as images and are none, if `remark`. Raises InputError when the folder
+    is missing, a class has no image, two classes are the same folder or have names that look alike, or there are fewer
     than `fewest` classes, 1 or 2.
     """
     here = folder.resolve()
