@@ -251,7 +251,7 @@ class Head:
             name = self.provenance.get("generator", "another generator")
             raise InputError(
                 f"the head was written by {name} ({self.support.generator}), and this generator is {generator}; "
-                "name the one that wrote it, or generate the head again from all images (heads of weightgen 0.1: always)"
+                "name the one that wrote it, or generate the head again from all images (one of 0.1: always)"
             )
         return self.support
 
