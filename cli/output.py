@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import IO, Annotated, Any
@@ -82,6 +81,17 @@ class _Notes(Console):
         drop_broken_streams()
 
 
+class _Remarks(logging.Handler):
+    """Remarks of the library."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__()
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._output.remark(record.getMessage())
+
+
 class Output:
     """Where a command prints: `result` once, `remark` for people, `progress` while it works."""
 
@@ -91,7 +101,7 @@ class Output:
             os.environ.update(HF_DATASETS_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
         self.console = Console(soft_wrap=False)
         self._notes = _Notes(stderr=True, quiet=quiet)
-        self._hear_remarks()
+        logging.getLogger("weightgen").handlers = [_Remarks(self)]
         logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would remark on its own cache too
 
     def result(self, data: Any, text: Callable[[Console], None]) -> None:
@@ -104,21 +114,6 @@ class Output:
     def remark(self, message: str) -> None:
         """A line for people, on stderr."""
         self._notes.print(message, highlight=False, markup=False, soft_wrap=True)
-
-    def _hear_remarks(self) -> None:
-        """Print the library's remarks as this command's own."""
-        from weightgen.errors import Remark
-
-        others = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
-            if issubclass(category, Remark):
-                self.remark(str(message))
-            else:
-                others(message, category, *where, **options)
-
-        warnings.simplefilter("always", Remark)
-        warnings.showwarning = show
 
     @contextlib.contextmanager
     def progress(self, *, streams: bool = False) -> Iterator[Callable[[str, int, int], None]]:

@@ -1,4 +1,4 @@
-"""The one exception for wrong input, and the one warning."""
+"""The one exception for wrong input."""
 
 
 class InputError(ValueError):
@@ -7,7 +7,3 @@ class InputError(ValueError):
     The message is one line that names the thing (file, key, class) and the mend. The command line
     prints it on stderr and exits with 2; the library lets it rise.
     """
-
-
-class Remark(UserWarning):
-    """Something the user should know of work that goes on. The command line prints it on stderr; --quiet drops it."""

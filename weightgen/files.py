@@ -5,21 +5,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from weightgen.errors import InputError, Remark
+from weightgen.errors import InputError
 
 _LITTER = {
     *("__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
@@ -37,18 +38,16 @@ def cache_directory() -> Path:
 
 @contextlib.contextmanager
 def optional_cache() -> Iterator[None]:
-    """Reading from or writing to the cache; where that fails, one `Remark` is given, and the block ends there."""
+    """Reading from or writing to the cache; where that fails, one remark is logged, and the block ends there."""
     try:
         yield
     except OSError as error:
         directory, reason = cache_directory(), error.strerror or str(error)
         if directory not in _unusable:
             _unusable.add(directory)
-            warnings.warn(
+            logging.getLogger(__name__).warning(
                 f"{directory}: cannot be used as a cache ({reason}), nothing is kept; set WEIGHTGEN_CACHE to a folder "
-                "with room",
-                Remark,
-                stacklevel=3,
+                "with room"
             )
 
 
@@ -154,6 +153,16 @@ def new_folder(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def push_folder(save: Callable[[Path], None], repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+    """Save into a temporary folder and upload it to a hub repository; returns its address."""
+    api = HfApi(token=token)
+    address = api.create_repo(repo_id, private=private, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        save(Path(folder) / "files")
+        api.upload_folder(repo_id=address.repo_id, folder_path=Path(folder) / "files")
+    return str(address)
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:

@@ -18,10 +18,10 @@ from tiny_runs import SHARED, images, invoke, refuse, succeed
 from typer.testing import CliRunner, Result
 from weightgen.cli.main import app
 from weightgen.cli.output import CLOSED_PIPE
-
-from weightgen import files
 from weightgen.heads.head_editing import rename_classes
 from weightgen.heads.predictor import Predictor
+
+from weightgen import files
 from weightgen.runs.data_tools import write_sample
 
 __all__ = ["images"]

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import mimetypes
 import unicodedata
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from PIL import Image
 
 from weightgen.data.pictures import EXTENSIONS, FORMATS, decoded, image_format
-from weightgen.errors import InputError, Remark
+from weightgen.errors import InputError
 from weightgen.files import is_litter
 
 _NAMED = 5  # files that a remark names
-_DATA = (".md", ".yaml", ".yml", ".toml", ".ini", ".log", ".parquet", ".arrow", ".npy", ".npz", ".safetensors")
+_DATA = (
+    *(".md", ".yaml", ".yml", ".toml", ".ini", ".log", ".jsonl", ".parquet", ".arrow", ".npy", ".npz", ".safetensors"),
+    *(".pt", ".pth", ".pkl", ".db", ".sqlite", ".lnk", ".url", ".md5", ".sha256"),
+)
 
 
 def find_images(folder: Path) -> list[Path]:
     """Image files in a folder and everything below it, sorted; `files.is_litter` and other files are passed over.
 
-    Links to folders are followed, each folder once. Warns by one `Remark` of files that may be meant as images and are
+    Links to folders are followed, each folder once. Logs one warning of files that may be meant as images and are
     none. Raises InputError when the folder is missing, cannot be read, or holds no image.
     """
     found, others = _sorted_out(sorted(_walk(folder, set())))
@@ -31,15 +34,15 @@ def find_images(folder: Path) -> list[Path]:
     return found
 
 
-def find_classes(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
+def find_classes(folder: Path, *, fewest: int = 2, remark: bool = True) -> dict[str, list[Path]]:
     """Classes of an image folder: every subfolder is a class, its name in NFC the class's name, both sorted.
 
     Only images directly in a subfolder count, so that a folder of splits (train/cat, test/cat) is not mistaken for
     classes. Passed over: hidden files and folders, what desktops leave behind, files beside the class folders, files
     that are no images, links back to the folder or above it. Any other name is fine.
 
-    Warns by one `Remark` of files that may be meant as images and are none. Raises InputError when the folder is
-    missing, a class has no image, two classes are the same folder or have names that look alike, or there are fewer
+    Logs one warning of files that may be meant as images and are none, if `remark`. Raises InputError when the folder
+    is missing, a class has no image, two classes are the same folder or have names that look alike, or there are fewer
     than `fewest` classes, 1 or 2.
     """
     here = folder.resolve()
@@ -65,7 +68,8 @@ def find_classes(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
         raise InputError(
             f"{shown(folder)}: has one class only ({shown(subfolders[0])}); add a folder for another class"
         )
-    _remark(folder, passed_over)
+    if remark:
+        _remark(folder, passed_over)
     return dict(sorted(classes.items()))
 
 
@@ -151,16 +155,14 @@ def _instead(others: list[Path]) -> str:
 
 
 def _remark(folder: Path, others: list[Path]) -> None:
-    """One warning of the files passed over, if there are any."""
+    """One line in the log of the files passed over, if there are any."""
     if not others:
         return
     names = [shown(path.relative_to(folder)) for path in others[:_NAMED]]
     more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-    warnings.warn(
+    logging.getLogger(__name__).warning(
         f"{shown(folder)}: passed over what is not an image of a known kind: {', '.join(names)}{more}; "
-        "convert images among them to PNG or JPEG",
-        Remark,
-        stacklevel=3,
+        "convert images among them to PNG or JPEG"
     )
 
 

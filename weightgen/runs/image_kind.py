@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.data.images import find_classes, read_image
 from weightgen.data.labelled import encoded
 from weightgen.data.pictures import decoded
-from weightgen.errors import Remark
 
 _LOOKED_AT = 16  # images of a data set
 _CHROMA = 4.0  # mean difference of an image's channels, of 255, from which on it counts as coloured
@@ -51,9 +49,9 @@ class ImageKind:
     @classmethod
     def of_folder(cls, folder: Path) -> ImageKind:
         """The kind of images in class folders."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Remark)  # whoever opened the folder has remarked on what is no image
-            paths = [path for images in find_classes(folder.expanduser(), fewest=1).values() for path in images]
+        # whoever opened the folder has remarked on what is not an image
+        classes = find_classes(folder.expanduser(), fewest=1, remark=False)
+        paths = [path for images in classes.values() for path in images]
         return cls.of(map(read_image, _spread(paths)))
 
     def __str__(self) -> str:
