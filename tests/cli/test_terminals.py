@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -120,17 +120,6 @@ def test_a_file_name_that_is_no_text_is_named_and_the_others_are_answered(accent
         assert result.stderr_bytes.count(b"\n") == 1 and b"\\udcff" in result.stderr_bytes
 
 
-@pytest.fixture
-def closed_pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Standard output goes to a reader that has gone away."""
-    reader, writer = os.pipe()
-    os.close(reader)
-    with open(writer, "w", encoding="ascii") as stream:
-        monkeypatch.setattr(sys, "stdout", stream)
-        yield
-        monkeypatch.undo()
-
-
 def commands(head: Path, trained: Path, query: Path) -> dict[str, tuple[str | Path, ...]]:
     return {
         "cat": ("recipes", "cat", "metadiff"),
@@ -148,13 +137,18 @@ def commands(head: Path, trained: Path, query: Path) -> dict[str, tuple[str | Pa
 
 @pytest.mark.parametrize("name", commands(Path(), Path(), Path()))
 def test_a_reader_that_goes_away_ends_the_command_in_silence(
-    name: str, head: Path, trained: Path, pictures: Path, closed_pipe: None, capfd: pytest.CaptureFixture[str]
+    name: str, head: Path, trained: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SystemExit) as left:
-        app([*map(str, commands(head, trained, pictures / "query")[name])])
+    reader, writer = os.pipe()
+    os.close(reader)
+    said = io.StringIO()
+    with open(writer, "w", encoding="ascii") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        patch.setattr(sys, "stderr", said)
+        with pytest.raises(SystemExit) as left:
+            app([*map(str, commands(head, trained, pictures / "query")[name])])
     assert left.value.code == CLOSED_PIPE
-    said = [line for line in capfd.readouterr().err.splitlines() if not line.endswith("…")]
-    assert said == []
+    assert [line for line in said.getvalue().splitlines() if not line.endswith("…")] == []
 
 
 @pytest.mark.parametrize("arguments", ["recipes cat metadiff", "recipes schema", "--help"])
