@@ -4,7 +4,7 @@ import csv
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -50,7 +50,7 @@ def predict(
     output.result(predictions, lambda console: _table(console, predictions, folder))
 
 
-def _table(console: Console, predictions: list[dict], folder: Path) -> None:
+def _table(console: Console, predictions: list[dict[str, Any]], folder: Path) -> None:
     """Images below `folder` are named from there; long names are folded, never cut."""
     table = Table(Column("image", overflow="fold"), Column("class", overflow="fold"), "probability", "uncertainty")
     for one in predictions:

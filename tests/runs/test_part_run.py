@@ -9,12 +9,12 @@ import pytest
 import torch
 from tiny_runs import SHARED, TINY_ZOO, refuse, succeed
 
-from weightgen.errors import InputError
-from weightgen.evaluation.part_methods import KINDS
 from weightgen.config.build import check_components
 from weightgen.config.loading import load_recipe
-from weightgen.runs.part_evaluation import chosen_part_methods
+from weightgen.errors import InputError
+from weightgen.evaluation.part_methods import KINDS
 from weightgen.runs.folder import RunFolder
+from weightgen.runs.part_evaluation import chosen_part_methods
 from weightgen.zoo.store import ZooFolder
 
 TINY_PART = (

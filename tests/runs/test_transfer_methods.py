@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from weightgen.records import Features, Head
-from weightgen.errors import InputError
 from weightgen.config.protocol_flags import held_out_share, training_sizes
-from weightgen.runs.transfer_methods import build_transfer_method, chosen_transfer_methods, transfer_kind
+from weightgen.errors import InputError
 from weightgen.probes.sgd_head import SgdHead
+from weightgen.records import Features, Head
+from weightgen.runs.transfer_methods import build_transfer_method, chosen_transfer_methods, transfer_kind
 
 
 class FakePipeline:

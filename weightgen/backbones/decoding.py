@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import datasets
 import numpy as np
@@ -63,7 +64,9 @@ class ImageReader:
         for start in range(0, len(self), size):
             yield start, self.read(range(start, min(start + size, len(self))))
 
-    def _decode(self, examples: list[dict], numbers: Sequence[int]) -> UInt8[Tensor, "images channels height width"]:
+    def _decode(
+        self, examples: list[dict[str, Any]], numbers: Sequence[int]
+    ) -> UInt8[Tensor, "images channels height width"]:
         pixels = []
         for example, number in zip(examples, numbers, strict=True):
             try:

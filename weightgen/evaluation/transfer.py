@@ -22,7 +22,9 @@ from weightgen.records import Features
 class TransferMethod(Protocol):
     """Whatever makes a classifier of a training set: a probe, or a generator."""
 
-    def fit(self, train: Features, *, seed: int) -> Classifier: ...
+    def fit(self, train: Features, *, seed: int) -> Classifier:
+        """A classifier for the classes of `train`."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -58,4 +58,5 @@ class HeadSummary:
         )
 
     def as_dict(self) -> dict[str, Any]:
+        """The fields by name, as JSON output has them."""
         return asdict(self)

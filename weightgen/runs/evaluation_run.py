@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.backbones.feature_cache import features_of
+from weightgen.config.paths import absolute_spec
+from weightgen.config.recipe import Recipe
 from weightgen.data.sources import data_fingerprint, open_data
-from weightgen.records import Features
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
@@ -25,16 +26,15 @@ from weightgen.evaluation.scoring import EpisodeSizes, Scores, score_all
 from weightgen.evaluation.steps_curve import steps_curve
 from weightgen.evaluation.verdicts import chain_verdict
 from weightgen.interfaces import Method
-from weightgen.runs.data_parts import base_features, open_parts
-from weightgen.runs.generator_training import zoo_seed
-from weightgen.runs.part_evaluation import chosen_part_methods, evaluate_parts
-from weightgen.config.paths import absolute_spec
-from weightgen.config.recipe import Recipe
-from weightgen.runs.rivals import INDUCTIVE, OWN, PARTS, build_method, chosen_methods, kind_of
-from weightgen.runs.folder import RunFolder
-from weightgen.runs.training_run import Progress
 from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Features
+from weightgen.runs.data_parts import base_features, open_parts
+from weightgen.runs.folder import RunFolder
+from weightgen.runs.generator_training import zoo_seed
+from weightgen.runs.part_evaluation import chosen_part_methods, evaluate_parts
+from weightgen.runs.rivals import INDUCTIVE, OWN, PARTS, build_method, chosen_methods, kind_of
+from weightgen.runs.training_run import Progress
 from weightgen.seeds import generator
 from weightgen.zoo.ideal_prototypes import ideal_prototypes
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from weightgen.errors import InputError
 from weightgen.heads.head_folder import load_head
 from weightgen.heads.head_place import check_target
-from weightgen.runs.generation import Written, check_numbers, counted, open_generator
-from weightgen.runs.folder import newest_run
 from weightgen.part_pipeline import PartPipeline
+from weightgen.runs.folder import newest_run
+from weightgen.runs.generation import Written, check_numbers, counted, open_generator
 from weightgen.seeds import generator as seeded
 
 
@@ -22,6 +22,7 @@ class Extended(Written):
     added: list[str]
 
     def sentence(self) -> str:
+        """One line for the terminal."""
         new = counted(len(self.added), "new class", "new classes")
         return (
             f"{self.head}: a head with {new}, {len(self.classes)} in all, from "

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from weightgen.errors import InputError
-from weightgen.runs.folder import RunFolder, newest_run, read_generator
 from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.runs.folder import RunFolder, newest_run, read_generator
 from weightgen.seeds import generator as seeded
 
 
@@ -29,9 +29,11 @@ class Written:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
+        """The fields by name, as JSON output has them."""
         return asdict(self)
 
     def sentence(self) -> str:
+        """One line for the terminal."""
         images = counted(self.support_images, "image")
         others = f" and {self.unlabelled_images} unlabelled" if self.unlabelled_images else ""
         return (

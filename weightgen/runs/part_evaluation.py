@@ -9,16 +9,16 @@ from typing import Any
 import datasets
 
 from weightgen.backbones.pixels import pixels_of
+from weightgen.config.recipe import Recipe
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.errors import InputError
 from weightgen.evaluation.comparison import compare
 from weightgen.evaluation.part_methods import KINDS, part_method
 from weightgen.evaluation.part_scoring import score_parts
 from weightgen.evaluation.report import as_json, write_report
-from weightgen.runs.generator_training import Progress, zoo_seed
-from weightgen.config.recipe import Recipe
 from weightgen.part_pipeline import PartPipeline
 from weightgen.registry import nearest
+from weightgen.runs.generator_training import Progress, zoo_seed
 
 
 def chosen_part_methods(methods: Sequence[str] | None) -> list[str]:

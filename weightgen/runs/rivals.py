@@ -10,12 +10,12 @@ import torch
 from weightgen import registry
 from weightgen.baselines._baseline import FeatureBaseline
 from weightgen.baselines._own_variants import OwnVariant
-from weightgen.records import Episode, Features, Head
 from weightgen.errors import InputError
 from weightgen.evaluation.scoring import EpisodeSizes
 from weightgen.evaluation.tuning import tune
 from weightgen.interfaces import Method
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Episode, Features, Head
 
 OWN = "generator"
 INDUCTIVE = "inductive"
@@ -32,6 +32,7 @@ class GeneratorMethod:
 
     @torch.no_grad()
     def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head:
+        """Heads by the whole chain."""
         return self.pipeline.heads(episode, generators)
 
 
@@ -70,7 +71,7 @@ def needs_unlabelled(name: str) -> bool:
 
 
 def kind_of(name: str) -> str:
-    """ "generator", "baseline", or "ablation" for the generator with something taken away or read otherwise."""
+    """Either "generator", "baseline", or "ablation" for the generator with something taken away or read otherwise."""
     if name == OWN:
         return OWN
     return "ablation" if issubclass(registry.get("baselines", name), OwnVariant) else "baseline"

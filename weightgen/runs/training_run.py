@@ -12,20 +12,20 @@ from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pretraining import pretrain
+from weightgen.config.build import build_backbone, check_components
+from weightgen.config.loading import to_yaml
+from weightgen.config.part_checks import HEAD
+from weightgen.config.paths import with_absolute_paths
+from weightgen.config.recipe import Recipe
 from weightgen.data.sources import class_counts, class_names
 from weightgen.errors import InputError
 from weightgen.files import new_folder, write_text
-from weightgen.config.build import build_backbone, check_components
 from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts
-from weightgen.runs.generator_training import GeneratorTraining
-from weightgen.config.loading import to_yaml
-from weightgen.runs.metrics import MetricsFile
-from weightgen.config.part_checks import HEAD
-from weightgen.runs.part_training import PartTraining
-from weightgen.config.paths import with_absolute_paths
-from weightgen.config.recipe import Recipe
-from weightgen.runs.run_card import run_card
 from weightgen.runs.folder import RunFolder
+from weightgen.runs.generator_training import GeneratorTraining
+from weightgen.runs.metrics import MetricsFile
+from weightgen.runs.part_training import PartTraining
+from weightgen.runs.run_card import run_card
 from weightgen.seeds import derive
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator
@@ -104,7 +104,7 @@ def _prepared(
     write_text(run.path / "recipe.yaml", to_yaml(recipe))
     metrics = MetricsFile(run.path / "metrics.jsonl")
     if recipe.backbone.pretraining is not None:
-        backbone = _pretrained(recipe, backbone, parts, run, metrics, accelerator, progress)
+        backbone = _pretrained(recipe, backbone, parts, run, metrics, accelerator, progress=progress)
     with accelerator.main_process_first():  # the others read what it has kept: all learn from the same bits
         base = base_features(recipe.data, backbone, parts, device=str(accelerator.device), progress=progress)
     training: GeneratorTraining | PartTraining
@@ -124,6 +124,7 @@ def _pretrained(
     run: RunFolder,
     metrics: MetricsFile,
     accelerator: Accelerator,
+    *,
     progress: Progress | None,
 ) -> Backbone:
     """The backbone trained on its classes, by the main process alone; kept in the run folder."""

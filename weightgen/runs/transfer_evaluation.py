@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from weightgen.backbones.feature_cache import features_of
+from weightgen.config.protocol_flags import held_out_share
 from weightgen.data.sources import data_fingerprint, open_data
-from weightgen.records import Features
 from weightgen.errors import InputError
 from weightgen.evaluation.training_sets import aligned, draw_training, draws_of, held_out, sizes_that_differ
 from weightgen.evaluation.transfer import score_transfer, warm_up
 from weightgen.evaluation.transfer_comparison import compare_transfer
 from weightgen.evaluation.transfer_report import as_json, write_transfer_report
-from weightgen.runs.data_parts import open_parts
-from weightgen.runs.evaluation_run import chosen_images
-from weightgen.runs.generator_training import Progress
-from weightgen.config.protocol_flags import held_out_share
-from weightgen.runs.folder import RunFolder
-from weightgen.runs.transfer_methods import build_transfer_method, chosen_transfer_methods, transfer_kind
 from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Features
+from weightgen.runs.data_parts import open_parts
+from weightgen.runs.evaluation_run import chosen_images
+from weightgen.runs.folder import RunFolder
+from weightgen.runs.generator_training import Progress
+from weightgen.runs.transfer_methods import build_transfer_method, chosen_transfer_methods, transfer_kind
 
 
 def evaluate_transfer(
