@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from weightgen.features.standardizer import Standardizer
 
 
+@runtime_checkable
 class FeatureSpace(Protocol):
     """Where conditions and rows live: the space of the base classes, or one whitened by the data set itself."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from weightgen.heads.head_folder import load_head
 
@@ -41,7 +41,7 @@ class HeadSummary:
     provenance: dict[str, str]
 
     @classmethod
-    def of(cls, folder: Path) -> Self:
+    def of(cls, folder: Path) -> HeadSummary:
         """Read a head folder. Raises InputError as `load_head` does."""
         saved = load_head(folder)
         known = saved.memory is not None

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -50,7 +49,7 @@ class Predictor:
         self.backbone = backbone
 
     @classmethod
-    def from_head(cls, folder: Path | str, *, device: torch.device | str = "cpu") -> Self:
+    def from_head(cls, folder: Path | str, *, device: torch.device | str = "cpu") -> Predictor:
         """The predictor of a head folder. Raises InputError as `load_head` does."""
         saved = load_head(Path(folder))
         return cls(head=saved.head, class_names=saved.class_names, backbone=saved.backbone.to(device))
