@@ -13,7 +13,8 @@ def page(folder: Path) -> str:
     package = ".".join(folder.relative_to(ROOT).parts)
     modules = [path.stem for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
     summary = f"# {package}\n\n::: {package}\n    options: {{members: false, show_root_heading: false}}\n\n"
-    return summary + "\n".join(f"::: {package}.{module}\n    options: {{show_root_full_path: true}}\n" for module in modules)
+    options = "    options: {show_root_full_path: true}\n"
+    return summary + "\n".join(f"::: {package}.{module}\n{options}" for module in modules)
 
 
 nav = mkdocs_gen_files.Nav()
