@@ -40,7 +40,7 @@ class RowReader(Generic[AnySpace]):
     """
 
     standardizer: AnySpace
-    readout: Readout
+    readout: str
     scale: Calibration = _HONEST
     draws: bool = False
 
