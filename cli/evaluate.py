@@ -22,7 +22,7 @@ def evaluate(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="glyphs, a folder, a .parquet file or hub:owner/name; the run's novel classes if left out."),
+        typer.Option(help="glyphs, a folder, Parquet or hub:owner/name; the run's novel classes if left out."),
     ] = None,
     protocol: Annotated[
         Protocol, typer.Option(help="Episodes, or one head for all classes of a training set, judged on a test set.")
@@ -43,7 +43,11 @@ def evaluate(
     ] = None,
     ways: Annotated[int | None, typer.Option(help="Classes of an episode.")] = None,
     shots: Annotated[
-        list[int] | None, typer.Option(help="Support images of a class; give it again for more tables.")
+        list[str] | None,
+        typer.Option(
+            metavar="N|N-N",
+            help="Support images of a class, or a range from which each class draws; give it again for more tables.",
+        ),
     ] = None,
     queries: Annotated[int | None, typer.Option(help="Query images of a class.")] = None,
     episodes: Annotated[int | None, typer.Option(help="Episodes of a table.")] = None,

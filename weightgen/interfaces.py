@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from weightgen.errors import InputError
-from weightgen.records import Condition, Episode, Head, Space
+from weightgen.records import Condition, Episode, LinearHeads, Space
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
@@ -71,7 +71,7 @@ class FeatureSpace(Protocol):
         """Prototypes here, as raw features."""
         ...
 
-    def raw_head(self, head: Head) -> Head:
+    def raw_head(self, head: LinearHeads) -> LinearHeads:
         """Heads that act on this space as heads that act on raw features."""
         ...
 
@@ -203,6 +203,6 @@ class Method(Protocol):
         """How tables call it."""
         ...
 
-    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head:
+    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> LinearHeads:
         """Heads for `episode`, one per member of the batch; the queries must not be looked at."""
         ...

@@ -1,4 +1,4 @@
-"""The records that travel between stages: features, episodes, conditions and heads."""
+"""The records that travel between stages: features, episodes, conditions and linear heads."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Head:
+class LinearHeads:
     """Linear heads on raw backbone features: logits = features · weightᵀ + bias.
 
     One head per episode and draw. `weight` and `bias` are what is exported, nothing else decides.
@@ -257,6 +257,6 @@ class Head:
         logits = torch.einsum("bif,bswf->bsiw", features, self.weight) + self.bias[:, :, None]
         return logits.softmax(-1).mean(1)
 
-    def mean(self) -> Head:
+    def mean(self) -> LinearHeads:
         """One head per episode, the average of its draws."""
-        return Head(self.weight.mean(1, keepdim=True), self.bias.mean(1, keepdim=True))
+        return LinearHeads(self.weight.mean(1, keepdim=True), self.bias.mean(1, keepdim=True))

@@ -14,7 +14,7 @@ from weightgen import registry
 from weightgen.baselines._baseline import PADDING_BIAS, FeatureBaseline
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.features.class_statistics import ClassStatistics
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 
 LABELLED = ["cosine_centroid", "fine_tuned_head", "logistic_regression", "ridge", "shrunk_centroid", "shrunk_lda"]
 UNLABELLED = ["bd_cspn", "laplacian_shot", "soft_kmeans", "tim"]
@@ -39,7 +39,7 @@ def baseline(request: pytest.FixtureRequest, statistics: ClassStatistics) -> Fea
     return made
 
 
-def assert_same(ours: Head, theirs: Head) -> None:
+def assert_same(ours: LinearHeads, theirs: LinearHeads) -> None:
     """Equal up to rounding; logistic regression stops its descent within 1e-3."""
     torch.testing.assert_close(ours.weight, theirs.weight, rtol=2e-3, atol=2e-4)
     torch.testing.assert_close(ours.bias, theirs.bias, rtol=2e-3, atol=2e-3)
@@ -64,7 +64,7 @@ def test_permuting_classes_permutes_rows(baseline: FeatureBaseline, draw: Draw) 
     episode, order = draw(), torch.tensor([2, 0, 1])
     permuted = replace(episode, support=episode.support[:, order], support_mask=episode.support_mask[:, order])
     head = baseline(episode, [])
-    assert_same(baseline(permuted, []), Head(head.weight[:, :, order], head.bias[:, :, order]))
+    assert_same(baseline(permuted, []), LinearHeads(head.weight[:, :, order], head.bias[:, :, order]))
 
 
 def test_order_of_support_images_does_not_matter(baseline: FeatureBaseline, draw: Draw) -> None:
@@ -77,7 +77,7 @@ def test_batch_of_two_is_two_of_one(baseline: FeatureBaseline, draw: Draw) -> No
     head = baseline(episode, [])
     for i in range(2):
         alone = baseline(episode[i : i + 1], [])
-        assert_same(alone, Head(head.weight[i : i + 1], head.bias[i : i + 1]))
+        assert_same(alone, LinearHeads(head.weight[i : i + 1], head.bias[i : i + 1]))
 
 
 def test_ragged_episode_ignores_what_the_mask_hides(baseline: FeatureBaseline, draw: Draw) -> None:
@@ -103,7 +103,7 @@ def test_padding_class_changes_no_other_and_is_never_chosen(baseline: FeatureBas
     assert (head.weight[:, :, 3] == 0).all()
     assert (head.bias[:, :, 3] == PADDING_BIAS).all()
     assert (head.probabilities(episode.query)[..., 3] == 0).all()
-    assert_same(Head(head.weight[:, :, :3], head.bias[:, :, :3]), baseline(episode, []))
+    assert_same(LinearHeads(head.weight[:, :, :3], head.bias[:, :, :3]), baseline(episode, []))
 
 
 def test_queries_are_not_looked_at(baseline: FeatureBaseline, draw: Draw) -> None:
@@ -148,8 +148,10 @@ def test_absent_images_are_no_images(name: str, statistics: ClassStatistics, dra
         assert_same(baseline(told(torch.zeros_like(one)), []), alone)
         assert_same(baseline(told(one), []), baseline(rest, []))
         mixed = baseline(told(second), [])
-        assert_same(Head(mixed.weight[1:2], mixed.bias[1:2]), Head(alone.weight[1:2], alone.bias[1:2]))
-        assert_same(Head(mixed.weight[:1], mixed.bias[:1]), Head(all_there.weight[:1], all_there.bias[:1]))
+        assert_same(LinearHeads(mixed.weight[1:2], mixed.bias[1:2]), LinearHeads(alone.weight[1:2], alone.bias[1:2]))
+        assert_same(
+            LinearHeads(mixed.weight[:1], mixed.bias[:1]), LinearHeads(all_there.weight[:1], all_there.bias[:1])
+        )
         assert (all_there.weight - alone.weight).abs().max() > 1e-3
 
 

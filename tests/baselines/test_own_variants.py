@@ -15,7 +15,7 @@ from weightgen.baselines.one_step import OneStep
 from weightgen.baselines.random_denoiser import RandomDenoiser
 from weightgen.errors import InputError
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.schedulers.schedulers import build_scheduler
 
@@ -31,7 +31,7 @@ def with_unlabelled(episode: Episode) -> Episode:
     return replace(episode, unlabelled=extra, unlabelled_mask=torch.ones(len(episode), 7, dtype=torch.bool))
 
 
-def assert_same(ours: Head, theirs: Head) -> None:
+def assert_same(ours: LinearHeads, theirs: LinearHeads) -> None:
     assert torch.equal(ours.weight, theirs.weight)
     assert torch.equal(ours.bias, theirs.bias)
 

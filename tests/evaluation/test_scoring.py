@@ -13,7 +13,7 @@ from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.out_of_distribution import ood_aurocs, other_images
 from weightgen.evaluation.scoring import score, score_all
-from weightgen.records import Episode, Features, Head
+from weightgen.records import Episode, Features, LinearHeads
 
 SETTING: dict[str, Any] = {"ways": 3, "shots": 2, "queries": 4, "episodes": 7, "seed": 5, "batch": 5}
 
@@ -72,10 +72,10 @@ class TwoDraws:
 
     name = "two_draws"
 
-    def __call__(self, episode: Episode, generators: Any) -> Head:
+    def __call__(self, episode: Episode, generators: Any) -> LinearHeads:
         bias = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 8.0], [0.0, 9.0, 8.0]])
         batch, width = len(episode), episode.query.shape[-1]
-        return Head(torch.zeros(batch, 3, 3, width), bias.expand(batch, 3, 3))
+        return LinearHeads(torch.zeros(batch, 3, 3, width), bias.expand(batch, 3, 3))
 
 
 def test_several_draws_are_scored_as_a_mixture(features: Features) -> None:

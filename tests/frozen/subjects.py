@@ -22,24 +22,24 @@ import inputs
 import numpy as np
 import torch
 from torch import Tensor, nn
-from weightgen.dataflow import Episode, Features, Head
-from weightgen.diffusion.schedulers import swap_scheduler
-from weightgen.export.head_folder import load_head
-from weightgen.options.build import build_generator, build_objective, build_part_generator, generation_scheduler
-from weightgen.options.loading import load_recipe
-from weightgen.options.rivals import build_method
-from weightgen.options.transfer_methods import WrittenClassifier, probe_variants
-from weightgen.parameters.class_rows import RowReader
-from weightgen.parameters.class_statistics import ClassStatistics
-from weightgen.parameters.standardizer import Standardizer
-from weightgen.parameters.temperature import Calibration
 
 from weightgen import WeightGenerationPipeline, registry
 from weightgen.backbones.backbone import Backbone
+from weightgen.config.build import build_generator, build_objective, build_part_generator, generation_scheduler
+from weightgen.config.loading import load_recipe
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.part_methods import KINDS, part_method
 from weightgen.evaluation.tuning import tune
+from weightgen.features.class_rows import RowReader
+from weightgen.features.class_statistics import ClassStatistics
+from weightgen.features.standardizer import Standardizer
+from weightgen.features.temperature import Calibration
+from weightgen.heads.head import load_head
 from weightgen.part_pipeline import PartPipeline
+from weightgen.records import Episode, Features, LinearHeads
+from weightgen.runs.rivals import build_method
+from weightgen.runs.transfer_methods import WrittenClassifier, probe_variants
+from weightgen.schedulers.schedulers import swap_scheduler
 from weightgen.training.calibration import View, calibrated
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import cross_fitted
@@ -61,12 +61,17 @@ SPACES: dict[str, dict[str, Any]] = {
         **{"map": "whiten", "centring": 0.0, "support_power": 0.7, "readout": "cosine"},
         **{"within_shrinkage": 0.9, "between_shrinkage": 0.2},
     },
+    "symmetric": {"map": "whiten", "readout": "gaussian"},
     "scale": {"map": "scale", "readout": "gaussian"},
     "scale_power": {"map": "scale", "centring": 0.0, "support_power": 0.7, "readout": "cosine"},
     "identity": {"map": "identity", "unit_length": False, "readout": "cosine"},
     "identity_gaussian": {"map": "identity", "unit_length": False, "readout": "gaussian"},
 }
-"""Arguments of the standardizer, and the readout. The axes of "scale" and "identity" are those of the features."""
+"""Arguments of the standardizer, and the readout.
+
+Coordinates are the features' own with "scale" and "identity", the eigenvectors of the base classes' covariance with
+"whiten", as in 0.1, and with "symmetric" what whitening gives since.
+"""
 
 NARROW = ("backbone.model=conv4", "backbone.options={width: 12, img_size: 16}", "denoiser.width=8")
 RECIPES: dict[str, tuple[str, ...]] = {
@@ -136,7 +141,7 @@ def noise(episode: Episode | None = None) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(100 + i) for i in range(1 if episode is None else len(episode))]
 
 
-def real_logits(head: Head, episode: Episode) -> Tensor:
+def real_logits(head: LinearHeads, episode: Episode) -> Tensor:
     """Logits of a single head, log-probabilities of draws; 0 for padding, whose probability must be 0."""
     probabilities, padding = head.probabilities(episode.query), ~(episode.counts > 0)[:, None]
     assert not bool((probabilities * padding).any())
@@ -175,7 +180,7 @@ def standardizer(space: str, features: Features | None = None) -> Standardizer:
     options = {key: value for key, value in SPACES[space].items() if key != "readout"}
     fitted = Standardizer(feature_width=inputs.WIDTH, **options).fit(features or base())
     fitted.sharpness.fill_(SHARPNESS)
-    return fitted
+    return fitted if space == "symmetric" else fitted.along_axes()
 
 
 def recipe_of(name: str, *overrides: str) -> Any:
@@ -416,6 +421,7 @@ def read_generator(name: str) -> Tensors:
     """A generator of heads."""
     with folder_of(name) as folder:
         pipeline = WeightGenerationPipeline.from_pretrained(folder)
+    pipeline.standardizer = pipeline.standardizer.along_axes()  # as it was written, for the sake of the same noise
     train, query = inputs.data_set()
     classifier = WrittenClassifier(pipeline.dataset_heads(features_of(train), noise()))
     return {**method_logits("generator", pipeline), "data_set": classifier(torch.from_numpy(query))}
@@ -455,7 +461,7 @@ READ: dict[str, Subject] = {
     "folders/parts_head": partial(read_head, "parts_head"),
     "folders/head_extended": extended_head,
 }
-REFUSED: frozenset[str] = frozenset()
+REFUSED: frozenset[str] = frozenset({"folders/mcdi_generator", "folders/head_extended"})
 """Those of `READ` that this version no longer reads; it must refuse them in one line that names the version 0.1."""
 
 
@@ -490,8 +496,11 @@ def _of_generators() -> Iterator[tuple[str, Subject]]:
             for method in ("generator", "no_denoiser", "one_step"):
                 if (recipe, method) != ("transfer/mcdi", "one_step"):  # a chain in segments has no single step
                     yield f"data_sets/{name}.{method}", partial(data_set_head, recipe, "whiten", method)
+        if recipe in ("metadiff", "mcdi", "paper/mcdi_omniglot", "transfer/metadiff", "transfer/mcdi"):
+            spaces = (*spaces, "symmetric")
         for space in spaces:
             yield f"generators/{name}.{space}", partial(written_head, recipe, space)
+    yield "data_sets/transfer_metadiff.symmetric", partial(data_set_head, "transfer/metadiff", "symmetric", "generator")
     yield "data_sets/metadiff.generator", partial(data_set_head, "metadiff", "scale", "generator")
     yield "generators/metadiff.linear", partial(written_head, "metadiff", "scale", "denoiser.linear=true")
     told = ("conditioner=local_targets", "conditioner.width=8", "denoiser=token_transformer", "denoiser.width=8")
@@ -519,6 +528,7 @@ def _of_training() -> Iterator[tuple[str, Subject]]:
         space = "identity" if recipe == "paper/metadiff" else "scale"
         yield f"losses/{recipe.replace('/', '_')}", partial(losses, recipe, space)
     yield "losses/metadiff.whiten", partial(losses, "metadiff", "whiten")
+    yield "losses/mcdi.symmetric", partial(losses, "mcdi", "symmetric")
     yield "losses/mcdi.literal", partial(losses, "mcdi", "scale", "objective.ranges=literal")
     yield "losses/mcdi_norm_affine", parts_losses
     yield "zoo/gaussian", partial(fitted_rows, "whiten", local_targets=3)

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.neighbors import KNeighborsClassifier
 
-from weightgen.probes import lda, linear_probe, nearest_neighbours, ridge
+from weightgen.probes import _scaling, lda, linear_probe, nearest_neighbours, ridge
 from weightgen.probes._principal_axes import PrincipalAxes
 from weightgen.probes._scaling import Scaling
 from weightgen.probes.centroid import Centroid
@@ -36,7 +36,10 @@ def test_linear_probe_is_scikit_learns(
     monkeypatch.setattr(linear_probe, "INVERSE_PENALTIES", (2.0,))
     train, test = gaussians(images, width=width, apart=1.5)
     scaling = Scaling.of(train)
-    direct = LogisticRegression(C=2.0, tol=1e-8).fit(scaling(train.values).numpy(), train.labels.numpy())
+    monkeypatch.setattr(_scaling, "even_bias", lambda weight, bias, predicted, counts: torch.zeros_like(bias))
+    direct = LogisticRegression(C=2.0, tol=1e-8, class_weight="balanced").fit(
+        scaling(train.values).numpy(), train.labels.numpy()
+    )
     expected = direct.predict_proba(scaling(test.values).numpy())
     found = LinearProbe().fit(train, seed=0)(test.values).softmax(-1)
     np.testing.assert_allclose(found.numpy(), expected, atol=2e-3)
@@ -49,6 +52,7 @@ def test_ridge_leaves_one_out(gaussians: Make, width: int, monkeypatch: pytest.M
     inputs, targets = Scaling.of(train)(train.values).numpy(), np.eye(3)[train.labels]
     seen: list[torch.Tensor] = []
     choose = ridge.best
+    monkeypatch.setattr(_scaling, "even_bias", lambda weight, bias, predicted, counts: torch.zeros_like(bias))
     monkeypatch.setattr(ridge, "PENALTIES", (0.3,))
     monkeypatch.setattr(ridge, "best", lambda options, labels: choose([seen.append(o) or o for o in options], labels))
     found = Ridge().fit(train, seed=0)(test.values).numpy()
@@ -72,11 +76,11 @@ def test_lda_is_scikit_learns_with_its_shrinkage(gaussians: Make, width: int, mo
     torch.testing.assert_close(found, expected.softmax(-1).float(), atol=1e-3, rtol=0)
 
 
-def test_lda_knows_how_likely_classes_are(gaussians: Make) -> None:
-    train, _ = gaussians((3, 60), apart=0.0)
+def test_lda_takes_no_class_for_more_likely(gaussians: Make) -> None:
+    train, _ = gaussians((30, 600), apart=3.0)
     between = (train.means()[0] + train.means()[1])[None] / 2
     found = Lda().fit(train, seed=0)(between).softmax(-1)[0]
-    torch.testing.assert_close(found, torch.tensor([3 / 63, 60 / 63]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found, torch.tensor([0.5, 0.5]), atol=0.1, rtol=0)
 
 
 def test_whitening_pays_where_noise_is_uneven(gaussians: Make) -> None:
@@ -110,7 +114,9 @@ def test_nearest_neighbours_are_those_of_scikit_learn(gaussians: Make, monkeypat
     shares = direct.predict_proba((test.values - centre).numpy())
     found = NearestNeighbours().fit(train, seed=0)
     assert found.neighbours == 5
-    np.testing.assert_allclose((found(test.values) / found.scale).exp().numpy(), (5 * shares + 1 / 3) / 6, atol=1e-4)
+    even = shares / train.counts.numpy()
+    even /= even.sum(-1, keepdims=True)
+    np.testing.assert_allclose((found(test.values) / found.scale).exp().numpy(), (5 * even + 1 / 3) / 6, atol=1e-4)
 
 
 def test_ones_own_vote_does_not_count(gaussians: Make) -> None:

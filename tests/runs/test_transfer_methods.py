@@ -12,7 +12,7 @@ import torch
 from weightgen.config.protocol_flags import held_out_share, training_sizes
 from weightgen.errors import InputError
 from weightgen.probes.sgd_head import SgdHead
-from weightgen.records import Features, Head
+from weightgen.records import Features, LinearHeads
 from weightgen.runs.transfer_methods import build_transfer_method, chosen_transfer_methods, transfer_kind
 
 
@@ -25,11 +25,11 @@ class FakePipeline:
         self.samples = samples
         self.asked: list[dict[str, Any]] = []
 
-    def dataset_heads(self, features: Features, generators: list[torch.Generator], **options: Any) -> Head:
+    def dataset_heads(self, features: Features, generators: list[torch.Generator], **options: Any) -> LinearHeads:
         self.asked.append({"noise": torch.randn(3, generator=generators[0]).tolist(), **options})
         classes, width = len(features.class_names), features.values.shape[1]
         weight = torch.arange(self.samples * classes * width * 1.0).reshape(1, self.samples, classes, width).cos()
-        return Head(weight, torch.zeros(1, self.samples, classes))
+        return LinearHeads(weight, torch.zeros(1, self.samples, classes))
 
 
 @pytest.mark.parametrize("samples", [1, 2])

@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.baselines._joint_eigenbasis import joint_eigenbasis
 from weightgen.features.class_statistics import ClassStatistics
-from weightgen.records import Episode, Head
+from weightgen.features.unequal_support import even_bias
+from weightgen.records import Episode, LinearHeads
 
 # The logit of a class without support images. Finite, so that no 0·∞ arises later, and so low that
 # its probability is exactly 0 in single precision.
@@ -30,6 +32,8 @@ class FeatureBaseline(ABC):
     uses_unlabelled: bool = False
     # Episodes per half that tuning may use at most; fewer for a baseline that is slow to fit.
     tuning_episodes: int = 1000
+    # Whether classes with more support images are kept from being favoured (`even_bias`).
+    even: bool = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -48,17 +52,19 @@ class FeatureBaseline(ABC):
     def rows(self, episode: Episode) -> tuple[Float[Tensor, "batch ways feature"], Float[Tensor, "batch ways"]]:
         """Weight and bias at scale 1, on features from which `statistics.mean` has been taken off."""
 
-    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head:
+    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> LinearHeads:
         """One head per episode, on raw features; nothing is drawn from `generators`.
 
         A padding class gets weight 0 and bias `PADDING_BIAS`.
         """
         weight, bias = self.rows(episode)
+        if self.even and _unequal(episode.counts):
+            bias = bias + even_bias(weight, bias, self._predicted_means(episode), episode.counts)
         bias = bias - weight @ self.statistics.mean
         real = episode.counts > 0
         weight = (self.scale * weight).masked_fill(~real[..., None], 0.0)
         bias = (self.scale * bias).masked_fill(~real, PADDING_BIAS)
-        return Head(weight[:, None], bias[:, None])
+        return LinearHeads(weight[:, None], bias[:, None])
 
     def centred_support(self, episode: Episode, *, unit_support: bool) -> Float[Tensor, "batch ways shots feature"]:
         """Support features less the mean of base classes; with `unit_support` all at distance `radius` from it.
@@ -71,7 +77,18 @@ class FeatureBaseline(ABC):
             centred = self.statistics.radius * torch.nn.functional.normalize(centred, dim=-1)
         return centred * episode.support_mask[..., None]
 
+    def _predicted_means(self, episode: Episode) -> Float[Tensor, "batch ways feature"]:
+        """E[class mean | support] less the mean of base classes, where the covariances are those of base classes."""
+        basis = joint_eigenbasis(self.statistics, within=0.5, between=0.5)
+        means = (episode.support_means() - self.statistics.mean) @ basis.into
+        return basis.shrunk_means(means, episode.counts) @ basis.back
+
     def centred_means(self, episode: Episode, *, unit_support: bool) -> Float[Tensor, "batch ways feature"]:
         """Mean of each class's `centred_support` (0 for padding)."""
         total = self.centred_support(episode, unit_support=unit_support).sum(2)
         return total / episode.counts.clamp(min=1)[..., None]
+
+
+def _unequal(counts: Float[Tensor, "batch ways"]) -> bool:
+    """Whether some class has fewer images than another of its episode; padding does not count."""
+    return bool(((counts > 0) & (counts < counts.amax(-1, keepdim=True))).any())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 
 
 class OwnVariant(ABC):
@@ -20,4 +20,4 @@ class OwnVariant(ABC):
         self.pipeline = pipeline
 
     @abstractmethod
-    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head: ...
+    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> LinearHeads: ...

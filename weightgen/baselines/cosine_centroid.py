@@ -18,7 +18,8 @@ class CosineCentroid(FeatureBaseline):
 
     Prototypical networks without training (Snell et al. 2017) with the centring of SimpleShot (Wang et
     al. 2019). A linear head cannot normalise a query, so the mean distance of base images from their
-    mean takes the place of each query's own norm; that changes confidences, never the ranking.
+    mean takes the place of each query's own norm; that changes confidences, never the ranking. Unequal supports are
+    left to favour classes of many images, as they do in what people use.
 
     Args:
         statistics: of base classes.
@@ -26,6 +27,8 @@ class CosineCentroid(FeatureBaseline):
         centre: take the mean of base classes off before anything else.
         unit_support: normalise each support image before averaging.
     """
+
+    even = False
 
     def __init__(
         self, *, statistics: ClassStatistics, scale: float = 1.0, centre: bool = True, unit_support: bool = True

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from weightgen.baselines._own_variants import OwnVariant
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 
 SAMPLES = 8
 
@@ -16,5 +16,5 @@ class Draws(OwnVariant):
     name = "draws"
 
     @torch.no_grad()
-    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head:
+    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> LinearHeads:
         return self.pipeline.heads(episode, generators, samples=SAMPLES)

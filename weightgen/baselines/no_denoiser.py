@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from weightgen.baselines._own_variants import OwnVariant
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 
 
 class NoDenoiser(OwnVariant):
@@ -14,5 +14,5 @@ class NoDenoiser(OwnVariant):
     name = "no_denoiser"
 
     @torch.no_grad()
-    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head:
+    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> LinearHeads:
         return self.pipeline.heads(episode, generators, denoiser=self.pipeline.denoiser.without_network)

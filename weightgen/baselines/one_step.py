@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from weightgen.baselines._own_variants import OwnVariant
-from weightgen.records import Condition, Episode, Head
+from weightgen.records import Condition, Episode, LinearHeads
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 
 
@@ -20,7 +20,7 @@ class OneStep(OwnVariant):
     name = "one_step"
 
     @torch.no_grad()
-    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head:
+    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> LinearHeads:
         if self.pipeline.can_draw:
             return self.pipeline.heads(episode, generators, steps=1)
         chain, whole = self.pipeline.scheduler, copy.copy(self.pipeline)

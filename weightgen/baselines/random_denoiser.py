@@ -6,7 +6,7 @@ import torch
 
 from weightgen.baselines._own_variants import OwnVariant
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 
 
 class RandomDenoiser(OwnVariant):
@@ -32,5 +32,5 @@ class RandomDenoiser(OwnVariant):
         self.denoiser.to(pipeline.device).eval()
 
     @torch.no_grad()
-    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head:
+    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> LinearHeads:
         return self.pipeline.heads(episode, generators, denoiser=self.denoiser)

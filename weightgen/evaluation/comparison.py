@@ -33,6 +33,8 @@ class MethodResult:
     ece_floor: the expected calibration error, in percent, that honest probabilities would show here.
     ood_auroc: percent; how well the head tells its queries from images of other classes, by the best of its scores
         (`weightgen.evaluation.out_of_distribution`), mean over episodes.
+    drift: points; share of predictions that go to classes with more images than their episode's average, beyond their
+        share of the queries. None where all classes have equally many.
     """
 
     name: str
@@ -48,6 +50,7 @@ class MethodResult:
     novelty: float | None
     ece_floor: float
     ood_auroc: float | None
+    drift: float | None = None
 
 
 def compare(
@@ -89,6 +92,7 @@ def compare(
                 novelty=None if generated is None or members is None else novelty(generated, members),
                 ece_floor=calibration_floor(own, seed=seed),
                 ood_auroc=_best_auroc(own),
+                drift=None if own.drift is None or not own.drift.any() else 100 * float(own.drift.mean()),
             )
         )
     return results

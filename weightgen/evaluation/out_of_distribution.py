@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from weightgen.records import Episode, Features, Head
+from weightgen.records import Episode, Features, LinearHeads
 
 FURTHER_CLASSES = 5
 
@@ -40,7 +40,7 @@ def other_images(features: Features, episode: Episode, *, generator: torch.Gener
     return OtherImages(values, (best.values >= 0) & ~shown)
 
 
-def ood_aurocs(head: Head, episode: Episode, others: OtherImages) -> Float[Tensor, "batch scores"]:
+def ood_aurocs(head: LinearHeads, episode: Episode, others: OtherImages) -> Float[Tensor, "batch scores"]:
     """How well each score of `familiarity` ranks the queries above the other images, per episode, 0 to 1.
 
     Within an episode, for the logits of different episodes have different offsets.
@@ -48,7 +48,9 @@ def ood_aurocs(head: Head, episode: Episode, others: OtherImages) -> Float[Tenso
     return auroc(familiarity(head, episode.query), familiarity(head, others.values), others.mask[:, None])
 
 
-def familiarity(head: Head, images: Float[Tensor, "batch images feature"]) -> Float[Tensor, "batch scores images"]:
+def familiarity(
+    head: LinearHeads, images: Float[Tensor, "batch images feature"]
+) -> Float[Tensor, "batch scores images"]:
     """Scores that should be high for images of the head's own classes.
 
     The largest probability (Hendrycks & Gimpel, ICLR 2017) and the energy, log Σ exp of the logits (Liu et al.,

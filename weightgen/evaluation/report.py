@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.ticker import ScalarFormatter
 
+from weightgen.episodes.shots import Shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.chain_paths import ChainPaths
 from weightgen.evaluation.chain_section import chain_json, chain_picture, chain_section
@@ -30,6 +31,7 @@ COLUMNS = (
     "ms per episode",
     "norm ratio",
     "novelty",
+    "drift %",
 )
 
 
@@ -38,7 +40,7 @@ def as_json(
     *,
     data: str,
     ways: int,
-    shots: int,
+    shots: Shots,
     queries: int,
     episodes: int,
     seed: int,
@@ -56,7 +58,7 @@ def as_json(
     return {
         "data": data,
         "ways": ways,
-        "shots": shots,
+        "shots": shots_label(shots),
         "queries": queries,
         "episodes": episodes,
         "seed": seed,
@@ -84,6 +86,7 @@ def table(results: Sequence[MethodResult]) -> list[tuple[str, ...]]:
             f"{result.ms_per_episode:.2f}",
             _ratio(result.norm_ratio),
             _ratio(result.novelty),
+            "-" if result.drift is None else in_points(result.drift, signed=True),
         )
         for result in results
     ]
@@ -91,7 +94,7 @@ def table(results: Sequence[MethodResult]) -> list[tuple[str, ...]]:
 
 def setting_words(evaluation: Mapping[str, Any]) -> str:
     """The episodes of an object of `as_json`, for a title."""
-    words = f"{evaluation['ways']}-way {evaluation['shots']}-shot"
+    words = f"{evaluation['ways']}-way {shots_words(evaluation['shots'])}"
     extra = evaluation["unlabelled"]
     if extra is None:
         return words

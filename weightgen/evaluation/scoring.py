@@ -14,18 +14,19 @@ from torch import Tensor
 
 from weightgen import seeds
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.episodes.shots import Shots
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.out_of_distribution import OtherImages, ood_aurocs, other_images
 from weightgen.interfaces import Method
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 
 
 class EpisodeSizes(TypedDict):
     """The keyword arguments that samplers, tuning and scoring have in common."""
 
     ways: int
-    shots: int
+    shots: Shots
     queries: int
     unlabelled: UnlabelledDraw | None
 
@@ -38,6 +39,8 @@ class Scores:
     confidence: that highest probability.
     classes: the true class, a row of the features' `class_names`.
     seconds: time spent writing the heads, of all episodes together.
+    drift: share of an episode's queries that are taken for one of the classes with more images than its average, less
+        the share of those classes; 0 where no class has more.
     ood_aurocs: how well each of the head's scores tells queries from images of other classes (`ood_aurocs`), NaN for
         an episode without such images; None where there is no other class.
     """
@@ -47,6 +50,7 @@ class Scores:
     classes: Int[Tensor, "episodes queries"]
     seconds: float
     ood_aurocs: Float[Tensor, "episodes scores"] | None = None
+    drift: Float[Tensor, " episodes"] | None = None
 
     @property
     def episode_accuracies(self) -> Float[Tensor, " episodes"]:
@@ -59,7 +63,7 @@ def score_all(
     sampler: EpisodeSampler,
     *,
     ways: int,
-    shots: int,
+    shots: Shots,
     queries: int,
     episodes: int,
     seed: int,
@@ -103,7 +107,7 @@ def score(
     sampler: EpisodeSampler,
     *,
     ways: int,
-    shots: int,
+    shots: Shots,
     queries: int,
     episodes: int,
     seed: int,
@@ -121,7 +125,7 @@ def _score_chunk(method: Method, episode: Episode, others: OtherImages | None, *
     with torch.no_grad():
         written = method(episode, generators)
         # Onto the features' device inside the timed part: an accelerator has then really finished.
-        head = Head(written.weight.to(episode.query.device), written.bias.to(episode.query.device))
+        head = LinearHeads(written.weight.to(episode.query.device), written.bias.to(episode.query.device))
     seconds = time.perf_counter() - begin
     confidence, predicted = head.probabilities(episode.query).max(-1)
     return Scores(
@@ -130,6 +134,7 @@ def _score_chunk(method: Method, episode: Episode, others: OtherImages | None, *
         classes=episode.classes.gather(1, episode.query_labels).cpu(),
         seconds=seconds,
         ood_aurocs=None if others is None else ood_aurocs(head, episode, others).cpu(),
+        drift=_drift(predicted, episode).cpu(),
     )
 
 
@@ -141,4 +146,11 @@ def _joined(parts: Sequence[Scores]) -> Scores:
         classes=torch.cat([part.classes for part in parts]),
         seconds=sum(part.seconds for part in parts),
         ood_aurocs=torch.cat(aurocs) if aurocs else None,
+        drift=torch.cat([part.drift for part in parts if part.drift is not None]),
     )
+
+
+def _drift(predicted: Int[Tensor, "batch queries"], episode: Episode) -> Float[Tensor, " batch"]:
+    counts = episode.counts
+    larger = counts > counts.mean(-1, keepdim=True)
+    return larger.gather(1, predicted).double().mean(-1) - larger.double().mean(-1)

@@ -11,6 +11,7 @@ import torch
 from weightgen import seeds
 from weightgen.baselines._baseline import FeatureBaseline
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.episodes.shots import Shots, fewest_and_most
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.features.class_statistics import ClassStatistics
@@ -25,7 +26,7 @@ def tune(
     training: Features,
     *,
     ways: int,
-    shots: int,
+    shots: Shots,
     queries: int,
     episodes: int = 100,
     seed: int,
@@ -74,7 +75,7 @@ def _statistics(features: Features) -> ClassStatistics:
 def _folds(
     training: Features,
     ways: int,
-    shots: int,
+    shots: Shots,
     queries: int,
     *,
     episodes: int,
@@ -85,10 +86,11 @@ def _folds(
     classes = len(training.class_names)
     if classes < 4:
         raise InputError(f"{classes} training classes cannot tune a baseline; give at least 4")
-    left = int(training.counts.min()) - shots
+    most = fewest_and_most(shots)[1]
+    left = int(training.counts.min()) - most
     if left < 1:
         name = training.class_names[int(training.counts.argmin())]
-        raise InputError(f"class '{name}' has no image beside {shots} shots; lower shots or add images")
+        raise InputError(f"class '{name}' has no image beside {most} shots; lower shots or add images")
     if queries >= left and unlabelled is not None and unlabelled.images and not unlabelled.transductive:
         left = max(left // 2, 1)
     halves = _halves(training, seed)

@@ -14,8 +14,8 @@ class Lda(Probe):
     """Linear discriminant analysis with the shrinkage of Ledoit and Wolf (2004); nothing is held out.
 
     The shrinkage is scikit-learn's, of the residuals of all classes together, where its own discriminant analysis
-    estimates one for each class and cannot take classes of one image. Probabilities are those of the model, in which
-    classes are as likely as their images are many.
+    estimates one for each class and cannot take classes of one image. Probabilities are those of the model, all classes
+    equally likely.
     """
 
     def fit(self, train: Features, *, seed: int) -> LinearMap:
@@ -25,5 +25,4 @@ class Lda(Probe):
         else:
             shrinkage = float(ledoit_wolf_shrinkage(found.residuals.numpy(), assume_centered=True))
             weight = found.rows(shrinkage) / found.variance
-        log_priors = (train.counts.double() / len(train.labels)).log()
-        return found.scaling.folded(weight, log_priors - (weight * found.means).sum(-1) / 2)
+        return found.scaling.folded(weight, -(weight * found.means).sum(-1) / 2)

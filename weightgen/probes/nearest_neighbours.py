@@ -22,14 +22,14 @@ _TEMPERATURE = 0.07
 class Votes:
     """Logits = scale · log of the share of votes among the k nearest images by cosine.
 
-    A vote weighs exp(cosine / 0.07), as in DINO (Caron et al. 2021); the k votes and one more, spread over all classes,
-    make the shares, so that none is 0.
+    A vote weighs exp(cosine / 0.07), as in DINO (Caron et al. 2021), divided by the images of its class, so that many
+    make no class more likely; the k votes and one more, spread over all classes, make the shares, so that none is 0.
     """
 
     scaling: Scaling
     index: NearestNeighbors
     labels: Int[Tensor, " images"]
-    classes: int
+    counts: Int[Tensor, " classes"]
     neighbours: int
     scale: float
 
@@ -46,9 +46,10 @@ class Votes:
         self, distances: Float[Tensor, "images k"], found: Int[Tensor, "images k"]
     ) -> Float[Tensor, "images classes"]:
         k = found.shape[1]
-        weights = (-distances.square() / 2 / _TEMPERATURE).softmax(-1).float()  # ‖a − b‖² / 2 = 1 − cosine
-        shares = weights.new_zeros(len(found), self.classes).scatter_add_(1, self.labels[found], weights)
-        return ((k * shares + 1 / self.classes) / (k + 1)).log()
+        voters, classes = self.labels[found], len(self.counts)
+        weights = -distances.square() / 2 / _TEMPERATURE - self.counts[voters].log()  # ‖a − b‖² / 2 = 1 − cosine
+        shares = distances.new_zeros(len(found), classes).scatter_add_(1, voters, weights.softmax(-1)).float()
+        return ((k * shares + 1 / classes) / (k + 1)).log()
 
 
 class NearestNeighbours(Probe):
@@ -62,7 +63,7 @@ class NearestNeighbours(Probe):
         scaling = Scaling.of(train)
         # Of unit vectors the nearest by distance are the nearest by cosine, and scikit-learn finds them faster.
         index = NearestNeighbors(algorithm="brute").fit(_directions(scaling, train.values).numpy())
-        votes = Votes(scaling, index, train.labels, len(train.class_names), neighbours=1, scale=1.0)
+        votes = Votes(scaling, index, train.labels, train.counts, neighbours=1, scale=1.0)
         free = spare(train)
         if not free.any():
             return votes

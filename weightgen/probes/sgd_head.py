@@ -21,7 +21,7 @@ class SgdHead(Probe):
     """A linear layer trained on cross-entropy by Adam, from zeros; nothing is held out.
 
     Minibatches of 64 images, a learning rate that falls from 0.03 to 0 along half a cosine, features scaled as for
-    `linear_probe`.
+    `linear_probe`. Every class weighs the same.
 
     Args:
         epochs: times that every image is seen.
@@ -42,11 +42,12 @@ class SgdHead(Probe):
         classes = len(train.class_names)
         rows = inputs.new_zeros(classes, inputs.shape[1])
         adam = torch.optim.Adam([rows], lr=LEARNING_RATE, fused=True)
+        share = (len(train.labels) / classes / train.counts)[train.labels].float()[:, None]  # 1 on average
         batches = [batch for order in _orders(train, self.epochs, seed=seed) for batch in order.split(BATCH)]
         for step, batch in enumerate(batches):
             residual = (inputs[batch] @ rows.mT).softmax(-1)
             residual[torch.arange(len(batch)), train.labels[batch]] -= 1
-            rows.grad = residual.mT @ inputs[batch] / len(batch)  # of the mean cross-entropy
+            rows.grad = (share[batch] * residual).mT @ inputs[batch] / len(batch)  # of the mean cross-entropy
             adam.param_groups[0]["lr"] = LEARNING_RATE * (1 + math.cos(math.pi * step / len(batches))) / 2
             adam.step()
         return scaling.folded(rows[:, :-1], rows[:, -1])

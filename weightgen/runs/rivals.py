@@ -15,7 +15,7 @@ from weightgen.evaluation.scoring import EpisodeSizes
 from weightgen.evaluation.tuning import tune
 from weightgen.interfaces import Method
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Features, Head
+from weightgen.records import Episode, Features, LinearHeads
 
 OWN = "generator"
 INDUCTIVE = "inductive"
@@ -31,7 +31,7 @@ class GeneratorMethod:
     name: str = OWN
 
     @torch.no_grad()
-    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Head:
+    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> LinearHeads:
         """Heads by the whole chain."""
         return self.pipeline.heads(episode, generators)
 

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pretraining import pretrain
-from weightgen.config.build import build_backbone, check_components
+from weightgen.config.build import build_backbone, check_backbone, check_components
 from weightgen.config.loading import to_yaml
 from weightgen.config.part_checks import HEAD
 from weightgen.config.paths import with_absolute_paths
@@ -71,6 +71,24 @@ def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: 
         pipeline.save_pretrained(run.path / "generator")  # last: its presence says that the run is finished
     accelerator.wait_for_everyone()
     return True
+
+
+def check_run(recipe: Recipe) -> None:
+    """Refuse what `train_run` refuses before any work, by the same line; data and weights on the hub are not looked at.
+
+    Raises:
+        InputError: the recipe does not fit together, or its data or its backbone cannot be used.
+    """
+    check_components(recipe)
+    recipe = with_absolute_paths(recipe)
+    data = recipe.data
+    specs = [data.source, *data.further, *(part for part in (data.validation, data.novel) if isinstance(part, str))]
+    local = not any(spec.startswith("hub:") for spec in specs)
+    pretraining = recipe.backbone.pretraining is not None
+    parts = open_parts(data, seed=recipe.seed, pretraining=pretraining) if local else None
+    check_backbone(recipe.backbone, seed=recipe.seed)
+    if parts is not None:
+        _check_sizes(recipe, parts)
 
 
 def zoo_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: Progress | None = None) -> ZooFolder:
@@ -163,7 +181,7 @@ def _check_novel(recipe: Recipe, novel: datasets.Dataset) -> None:
             f"data.novel: gives {len(names)} classes and evaluation.ways is {options.ways}; raise it, lower the ways, "
             "or set it to 0 for no evaluation"
         )
-    fewest, wanted = int(counts.argmin()), max(options.shots) + options.queries
+    fewest, wanted = int(counts.argmin()), options.judged_shots[-1] + options.queries
     if counts[fewest] < wanted:
         raise InputError(
             f"class '{names[fewest]}' of data.novel has {counts[fewest]} images, and evaluation.shots with "

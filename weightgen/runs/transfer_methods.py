@@ -13,7 +13,7 @@ from weightgen import registry
 from weightgen.errors import InputError
 from weightgen.evaluation.transfer import TransferMethod
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Features, Head
+from weightgen.records import Features, LinearHeads
 from weightgen.runs.rivals import OWN
 from weightgen.seeds import generator
 
@@ -38,14 +38,14 @@ class GeneratorFit:
         noise = [generator(seed, "head")]
         head = self.pipeline.dataset_heads(train, noise, steps=self.steps, denoiser=denoiser)
         # Onto the features' device inside the timed part: an accelerator has then really finished.
-        return WrittenClassifier(Head(head.weight.to(train.values.device), head.bias.to(train.values.device)))
+        return WrittenClassifier(LinearHeads(head.weight.to(train.values.device), head.bias.to(train.values.device)))
 
 
 @dataclass(frozen=True)
 class WrittenClassifier:
     """A head, or the mixture of its draws."""
 
-    head: Head
+    head: LinearHeads
 
     def __call__(self, features: Float[Tensor, "images feature"], /) -> Float[Tensor, "images classes"]:
         """Logits of raw features; log-probabilities of a mixture."""
