@@ -18,10 +18,9 @@ from tiny_runs import SHARED, images, invoke, refuse, succeed
 from typer.testing import CliRunner, Result
 from weightgen.cli.main import app
 from weightgen.cli.output import CLOSED_PIPE
-from weightgen.heads.head_editing import rename_classes
-from weightgen.heads.predictor import Predictor
 
 from weightgen import files
+from weightgen.heads.head import load_head
 from weightgen.runs.data_tools import write_sample
 
 __all__ = ["images"]
@@ -32,8 +31,8 @@ NAMES = ("Größe", "猫", "αβγ")
 def accents(head: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A head whose classes have names from three alphabets, and a folder of pictures named so."""
     place = tmp_path_factory.mktemp("Bäume 木")
-    before = json.loads((head / "config.json").read_text())["label_names"]
-    rename_classes(head, dict(zip(before, NAMES, strict=True)), place / "head")
+    saved = load_head(head)
+    saved.rename(dict(zip(saved.class_names, NAMES, strict=True))).save_pretrained(place / "head")
     return place
 
 
@@ -222,7 +221,7 @@ def test_when_no_image_can_be_read_nothing_is_printed(head: Path, tmp_path: Path
 def test_predictions_come_before_all_images_are_read(head: Path, photos: Path) -> None:
     paths = sorted(photos.iterdir())
     (photos / "9.png").write_bytes(b"no image")
-    stream = Predictor.from_head(head).stream([*paths, photos / "9.png"], batch_size=1)
+    stream = load_head(head).stream([*paths, photos / "9.png"], batch_size=1)
     assert [one.path for one, _ in zip(stream, paths, strict=False)] == paths  # the bad one is not reached
 
 
