@@ -60,6 +60,7 @@ class Centroid:
     """The head that a generator of parts writes itself."""
 
     def fit(self, train: Features, *, seed: int) -> WrittenClassifier:
+        """The cosine centroids of the training images."""
         episode = episode_of(train)
         return WrittenClassifier(centroid_head(episode.support, episode.support_mask, scale=1.0))
 
@@ -72,6 +73,7 @@ class HeadGenerator:
     base: Features
 
     def on(self, part: Part, offset: Offset) -> GeneratorFit:
+        """The method on features of the backbone with `offset` added to its part."""
         own = Standardizer.from_pretrained(self.run.path / "generator" / "standardizer")
         made = Standardizer.from_config(own.config, feature_width=part.backbone.feature_width)
         made.fit(features_under(part, offset, self.base)).sharpness.copy_(own.sharpness)

@@ -21,28 +21,34 @@ if TYPE_CHECKING:
     from weightgen.features.standardizer import Standardizer
 
 
+@runtime_checkable
 class FeatureSpace(Protocol):
-    """Where conditions and rows live: the space of the base classes, or one that a data set has made round for itself.
-
-    prior_variance: of class prototypes, along each axis. noise_variance: of images around their prototype.
-    pole: origin of lengths and angles. radius: root mean square distance of images from it.
-    temper: factor on logits that is known before any calibration.
-    """
+    """Where conditions and rows live: the space of the base classes, or one whitened by the data set itself."""
 
     @property
-    def prior_variance(self) -> Float[Tensor, " feature"]: ...
+    def prior_variance(self) -> Float[Tensor, " feature"]:
+        """Variance of class prototypes along each axis."""
+        ...
 
     @property
-    def noise_variance(self) -> Float[Tensor, "1"]: ...
+    def noise_variance(self) -> Float[Tensor, "1"]:
+        """Variance of images around the prototype of their class."""
+        ...
 
     @property
-    def pole(self) -> Float[Tensor, " feature"]: ...
+    def pole(self) -> Float[Tensor, " feature"]:
+        """Origin of lengths and angles."""
+        ...
 
     @property
-    def radius(self) -> Float[Tensor, ""]: ...
+    def radius(self) -> Float[Tensor, ""]:
+        """Root mean square distance of images from the origin."""
+        ...
 
     @property
-    def temper(self) -> float: ...
+    def temper(self) -> float:
+        """Factor on logits that is known before any calibration."""
+        ...
 
     @property
     def space(self) -> Space:
@@ -126,8 +132,7 @@ class Conditioner(ModelMixin, ConfigMixin, ABC):
 
 
 class Denoiser(ModelMixin, ConfigMixin, ABC):
-    """Predicts what its `prediction_type` says, one token per class row; or, where it `denoises` parts, per chunk of a
-    vector of parameters.
+    """Predicts what its `prediction_type` says for noisy tokens: class rows of a head, or chunks of a parameter vector.
 
     `prediction_type` is one of diffusers' parameterisations ("epsilon", "sample", "v_prediction"); the scheduler
     of a recipe is built with it. Constructors take `feature_width`, the width of a row, and their own options.

@@ -80,6 +80,7 @@ class Statistics:
     scatter: Float[Tensor, "feature feature"] | None
 
     def to(self, device: torch.device | str) -> Statistics:
+        """The same on another device."""
         scatter = None if self.scatter is None else self.scatter.to(device)
         return Statistics(self.counts.to(device), self.means.to(device), scatter)
 
@@ -109,6 +110,7 @@ class Episode:
 
     @property
     def ways(self) -> int:
+        """Number of class rows, padding included."""
         return self.support.shape[1]
 
     @property
@@ -139,6 +141,7 @@ class Episode:
         return replace(self, unlabelled=self.unlabelled[:, :0], unlabelled_mask=self.unlabelled_mask[:, :0])
 
     def to(self, device: torch.device | str) -> Episode:
+        """The same on another device."""
         moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors()}
         return replace(self, statistics=None if self.statistics is None else self.statistics.to(device), **moved)
 
@@ -230,6 +233,7 @@ class Condition:
         return replace(self, **batched)
 
     def with_gradient(self, gradient: Float[Tensor, "batch ways feature"]) -> Condition:
+        """The same condition with the gradient at the noisy rows."""
         return replace(self, gradient=gradient)
 
 

@@ -507,6 +507,10 @@ def _of_generators() -> Iterator[tuple[str, Subject]]:
     yield "generators/mcdi.segment", partial(written_head, "mcdi", "scale", *told, "denoiser.told=true")
     for scheduler in ("DDIMScheduler", "DPMSolverMultistepScheduler"):
         yield f"generators/metadiff.{scheduler}", partial(written_head, "metadiff", "scale", scheduler=scheduler)
+    yield from _of_ablations()
+
+
+def _of_ablations() -> Iterator[tuple[str, Subject]]:
     for recipe, space in (("metadiff", "whiten"), ("metadiff", "scale_power"), ("mcdi", "whiten"), ("mcdi", "scale")):
         for method in ("no_denoiser", "one_step", "draws", "inductive"):
             if (recipe, method) != ("mcdi", "draws"):  # a chain in segments has no noise to draw with

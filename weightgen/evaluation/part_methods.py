@@ -32,6 +32,7 @@ class GeneratedOffset:
     name: str = "generator"
 
     def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
+        """Offsets of the part for every episode of the batch."""
         return self.pipeline.offsets(episode, generators)
 
 
@@ -43,6 +44,7 @@ class SameOffset:
     offset: Float[Tensor, " parameters"]
 
     def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
+        """Offsets of the part for every episode of the batch."""
         return self.offset.expand(len(episode), -1)
 
 
@@ -56,6 +58,7 @@ class OffsetFittedOnSupport:
     name: str = "fitted_on_support"
 
     def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
+        """Offsets of the part for every episode of the batch."""
         made = fit_to_support(self.pipeline.part, episode, options=self.fit, seed=self.zoo_seed, draw=generators[0])
         return made.targets[:, -1]
 
@@ -71,6 +74,7 @@ class OracleOffset:
     name: str = "oracle"
 
     def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
+        """Offsets of the part for every episode of the batch."""
         part = self.pipeline.part
         made = fit_to_classes(
             part, self.pixels, episode.classes, options=self.fit, seed=self.zoo_seed, draw=generators[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from weightgen.records import Episode
 from weightgen.selectors._part import Part
 
 
+@runtime_checkable
 class PartMethod(Protocol):
     """A function of a batch of pixel episodes and one random generator per episode."""
 

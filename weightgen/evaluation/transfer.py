@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,10 +19,13 @@ from weightgen.probes._probe import Classifier
 from weightgen.records import Features
 
 
+@runtime_checkable
 class TransferMethod(Protocol):
     """Whatever makes a classifier of a training set: a probe, or a generator."""
 
-    def fit(self, train: Features, *, seed: int) -> Classifier: ...
+    def fit(self, train: Features, *, seed: int) -> Classifier:
+        """A classifier for the classes of `train`."""
+        ...
 
 
 @dataclass(frozen=True)

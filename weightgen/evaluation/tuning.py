@@ -55,7 +55,8 @@ def tune(
         InputError: fewer than 4 classes, or a class with no image left for a query.
     """
     episodes = min(episodes, baseline_class.tuning_episodes)
-    options, scale = _best_options(baseline_class, _folds(training, ways, shots, queries, episodes, seed, unlabelled))
+    folds = _folds(training, ways, shots, queries, episodes=episodes, seed=seed, unlabelled=unlabelled)
+    options, scale = _best_options(baseline_class, folds)
     return baseline_class(statistics=_statistics(training), scale=scale, **options)
 
 
@@ -76,6 +77,7 @@ def _folds(
     ways: int,
     shots: Shots,
     queries: int,
+    *,
     episodes: int,
     seed: int,
     unlabelled: UnlabelledDraw | None,

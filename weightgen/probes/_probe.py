@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from weightgen.records import Features
 
 
+@runtime_checkable
 class Classifier(Protocol):
     """Raw features to logits, the classes in the order of the training set's names."""
 

@@ -32,6 +32,7 @@ class GeneratorMethod:
 
     @torch.no_grad()
     def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> LinearHeads:
+        """Heads by the whole chain."""
         return self.pipeline.heads(episode, generators)
 
 
@@ -70,7 +71,7 @@ def needs_unlabelled(name: str) -> bool:
 
 
 def kind_of(name: str) -> str:
-    """ "generator", "baseline", or "ablation" for the generator with something taken away or read otherwise."""
+    """Either "generator", "baseline", or "ablation" for the generator with something taken away or read otherwise."""
     if name == OWN:
         return OWN
     return "ablation" if issubclass(registry.get("baselines", name), OwnVariant) else "baseline"

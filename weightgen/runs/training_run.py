@@ -125,7 +125,7 @@ def _prepared(
     write_text(run.path / "recipe.yaml", to_yaml(recipe))
     metrics = MetricsFile(run.path / "metrics.jsonl")
     if recipe.backbone.pretraining is not None:
-        backbone = _pretrained(recipe, backbone, parts, run, metrics, accelerator, progress)
+        backbone = _pretrained(recipe, backbone, parts, run, metrics, accelerator, progress=progress)
     with accelerator.main_process_first():  # the others read what it has kept: all learn from the same bits
         base = base_features(recipe.data, backbone, parts, device=str(accelerator.device), progress=progress)
     training: GeneratorTraining | PartTraining
@@ -148,6 +148,7 @@ def _pretrained(
     run: RunFolder,
     metrics: MetricsFile,
     accelerator: Accelerator,
+    *,
     progress: Progress | None,
 ) -> Backbone:
     """The backbone trained on its classes, by the main process alone; kept in the run folder."""

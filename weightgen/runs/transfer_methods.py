@@ -33,6 +33,7 @@ class GeneratorFit:
     network: bool = True
 
     def fit(self, train: Features, *, seed: int) -> WrittenClassifier:
+        """The head that the chain writes for the whole training set."""
         denoiser = None if self.network else self.pipeline.denoiser.without_network
         noise = [generator(seed, "head")]
         head = self.pipeline.dataset_heads(train, noise, steps=self.steps, denoiser=denoiser)
@@ -47,6 +48,7 @@ class WrittenClassifier:
     head: LinearHeads
 
     def __call__(self, features: Float[Tensor, "images feature"], /) -> Float[Tensor, "images classes"]:
+        """Logits of raw features; log-probabilities of a mixture."""
         if self.head.weight.shape[1] == 1:
             return self.head.logits(features[None])[0]
         return self.head.probabilities(features[None])[0].log()
@@ -80,7 +82,7 @@ def chosen_transfer_methods(methods: Sequence[str] | None, *, can_step: bool) ->
 
 
 def transfer_kind(name: str) -> str:
-    """ "generator", "ablation" for the generator with something taken away, "baseline" for a probe."""
+    """Either "generator", "ablation" for the generator with something taken away, or "baseline" for a probe."""
     if name == OWN:
         return OWN
     return "ablation" if name in (NO_DENOISER, ONE_STEP) else "baseline"
