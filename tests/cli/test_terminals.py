@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import shutil
@@ -222,7 +223,7 @@ def test_predictions_come_before_all_images_are_read(head: Path, photos: Path) -
     paths = sorted(photos.iterdir())
     (photos / "9.png").write_bytes(b"no image")
     stream = load_head(head).stream([*paths, photos / "9.png"], batch_size=1)
-    assert [one.path for one, _ in zip(stream, paths, strict=False)] == paths  # the bad one is not reached
+    assert [one.path for one in itertools.islice(stream, len(paths))] == paths  # the bad one is not reached
 
 
 def blocked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,13 +325,6 @@ def test_validate_downloads_nothing(images: Path, monkeypatch: pytest.MonkeyPatc
     for overrides in (("backbone=resnet18.a1_in1k",), ("backbone=timm/resnet18.a1_in1k",), ("backbone=hf-hub:a/b",)):
         succeed("recipes", "validate", "metadiff", f"data={images}", *SHARED, *overrides)
     succeed("recipes", "validate", "metadiff", "data=hub:owner/name", *SHARED)
-
-
-def test_a_wrong_key_is_told_without_torch() -> None:
-    script = "import sys; from weightgen.cli.main import app\ntry: app()\nfinally: print('torch' in sys.modules)"
-    command = [sys.executable, "-c", script, "recipes", "validate", "metadiff", "training.step=5"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "False\n"), done.stderr
 
 
 def test_a_backbone_in_a_head_folder_trains(head: Path, images: Path, tmp_path: Path) -> None:
