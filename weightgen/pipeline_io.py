@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
@@ -60,7 +60,7 @@ class GeneratorPipeline(DiffusionPipeline):
         """Take the scheduler for the one of training, unless a folder says which that was."""
         self.register_to_config(chain=dict(self._trained_chain or chain_of(self.scheduler)))
 
-    def to(self, *args: Any, **kwargs: Any) -> Self:
+    def to(self, *args: Any, **kwargs: Any) -> GeneratorPipeline:
         """Move all components to a device, in diffusers' notations. They work in float32 alone.
 
         Raises InputError for another type of numbers, and for a device that torch does not have here.
