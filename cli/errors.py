@@ -20,6 +20,7 @@ class OneLineErrors(TyperGroup):
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run the command; an error ends it with one line and its exit code."""
         prepare_streams()
+        streams = sys.stdout, sys.stderr  # typer puts others in their place when a reader has gone
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
             sys.stdout.flush()
@@ -30,7 +31,7 @@ class OneLineErrors(TyperGroup):
             message, code = told
             if message:
                 complain(f"error: {message}")
-            drop_broken_streams()
+            drop_broken_streams(*streams)
         if not standalone_mode:
             return code
         if code == 130:

@@ -58,9 +58,9 @@ def complain(message: str) -> None:
         print(" ".join(message.split()), file=sys.stderr, flush=True)
 
 
-def drop_broken_streams() -> None:
+def drop_broken_streams(*streams: IO[str]) -> None:
     """Throw away what cannot be written any more, which Python would complain of at its end."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in streams:
         try:
             stream.flush()
         except OSError:
@@ -78,7 +78,7 @@ class _Notes(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        drop_broken_streams()
+        drop_broken_streams(sys.stderr)
 
 
 class _Remarks(logging.Handler):

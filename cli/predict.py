@@ -69,11 +69,11 @@ def _as_dict(one: "Prediction") -> dict[str, Any]:
 
 def _write_csv(found: Iterable["Prediction"]) -> int:
     """One line per image as it comes; how many there are."""
-    count = 0
+    count, stdout = 0, utf8_stdout()
     for count, one in enumerate(found, 1):
         row = _as_dict(one)
         columns = [key for key in row if key != "probabilities"]
-        writer = csv.DictWriter(utf8_stdout(), columns, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(stdout, columns, extrasaction="ignore", lineterminator="\n")
         if count == 1:
             writer.writeheader()
         writer.writerow(row)

@@ -62,10 +62,9 @@ def validate(
     """
     output = Output(format, quiet)
     from weightgen.config.loading import load_recipe
+    from weightgen.runs.training_run import check_run
 
     chosen = load_recipe(recipe, overrides or [])
-    from weightgen.runs.training_run import check_run  # torch and timm; a wrong key is told without them
-
     check_run(chosen)
     resolved = chosen.model_dump(mode="json")
     output.result(resolved, lambda console: console.print(f"{recipe} is valid", markup=False))

@@ -188,9 +188,10 @@ def read_model(model: str) -> tuple[Path, dict[str, Tensor], dict[str, str]]:
 def _fetched(repository: str, names: Iterable[str], *, model: str) -> Path:
     """The first of some files of a hub repository (`OWNER/NAME` or `OWNER/NAME@REVISION`) that is there."""
     owner_name, _, revision = repository.partition("@")
+    chosen: dict[str, Any] = {"revision": revision} if revision else {}
     for name in dict.fromkeys(names):
         try:
-            return Path(hf_hub_download(owner_name, name, revision=revision or None))
+            return Path(hf_hub_download(owner_name, name, **chosen))
         except Exception as error:  # the hub raises a dozen unrelated types, other ones in every version
             if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
                 continue

@@ -9,6 +9,7 @@ from torch import Tensor
 from weightgen.baselines._own_variants import OwnVariant
 from weightgen.records import Condition, Episode, LinearHeads
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
+from weightgen.schedulers.schedulers import chain_of
 
 
 class OneStep(OwnVariant):
@@ -24,7 +25,9 @@ class OneStep(OwnVariant):
         if self.pipeline.can_draw:
             return self.pipeline.heads(episode, generators, steps=1)
         chain, whole = self.pipeline.scheduler, copy.copy(self.pipeline)
-        whole.scheduler = LocalDDPMScheduler.from_config(chain.config, segments=1, prediction_type="sample")
+        single = LocalDDPMScheduler.from_config(chain.config, segments=1, prediction_type="sample")
+        whole.register_to_config(chain=chain_of(single))  # `first_target` predicts for this one
+        whole.scheduler = single
 
         def first_target(noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
             return chain.target_of(self.pipeline.denoiser(noisy, time, condition), time, noisy)
