@@ -1,0 +1,31 @@
+"""The whole pipeline with an untrained network."""
+
+from collections.abc import Sequence
+
+import torch
+
+from weightgen.methods._generated import Ablation
+from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Episode, Head
+
+
+class RandomDenoiser(Ablation):
+    """The generator before training: first weights instead of learnt ones.
+
+    MetaDiff's released code samples from an average of weights that it never updates, so that its published
+    evaluation measures just this.
+    """
+
+    protocols = ("episodes",)
+
+    def __init__(self, *, pipeline: WeightGenerationPipeline) -> None:
+        super().__init__(pipeline=pipeline)
+        trained = pipeline.denoiser
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.denoiser = type(trained)(**{k: v for k, v in trained.config.items() if not k.startswith("_")})
+        self.denoiser.attune(pipeline.scheduler)
+        self.denoiser.to(pipeline.device).eval()
+
+    def heads(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Head:
+        return self.written(episode, rngs, denoiser=self.denoiser)
