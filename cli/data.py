@@ -9,7 +9,8 @@ from .output import Format, FormatOption, Output, QuietOption
 
 app = typer.Typer(no_args_is_help=True, help="Look at image data, and take examples out of it.")
 Spec = Annotated[
-    str, typer.Argument(metavar="SPEC", help="glyphs, an image folder, a .parquet file, or hub:owner/name.")
+    str,
+    typer.Argument(metavar="SPEC", help="glyphs, an image folder, Parquet or hub:owner/name, [:split][#column=NAME]."),
 ]
 
 

@@ -7,31 +7,41 @@ from typing import Any
 
 from typer.core import TyperGroup
 
+from .output import CLOSED_PIPE, complain, drop_broken_streams, prepare_streams
+
 
 class OneLineErrors(TyperGroup):
     """Exit 2 for wrong input, 1 for what failed while running; one line each, no traceback.
 
+    A reader that closes the pipe early (`| head -1`) ends the command in silence, with the shell's code for SIGPIPE.
     Any other exception is a defect of weightgen and keeps its traceback.
     """
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        prepare_streams()
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
-        except Exception as error:
+            sys.stdout.flush()
+        except (Exception, SystemExit) as error:
             told = _told(error)
             if not standalone_mode or told is None:
                 raise
             message, code = told
-            print(f"error: {' '.join(message.split())}", file=sys.stderr)
+            if message:
+                complain(f"error: {message}")
+            drop_broken_streams()
         if not standalone_mode:
             return code
         if code == 130:
-            print("interrupted; nothing half-written is left, and the same command resumes a training", file=sys.stderr)
+            complain("interrupted; nothing half-written is left, and the same command resumes a training")
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _told(error: Exception) -> tuple[str, int] | None:
+def _told(error: BaseException) -> tuple[str, int] | None:
     """Message and exit code of an expected failure, None for a defect."""
+    # typer and rich leave by exit 1 when the reader of a pipe has gone
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+        return "", CLOSED_PIPE
     if hasattr(error, "format_message"):  # a usage error; typer carries its own copy of click
         return error.format_message(), 2
     from weightgen.errors import InputError

@@ -35,7 +35,7 @@ def evaluate(
     run: RunArgument = None,
     data: Annotated[
         str | None,
-        typer.Option(help="glyphs, a folder, a .parquet file or hub:owner/name; the run's novel classes if left out."),
+        typer.Option(help="glyphs, a folder, Parquet or hub:owner/name; the run's novel classes if left out."),
     ] = None,
     protocol: Annotated[
         Protocol, typer.Option(help="Episodes, or whole training sets as `weightgen transfer` compares them.")

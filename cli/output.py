@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,6 +27,71 @@ FormatOption = Annotated[Format, typer.Option("--format", help="Print results as
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress, no remarks.")]
 
 
+CLOSED_PIPE = 128 + 13
+"""Exit code of a command whose reader has gone, as the shell gives it for SIGPIPE."""
+
+
+def prepare_streams() -> None:
+    """Let text for people be printed on any terminal: what its encoding lacks becomes a replacement character."""
+    if sys.stdout is None:  # closed by the shell (>&-)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open for as long as the process lives
+    _reconfigure(sys.stdout, errors="replace")
+
+
+def utf8_stdout() -> IO[str]:
+    """Standard output for programs: UTF-8 whatever the terminal.
+
+    Bytes of a file name that are not UTF-8 are written as JSON writes them, `\\udcff`.
+    """
+    _reconfigure(sys.stdout, encoding="utf-8", errors="backslashreplace")
+    return sys.stdout
+
+
+def write_json(data: Any) -> None:
+    """One JSON document on standard output."""
+    utf8_stdout().write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def complain(message: str) -> None:
+    """A line on stderr, --quiet or not; nowhere if nobody reads stderr."""
+    with contextlib.suppress(BrokenPipeError):
+        print(" ".join(message.split()), file=sys.stderr, flush=True)
+
+
+def drop_broken_streams() -> None:
+    """Throw away what cannot be written any more, which Python would complain of at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def _reconfigure(stream: IO[str], **how: str) -> None:
+    if hasattr(stream, "reconfigure"):  # streams of test runners and notebooks have nothing to set
+        stream.reconfigure(**how)
+
+
+class _Notes(Console):
+    """stderr for people: when nobody reads it any more, the work goes on in silence."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        drop_broken_streams()
+
+
+class _Remarks(logging.Handler):
+    """Remarks of the library."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__()
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._output.remark(record.getMessage())
+
+
 class Output:
     """Where a command prints: `result` once, `remark` for people, `progress` while it works."""
 
@@ -34,12 +100,14 @@ class Output:
         if quiet:  # other libraries read these when they are imported, which commands do after this
             os.environ.update(HF_DATASETS_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
         self.console = Console(soft_wrap=False)
-        self._notes = Console(stderr=True, quiet=quiet)
+        self._notes = _Notes(stderr=True, quiet=quiet)
+        logging.getLogger("weightgen").handlers = [_Remarks(self)]
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would remark on its own cache too
 
     def result(self, data: Any, text: Callable[[Console], None]) -> None:
         """Print `data` as JSON, or what `text` prints."""
         if self.format is Format.json:
-            sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+            write_json(data)
         else:
             text(self.console)
 
@@ -48,11 +116,15 @@ class Output:
         self._notes.print(message, highlight=False, markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
-    def progress(self) -> Iterator[Callable[[str, int, int], None]]:
-        """A callback (what, done, total) that draws one bar per kind of work, with the time left."""
+    def progress(self, *, streams: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+        """A callback (what, done, total) that draws one bar per kind of work, with the time left.
+
+        streams: results are written to stdout meanwhile; on a terminal they are progress enough.
+        """
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         tasks: dict[str, TaskID] = {}
-        with Progress(*columns, console=self._notes, disable=self.quiet or not self._notes.is_terminal) as bars:
+        drawn = self._notes.is_terminal and not self.quiet and not (streams and sys.stdout.isatty())
+        with Progress(*columns, console=self._notes, disable=not drawn, redirect_stdout=not streams) as bars:
 
             def update(what: str, done: int, total: int) -> None:
                 if what not in tasks:

@@ -1,17 +1,20 @@
 """weightgen predict"""
 
 import csv
-import sys
+import json
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from .output import Format, Output, QuietOption
+from .output import Format, Output, QuietOption, complain, utf8_stdout
+
+if TYPE_CHECKING:
+    from weightgen.heads.predictor import Prediction
 
 
 class PredictFormat(StrEnum):
@@ -30,32 +33,73 @@ def predict(
 ) -> None:
     """Classify images with a generated head: class, probability and uncertainty of each.
 
+    Images that cannot be read are named on stderr, the others are answered, and the exit code is 1.
+
     Example: weightgen predict --head heads/birds photos/ --format csv
     """
-    output = Output(Format.json if format is PredictFormat.json else Format.text, quiet)
-    from dataclasses import asdict
-
+    output = Output(Format.text, quiet)
     from weightgen.heads.predictor import Predictor
 
-    with output.progress() as progress:
-        found = Predictor.from_head(head).predict(images, progress=progress)
-    predictions = [asdict(one) | {"path": str(one.path)} for one in found]
-    if format is PredictFormat.csv:
-        columns = [key for key in predictions[0] if key != "probabilities"]
-        writer = csv.DictWriter(sys.stdout, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(predictions)
-        return
+    unread = 0
+
+    def failed(error: Exception) -> None:
+        nonlocal unread
+        unread += 1
+        complain(f"error: {error}")
+
+    table = _table()
     folder = images[0] if len(images) == 1 and images[0].is_dir() else Path()
-    output.result(predictions, lambda console: _table(console, predictions, folder))
+    with output.progress(streams=format is not PredictFormat.text) as progress:
+        found = Predictor.from_head(head).stream(images, progress=progress, failed=failed)
+        if format is PredictFormat.text:
+            answered = sum(_add_row(table, one, folder) for one in found)
+        else:
+            answered = _write_csv(found) if format is PredictFormat.csv else _write_json(found)
+    if answered and format is PredictFormat.text:
+        output.console.print(table)
+    if answered + unread > 1 and unread:
+        complain(f"error: {unread} of {answered + unread} could not be read; the others are answered")
+    if unread:
+        raise typer.Exit(1 if answered else 2)
 
 
-def _table(console: Console, predictions: list[dict], folder: Path) -> None:
-    """Images below `folder` are named from there; long names are folded, never cut."""
-    table = Table(Column("image", overflow="fold"), Column("class", overflow="fold"), "probability", "uncertainty")
-    for one in predictions:
-        path = Path(one["path"])
-        name = path.relative_to(folder) if path.is_relative_to(folder) else path
-        texts = (str(name), one["class_name"], f"{one['probability']:.3f}", f"{one['uncertainty']:.3f}")
-        table.add_row(*map(Text, texts))  # as they are: [names] in brackets are no markup
-    console.print(table)
+def _as_dict(one: "Prediction") -> dict[str, Any]:
+    return {**vars(one), "path": str(one.path)}
+
+
+def _write_csv(found: Iterable["Prediction"]) -> int:
+    """One line per image as it comes; how many there are."""
+    count = 0
+    for count, one in enumerate(found, 1):
+        row = _as_dict(one)
+        columns = [key for key in row if key != "probabilities"]
+        writer = csv.DictWriter(utf8_stdout(), columns, extrasaction="ignore", lineterminator="\n")
+        if count == 1:
+            writer.writeheader()
+        writer.writerow(row)
+    return count
+
+
+def _write_json(found: Iterable["Prediction"]) -> int:
+    """A list with one object per image, each written as it comes; how many there are."""
+    count, stdout = 0, utf8_stdout()
+    for count, one in enumerate(found, 1):
+        text = json.dumps(_as_dict(one), indent=2, ensure_ascii=False).replace("\n", "\n  ")
+        stdout.write(f"{',' if count > 1 else '['}\n  {text}")
+    if count:
+        stdout.write("\n]\n")
+    return count
+
+
+def _table() -> Table:
+    """Long names are folded, never cut."""
+    return Table(Column("image", overflow="fold"), Column("class", overflow="fold"), "probability", "uncertainty")
+
+
+def _add_row(table: Table, one: "Prediction", folder: Path) -> bool:
+    """Images below `folder` are named from there."""
+    path = Path(str(one.path))
+    name = path.relative_to(folder) if path.is_relative_to(folder) else path
+    texts = (str(name), one.class_name, f"{one.probability:.3f}", f"{one.uncertainty:.3f}")
+    table.add_row(*map(Text, texts))  # as they are: [names] in brackets are no markup
+    return True

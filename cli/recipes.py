@@ -1,12 +1,12 @@
 """weightgen recipes"""
 
-import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .output import Format, FormatOption, Output, QuietOption
+from .output import Format, FormatOption, Output, QuietOption, write_json
 
 app = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes.")
 Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a recipe of weightgen.")]
@@ -17,7 +17,9 @@ def ls(format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
     """List the recipes that come with weightgen. Example: weightgen recipes ls"""
     from weightgen.config.loading import recipe_names, recipe_path
 
-    found = {name: recipe_path(name).read_text().partition("\n")[0].lstrip("# ") for name in recipe_names()}
+    found = {
+        name: recipe_path(name).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for name in recipe_names()
+    }
     lines = "\n".join(f"{name:24} {line}" for name, line in found.items())
     Output(format, quiet).result(
         found, lambda console: console.print(lines, highlight=False, markup=False, soft_wrap=True)
@@ -29,7 +31,7 @@ def cat(recipe: Name) -> None:
     """Print a recipe. Example: weightgen recipes cat metadiff"""
     from weightgen.config.loading import recipe_path
 
-    typer.echo(recipe_path(recipe).read_text(), nl=False)
+    sys.stdout.buffer.write(recipe_path(recipe).read_bytes())  # as it is, for `> mine.yaml`
 
 
 @app.command("cp")
@@ -37,14 +39,14 @@ def cp(recipe: Name, target: Annotated[Path, typer.Argument(help="File to write.
     """Copy a recipe, to change it. Example: weightgen recipes cp metadiff mine.yaml"""
     from weightgen.config.loading import recipe_path
     from weightgen.errors import InputError
-    from weightgen.files import write_text
+    from weightgen.files import write_bytes
 
     source = recipe_path(recipe)
     if target.is_dir():
         target = target / source.name
     if target.exists():
         raise InputError(f"{target}: exists already; choose another name")
-    write_text(target, source.read_text())
+    write_bytes(target, source.read_bytes())
 
 
 @app.command("validate")
@@ -54,13 +56,17 @@ def validate(
     format: FormatOption = Format.text,
     quiet: QuietOption = False,
 ) -> None:
-    """Check a recipe without any work. Example: weightgen recipes validate mine.yaml training.steps=10"""
+    """Check a recipe, its data and its backbone: what is valid, weightgen train takes. Nothing is downloaded.
+
+    Example: weightgen recipes validate mine.yaml training.steps=10
+    """
     output = Output(format, quiet)
-    from weightgen.config.build import check_components
     from weightgen.config.loading import load_recipe
 
     chosen = load_recipe(recipe, overrides or [])
-    check_components(chosen)
+    from weightgen.runs.training_run import check_run  # torch and timm; a wrong key is told without them
+
+    check_run(chosen)
     resolved = chosen.model_dump(mode="json")
     output.result(resolved, lambda console: console.print(f"{recipe} is valid", markup=False))
 
@@ -70,4 +76,4 @@ def schema() -> None:
     """Print the JSON schema of recipes, for editors. Example: weightgen recipes schema > recipe.schema.json"""
     from weightgen.config.recipe import Recipe
 
-    typer.echo(json.dumps(Recipe.model_json_schema(), indent=2))
+    write_json(Recipe.model_json_schema())

@@ -74,6 +74,12 @@ def base_standardizer(base_features: Features) -> Standardizer:
 
 
 @pytest.fixture(scope="session")
+def diagonal_standardizer(base_standardizer: Standardizer) -> Standardizer:
+    """The same space with its axes as coordinates, where a textbook formula can go entry by entry."""
+    return base_standardizer.along_axes()
+
+
+@pytest.fixture(scope="session")
 def draw_episode(base_features: Features) -> Callable[..., Episode]:
     """Raw episodes of `base_features`, ragged, with sizes pairwise different unless told."""
 

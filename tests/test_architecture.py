@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("errors", "files", "interfaces", "records", "registry", "seeds", "section"),
-    ("features", "schedulers", "backbones", "episodes", "data"),
+    ("data",),
+    ("features", "schedulers", "backbones", "episodes"),
     ("selectors", "conditioners", "denoisers", "objectives", "heads"),
     ("zoo", "generator_folder", "generator_pipeline", "row_pipeline", "dataset_pipeline", "pipeline", "part_pipeline"),
     ("training", "methods"),

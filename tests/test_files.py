@@ -12,6 +12,7 @@ import torch
 from weightgen import files
 from weightgen.errors import InputError
 from weightgen.files import (
+    is_litter,
     new_folder,
     read_json,
     read_tensors,
@@ -133,6 +134,26 @@ def test_new_folder_replaces_the_old_one_entirely(tmp_path: Path) -> None:
             write_text(path / f"{name}.txt", name)
     assert os.listdir(tmp_path / "head") == ["second.txt"]
     assert os.listdir(tmp_path) == ["head"]
+
+
+def test_new_folder_keeps_hidden_files_and_litter_of_the_old_one(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        with new_folder(tmp_path / "head") as path:
+            write_text(path / f"{name}.txt", name)
+            if name == "second":
+                write_text(path / ".DS_Store", "new")
+        if name == "first":
+            (tmp_path / "head" / ".git").mkdir()
+            for kept in (".git/config", ".gitattributes", "Thumbs.db", ".DS_Store"):
+                (tmp_path / "head" / kept).write_text("old")
+    found = {str(path.relative_to(tmp_path / "head")) for path in (tmp_path / "head").rglob("*")}
+    assert found == {"second.txt", ".git", ".git/config", ".gitattributes", "Thumbs.db", ".DS_Store"}
+    assert (tmp_path / "head" / ".DS_Store").read_text() == "new" and os.listdir(tmp_path) == ["head"]
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "._x.jpg", "__MACOSX", "thumbs.db", "Desktop.ini", "@eaDir", "Icon\r"])
+def test_what_desktops_leave_behind_is_litter(name: str) -> None:
+    assert is_litter(name) and not is_litter(f"my {name}")
 
 
 @pytest.mark.parametrize("before", [True, False])

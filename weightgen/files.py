@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -20,10 +21,41 @@ from torch import Tensor
 
 from weightgen.errors import InputError
 
+_LITTER = {
+    *("__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("@eadir", "#recycle", "lost+found"),
+}
+
 
 def cache_directory() -> Path:
     """Where rendered data and features are kept: $WEIGHTGEN_CACHE, or ~/.cache/weightgen."""
-    return Path(os.environ.get("WEIGHTGEN_CACHE") or Path.home() / ".cache" / "weightgen")
+    try:
+        return Path(os.environ.get("WEIGHTGEN_CACHE") or Path.home() / ".cache" / "weightgen")
+    except RuntimeError:  # a user without a home: nothing can be kept
+        return Path(os.devnull) / "weightgen"
+
+
+@contextlib.contextmanager
+def optional_cache() -> Iterator[None]:
+    """Reading from or writing to the cache; where that fails, one remark is logged, and the block ends there."""
+    try:
+        yield
+    except OSError as error:
+        directory, reason = cache_directory(), error.strerror or str(error)
+        if directory not in _unusable:
+            _unusable.add(directory)
+            logging.getLogger(__name__).warning(
+                f"{directory}: cannot be used as a cache ({reason}), nothing is kept; set WEIGHTGEN_CACHE to a folder "
+                "with room"
+            )
+
+
+_unusable: set[Path] = set()  # remarked on already
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or left behind by a desktop: no part of anybody's data."""
+    return name.startswith(".") or name.casefold() in _LITTER
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -43,8 +75,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write a UTF-8 text file."""
-    write_bytes(path, content.encode())
+    """Write a UTF-8 text file. Raises InputError for what UTF-8 cannot hold: a file name of other bytes."""
+    try:
+        encoded = content.encode()
+    except UnicodeEncodeError as error:
+        around = content[max(0, error.start - 40) : error.end + 20]
+        raise InputError(f"{path}: cannot hold {around!a}, which is not valid UTF-8; rename that file") from error
+    write_bytes(path, encoded)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -87,7 +124,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears whole at `path` when the block ends, replacing an older one, or not at all."""
+    """A folder that appears whole at `path` when the block ends, or not at all.
+
+    An older one is replaced; hidden files in it and what desktops left there are kept.
+    """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -102,6 +142,10 @@ def new_folder(path: Path) -> Iterator[Path]:
             except BaseException:
                 os.replace(old / path.name, path)
                 raise
+            else:
+                for entry in (old / path.name).iterdir():
+                    if is_litter(entry.name) and not (path / entry.name).exists():
+                        os.replace(entry, path / entry.name)
             finally:
                 shutil.rmtree(old)
         else:

@@ -16,15 +16,19 @@ from huggingface_hub import HfApi
 from weightgen.backbones.backbone import Backbone
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
-from weightgen.files import new_folder, read_json, read_tensors, write_json, write_tensors
+from weightgen.files import is_litter, new_folder, read_json, read_tensors, write_json, write_tensors
 from weightgen.interfaces import Conditioner, Denoiser
 from weightgen.schedulers.schedulers import scheduler_class
 
+Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 _INDEX = "model_index.json"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _KINDS: dict[str, type] = {"denoiser": Denoiser, "conditioner": Conditioner, "standardizer": Standardizer}
 _OTHERS = ("scheduler", "backbone")
 _NOTHING: Mapping[str, type] = {}
+# Before 0.2 whitened features were turned to the axes of their own base classes, a system that every fold had anew.
+_STANDARDIZER_OF_0_1 = "weightgen.parameters.standardizer"
+_SEE_COORDINATES = {"TokenTransformer", "PartTransformer", "GradientMlp", "LocalTargets"}
 
 
 def save_components(pipeline: DiffusionPipeline, folder: Path, *, further: Mapping[str, type] = _NOTHING) -> None:
@@ -32,7 +36,8 @@ def save_components(pipeline: DiffusionPipeline, folder: Path, *, further: Mappi
 
     further: kinds of the components, by name, that not every generator has.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / _INDEX).exists():
+    others = folder.exists() and any(not is_litter(path.name) for path in folder.iterdir())
+    if others and not (folder / _INDEX).exists():
         raise InputError(f"{folder}: holds something else than a generator; choose another folder")
     index: dict[str, Any] = {key: value for key, value in pipeline.config.items() if not key.startswith("_")}
     with new_folder(folder) as path:
@@ -67,14 +72,41 @@ def load_components(folder: Path, *, further: Mapping[str, type] = _NOTHING) -> 
             wrong = f"component '{name}' is missing or not [module, class]"
             raise InputError(f"{folder / _INDEX}: {wrong}; save the generator again")
     components: dict[str, Any] = {}
+    of_0_1 = index["standardizer"][0] == _STANDARDIZER_OF_0_1
+    if of_0_1:
+        _check_no_coordinates(index, folder)
     for name, kind in kinds.items():
         module, class_name = index[name]
-        components[name] = _load_module(_class_of(module, class_name, kind, folder / _INDEX), folder / name)
+        if of_0_1 and name == "standardizer":
+            components[name] = _load_module(Standardizer, folder / name, change=_without_turn)
+        else:
+            components[name] = _load_module(_class_of(module, class_name, kind, folder / _INDEX), folder / name)
     components["scheduler"] = _load_scheduler(index["scheduler"][1], folder / "scheduler")
     components["backbone"] = Backbone.from_pretrained(folder / "backbone")
     _check_sizes(components, folder)
     config = {key: value for key, value in index.items() if key not in components and not key.startswith("_")}
     return components, config
+
+
+def _without_turn(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A standardizer of 0.1 in the coordinates of today: what was turned into the map is carried beside it."""
+    tensors = dict(tensors)
+    turn = tensors.pop("axes")
+    if config.get("map") == "whiten":
+        tensors.update(matrix=turn.mT @ tensors["matrix"], axes=turn.mT.contiguous())
+    return tensors
+
+
+def _check_no_coordinates(index: dict[str, Any], folder: Path) -> None:
+    """Refuse networks of 0.1 that learnt what coordinates mean, where these are no longer the same."""
+    whitened = _config(folder / "standardizer" / "config.json").get("map") == "whiten"
+    for name in ("denoiser", "conditioner"):
+        kind = index[name][1]
+        if whitened and kind in _SEE_COORDINATES:
+            raise InputError(
+                f"{folder}: was written by weightgen 0.1, whose {kind} learnt in coordinates that later versions do "
+                "not use; train it again"
+            )
 
 
 def _index(folder: Path) -> dict[str, Any]:
@@ -131,13 +163,16 @@ def _load_scheduler(class_name: str, place: Path) -> SchedulerMixin:
         raise InputError(f"{path}: does not fit {class_name} ({error}); save the generator again") from error
 
 
-def _load_module(made: type, place: Path) -> torch.nn.Module:
+def _load_module(made: type, place: Path, *, change: Change | None = None) -> torch.nn.Module:
+    """`change` makes tensors of an earlier version into those of this one."""
     config = {key: value for key, value in _config(place / "config.json").items() if not key.startswith("_")}
     try:
         module = made(**config)
     except (TypeError, ValueError) as error:
         raise InputError(f"{place / 'config.json'}: does not fit {made.__name__} ({error})") from error
     tensors, wanted = read_tensors(place / _WEIGHTS), module.state_dict()
+    if change is not None:
+        tensors = change(config, tensors)
     for key in sorted(tensors.keys() ^ wanted.keys()):
         state = "is missing" if key in wanted else "is not one of its tensors"
         raise InputError(f"{place / _WEIGHTS}: '{key}' {state}; save the generator again")

@@ -28,6 +28,7 @@ from weightgen.interfaces import Conditioner, Denoiser
 from weightgen.records import Episode
 from weightgen.registry import create
 from weightgen.schedulers.reverse_chain import reverse_chain
+from weightgen.schedulers.schedulers import check_scheduler
 from weightgen.seeds import generator as seeded
 from weightgen.selectors._part import Part
 
@@ -39,7 +40,7 @@ class PartPipeline(GeneratorPipeline):
     backbone as it is.
 
     Config: `selector`, its name and options; `calibration`, knots of the head's scale over shots; `steps`, the default
-    of a call; `provenance`, written into every head.
+    of a call; `provenance`, written into every head; `chain`, as in `WeightGenerationPipeline`.
     """
 
     vector_scale: VectorScale
@@ -59,6 +60,7 @@ class PartPipeline(GeneratorPipeline):
         calibration: Sequence[Sequence[float]] = ((1.0, 1.0),),
         steps: int = 20,
         provenance: dict[str, str] | None = None,
+        chain: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -69,6 +71,7 @@ class PartPipeline(GeneratorPipeline):
             scheduler=scheduler,
             backbone=backbone,
         )
+        self._keep_chain()
 
     @cached_property
     def part(self) -> Part:
@@ -137,6 +140,7 @@ class PartPipeline(GeneratorPipeline):
             generators: one per episode, so that an offset does not depend on its neighbours in the batch.
             steps: denoiser calls in a row.
         """
+        check_scheduler(self.scheduler, self.config.chain)  # it may have been changed since it was put there
         steps = self.config.steps if steps is None else steps
         if steps < 1:
             raise InputError(f"steps is {steps}; it must be 1 or more")
@@ -160,6 +164,7 @@ class PartPipeline(GeneratorPipeline):
     @classmethod
     def from_pretrained(cls, folder: str | Path, **changes: Any) -> PartPipeline:
         """Read a generator's folder, as safely as `WeightGenerationPipeline.from_pretrained` does."""
+        changes = cls._checked(changes)
         components, config = cls._read(folder)
         _check_selector(config.get("selector"), folder)
         try:

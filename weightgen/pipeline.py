@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ class WeightGenerationPipeline(DatasetPipeline):
 
     Config: `readout` and `calibration` say how rows become logits (see `RowReader`), `draw_calibration` for several
     draws; `steps` and `samples` are the defaults of a call, `draw_steps` those of several draws; `provenance` is
-    written into every head.
+    written into every head; `chain` is what the denoiser learnt of its chain, that of `scheduler` if None: a scheduler
+    of another chain is refused.
     """
 
     @register_to_config
@@ -55,6 +56,7 @@ class WeightGenerationPipeline(DatasetPipeline):
         draw_scheduler: str = "DDPMScheduler",
         draw_steps: int = 20,
         provenance: dict[str, str] | None = None,
+        chain: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -64,6 +66,7 @@ class WeightGenerationPipeline(DatasetPipeline):
             scheduler=scheduler,
             backbone=backbone,
         )
+        self._keep_chain()
 
     @torch.no_grad()
     def __call__(
@@ -155,6 +158,7 @@ class WeightGenerationPipeline(DatasetPipeline):
         Imports `weightgen` and diffusers schedulers only, reads safetensors only, and raises InputError for any
         missing file and any difference in keys, shapes or kinds.
         """
+        changes = cls._checked(changes)
         components, config = cls._read(folder)
         try:
             made = cls(**{**components, **config, **changes})

@@ -171,29 +171,48 @@ class Episode:
 class Space:
     """What base classes tell of the standardised space in which conditions and rows live.
 
-    prior_variance: of class prototypes, along each axis. noise_variance: of images around their prototype.
+    Its coordinates do not depend on which base classes were seen, so that a network may learn what each one means. The
+    axes along which prototypes vary independently do depend on them, and belong to the variances alone.
+
+    axes: orthonormal columns, the direction of largest variance first; None where they are the coordinates themselves.
+    prior_variance: of class prototypes, along each of the axes.
+    noise_variance: of images around their prototype, the same along all.
     sharpness: the factor that makes Gaussian log-likelihoods honest.
-    axes: orthogonal; `vector @ axes` has the axes of the raw features, the same for every set of base classes.
     """
 
     prior_variance: Float[Tensor, " feature"]
     noise_variance: Float[Tensor, "1"]
     sharpness: Float[Tensor, ""]
-    axes: Float[Tensor, "feature feature"]
+    axes: Float[Tensor, "feature feature"] | None
+
+    def along_axes(self, vectors: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Vectors of the space, given by their components along the axes."""
+        return vectors if self.axes is None else _turned(vectors, self.axes)
+
+    def from_axes(self, components: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Undoes `along_axes`."""
+        return components if self.axes is None else _turned(components, self.axes.mT)
+
+
+def _turned(vectors: Float[Tensor, "*any feature"], axes: Float[Tensor, "feature feature"]) -> Tensor:
+    """In full precision even under autocast: coordinates are data, not activations."""
+    with torch.autocast(vectors.device.type, enabled=False):
+        return vectors.to(axes.dtype) @ axes
 
 
 @dataclass(frozen=True)
 class Condition:
     """What the denoiser is told about a batch of episodes; one token per class row.
 
-    All vectors live in the generator's standardised feature space.
+    All vectors live in the generator's standardised feature space. Rows are in its coordinates. Images and variances
+    are along the axes of `space`, where a linear-Gaussian model is diagonal.
 
     tokens: the best guess at each class's row before any noise is seen.
     means: of each class's labelled images.
-    variance: what that guess leaves unknown, per entry; None where a conditioner does not say.
+    variance: what that guess leaves unknown, along each axis; None where a conditioner does not say.
     counts: labelled images behind each token; 0 marks padding.
-    support, support_mask: labelled images themselves, standardised: all of them, or of a large data set a sample.
-    unlabelled, unlabelled_mask: further images, of these classes or of others; perhaps none.
+    support, support_mask: labelled images along the axes: all of them, or of a large data set a sample.
+    unlabelled, unlabelled_mask: further images along the axes, of these classes or of others; perhaps none.
     space: what is known of the space.
     gradient: direction of the support loss at the noisy rows. It changes with every denoiser call,
         so a conditioner fills it in through `Conditioner.at`; None where a conditioner has none.

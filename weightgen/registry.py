@@ -29,7 +29,7 @@ def names(kind: str) -> list[str]:
 
 def summary(kind: str, name: str) -> str:
     """First line of a component's class docstring, read without importing it."""
-    tree = ast.parse((_ROOT / kind / f"{name}.py").read_text())
+    tree = ast.parse((_ROOT / kind / f"{name}.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and _matches(node.name, name):
             return (ast.get_docstring(node) or "").partition("\n")[0]
@@ -81,8 +81,9 @@ def check_options(component: type, options: Mapping[str, Any], *, place: str, gi
         try:
             TypeAdapter(types.get(key, Any)).validate_python(value, strict=True)
         except ValidationError as error:
-            message = error.errors()[0]["msg"]
-            raise InputError(f"{place}.{key}: {message[0].lower()}{message[1:]} (got {value!r})") from error
+            first = error.errors()[0]
+            message, mend = first["msg"], "; put it in quotes" if first["type"] == "string_type" else ""
+            raise InputError(f"{place}.{key}: {message[0].lower()}{message[1:]} (got {value!r}){mend}") from error
 
 
 def option_names(component: type) -> set[str]:

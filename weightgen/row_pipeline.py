@@ -21,7 +21,7 @@ from weightgen.interfaces import FeatureSpace
 from weightgen.records import Condition, Episode, Head
 from weightgen.schedulers.mean_ddpm import MeanDDPMScheduler
 from weightgen.schedulers.reverse_chain import reverse_chain
-from weightgen.schedulers.schedulers import swap_scheduler
+from weightgen.schedulers.schedulers import check_scheduler, swap_scheduler
 
 Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
 """What a denoiser does: noisy rows, times and condition to a prediction."""
@@ -46,6 +46,7 @@ class RowPipeline(GeneratorPipeline):
 
         Raises InputError for several samples of a chain in segments.
         """
+        check_scheduler(self.scheduler, self.config.chain)  # it may have been changed since it was put there
         if samples > 1 and not self.can_draw:
             segments = self.scheduler.config.segments
             raise InputError(f"samples is {samples}; a chain in {segments} segments has no noise to draw with, take 1")

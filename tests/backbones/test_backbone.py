@@ -1,6 +1,7 @@
 """Any timm model becomes a trunk and a linear head slot, whatever its family."""
 
 import json
+import re
 
 import huggingface_hub.errors
 import pytest
@@ -8,10 +9,13 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from timm.models import save_for_hf
 
 from weightgen.backbones import construction
 from weightgen.backbones.backbone import Backbone
 from weightgen.errors import InputError
+from weightgen.heads.generated_head import GeneratedHead
+from weightgen.records import Head
 
 FAMILIES = {
     "conv4": {"width": 6},
@@ -243,6 +247,89 @@ class TestCheckpoint:
         with pytest.raises(InputError, match="not a whole safetensors file"):
             Backbone.create(model="conv4", checkpoint=path)
 
+    PREFIXES = ("module.", "_orig_mod.", "model.", "timm_model.", "backbone.", "module._orig_mod.", "model.encoder.")
+
+    @pytest.mark.parametrize("prefix", PREFIXES)
+    def test_names_below_one_prefix_are_read(self, full, tmp_path, prefix):
+        wrapped = {f"{prefix}{name}": tensor for name, tensor in full.state_dict().items()}
+        plain, read = (
+            Backbone.create(model="conv4", checkpoint=self.write(tmp_path / name, tensors), options={"width": 6})
+            for name, tensors in (("a.safetensors", full.state_dict()), ("b.safetensors", wrapped))
+        )
+        assert read.weights_hash() == plain.weights_hash()
+
+    @pytest.mark.parametrize("prefix", PREFIXES)
+    def test_what_lies_beside_the_prefix_or_lacks_below_it_is_named_with_the_prefix(self, full, tmp_path, prefix):
+        wrapped = {f"{prefix}{name}": tensor for name, tensor in full.state_dict().items()}
+        more = self.write(tmp_path / "a.safetensors", {**wrapped, "projector.weight": torch.zeros(2)})
+        with pytest.raises(InputError, match=rf"named '{re.escape(prefix)}…'.*'projector.weight'") as caught:
+            Backbone.create(model="conv4", checkpoint=more, options={"width": 6})
+        assert "\n" not in str(caught.value)
+        del wrapped[f"{prefix}blocks.1.norm.weight"]
+        fewer = self.write(tmp_path / "b.safetensors", wrapped)
+        with pytest.raises(
+            InputError, match=rf"\(below '{re.escape(prefix)}'\): tensor 'blocks.1.norm.weight' is miss"
+        ):
+            Backbone.create(model="conv4", checkpoint=fewer, options={"width": 6})
+
+    def test_a_file_without_tensors(self, tmp_path):
+        with pytest.raises(InputError, match="is missing"):
+            Backbone.create(model="conv4", checkpoint=self.write(tmp_path / "x.safetensors", {}, format="pt"))
+
+
+class TestModelFolder:
+    """timm's `local-dir:` notation."""
+
+    def timm_folder(self, folder, *, classes=3):
+        torch.manual_seed(1)
+        model = timm.create_model("test_resnet", num_classes=classes, in_chans=1)
+        save_for_hf(model, folder, model_args={"in_chans": 1}, safe_serialization=True)
+        return model
+
+    def test_what_timm_has_exported(self, tmp_path):
+        model = self.timm_folder(tmp_path).eval()
+        backbone = Backbone.create(model=f"local-dir:{tmp_path}", pretrained=True)
+        images = images_for(backbone)
+        assert (backbone.architecture, images.shape[1]) == ("test_resnet", 1)
+        with torch.inference_mode():
+            expected = model.forward_head(model.forward_features(images), pre_logits=True)
+            assert torch.allclose(backbone(images), expected, atol=1e-5)
+
+    def test_a_head_folder_and_a_backbone_folder_of_our_own(self, tmp_path):
+        backbone = Backbone.create(model="conv4", options={"width": 6, "img_size": 19}, seed=2)
+        weight, bias = torch.randn(1, 1, 3, backbone.feature_width), torch.zeros(1, 1, 3)
+        GeneratedHead(Head(weight, bias), ("a", "b", "c"), backbone).save_pretrained(tmp_path / "head")
+        backbone.save_pretrained(tmp_path / "own")
+        for name in ("head", "own"):
+            read = Backbone.create(model=f"local-dir:{tmp_path / name}", pretrained=True)
+            assert read.weights_hash() == backbone.weights_hash()
+            assert read.preprocessing_key() == backbone.preprocessing_key()
+
+    @pytest.mark.parametrize(
+        ("damage", "message"),
+        [
+            (lambda folder: (folder / "config.json").unlink(), r"config\.json: cannot be read"),
+            (lambda folder: (folder / "model.safetensors").unlink(), r"model\.safetensors: cannot be read"),
+            (lambda folder: (folder / "config.json").write_text("[]"), r"config\.json: names no architecture"),
+            (lambda folder: (folder / "config.json").write_text('{"architecture": "resnet5x"}'), "no model 'resnet5x'"),
+        ],
+    )
+    def test_what_cannot_be_read_is_named(self, tmp_path, damage, message):
+        self.timm_folder(tmp_path)
+        damage(tmp_path)
+        with pytest.raises(InputError, match=message):
+            Backbone.create(model=f"local-dir:{tmp_path}", pretrained=True)
+
+    def test_other_wrong_notations(self, tmp_path):
+        with pytest.raises(InputError, match="nowhere: is not a directory"):
+            Backbone.create(model="local-dir:nowhere", pretrained=True)
+        with pytest.raises(InputError, match="brings its weights; set pretrained: true"):
+            Backbone.create(model=f"local-dir:{tmp_path}")
+        with pytest.raises(InputError, match="write hf-hub:OWNER/NAME for a model on the hub, or local-dir:DIR"):
+            Backbone.create(model="heads/birds", pretrained=True)
+        with pytest.raises(InputError, match="timm has no model 'resnet5x'"):
+            Backbone.create(model="timm/resnet5x", pretrained=True)
+
 
 class TestSavedFolder:
     @pytest.fixture
@@ -322,6 +409,42 @@ class TestHubWeights:
         expected = full.state_dict()[stem].sum(1, keepdim=True)
         assert torch.allclose(backbone.trunk.state_dict()[stem], expected, atol=1e-5)
         assert backbone.preprocess.input_size[0] == 1 and len(backbone.preprocess.config["mean"]) == 1
+
+    @pytest.mark.parametrize("notation", ["timm/test_resnet.r160_in1k", "hf-hub:timm/test_resnet.r160_in1k"])
+    def test_timms_own_models_in_its_notation_of_the_hub(self, monkeypatch, tmp_path, notation):
+        full = timm.create_model("test_resnet")
+        save_file(full.state_dict(), tmp_path / "model.safetensors")
+        monkeypatch.setattr(construction, "hf_hub_download", lambda _, name: str(tmp_path / name))
+        backbone = Backbone.create(model=notation, pretrained=True)
+        own = full.state_dict()
+        assert backbone.architecture == "test_resnet"
+        assert all(torch.equal(tensor, own[name]) for name, tensor in backbone.trunk.state_dict().items())
+
+    def test_a_model_of_somebody_else_on_the_hub(self, monkeypatch, tmp_path):
+        model = TestModelFolder().timm_folder(tmp_path)
+        asked = []
+
+        def download(repository, name, revision=None):
+            asked.append((repository, name, revision))
+            return str(tmp_path / name)
+
+        monkeypatch.setattr(construction, "hf_hub_download", download)
+        backbone = Backbone.create(model="hf-hub:someone/birds@v2", pretrained=True)
+        assert asked == [("someone/birds", name, "v2") for name in ("config.json", "model.safetensors")]
+        own = model.state_dict()
+        assert all(torch.equal(tensor, own[name]) for name, tensor in backbone.trunk.state_dict().items())
+
+    def test_a_model_of_somebody_else_without_a_network(self, monkeypatch):
+        def unreachable(*_args, **_options):
+            raise huggingface_hub.errors.LocalEntryNotFoundError("offline")
+
+        monkeypatch.setattr(construction, "hf_hub_download", unreachable)
+        with pytest.raises(InputError, match=r"cannot download 'hf-hub:someone/birds' \(offline\); is there a network"):
+            Backbone.create(model="hf-hub:someone/birds", pretrained=True)
+
+    def test_a_model_without_published_weights_names_the_way_to_pretrain_it(self):
+        with pytest.raises(InputError, match=r"backbone\.model=conv4 backbone\.pretraining\.steps=500"):
+            Backbone.create(model="conv4", pretrained=True)
 
     def test_a_hub_folder_with_pickles_only_is_refused(self, monkeypatch):
         def absent(*_args, **_options):

@@ -7,6 +7,7 @@ from PIL import Image
 from timm.data import create_transform
 
 from weightgen.backbones.preprocessing import Preprocessing
+from weightgen.data.pictures import plain
 from weightgen.errors import InputError
 
 CONFIGS = {
@@ -20,7 +21,7 @@ CONFIGS = {
 
 def picture(mode: str, size: tuple[int, int]) -> Image.Image:
     values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 4), dtype=np.uint8)
-    return Image.fromarray(values, "RGBA").convert(mode) if mode != "RGBA" else Image.fromarray(values)
+    return Image.fromarray(values) if mode == "RGBA" else Image.fromarray(values[..., :3]).convert(mode)
 
 
 @pytest.fixture(params=CONFIGS)
@@ -28,15 +29,35 @@ def preprocess(request: pytest.FixtureRequest) -> Preprocessing:
     return Preprocessing(CONFIGS[request.param])
 
 
-@pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK"])
 @pytest.mark.parametrize("size", [(28, 28), (24, 40), (40, 24), (5, 61), (300, 90)])
 def test_equals_timms_transform(preprocess, mode, size):
     image = picture(mode, size)
-    expected = create_transform(**preprocess.config)(image.convert(preprocess.mode))
+    expected = create_transform(**preprocess.config)(plain(image).convert(preprocess.mode))
     result = preprocess(image)
     assert result.shape == preprocess.input_size and result.dtype == torch.float32
     assert torch.allclose(result, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_upright_opaque_picture_is_converted_as_pillow_does(channels):
+    preprocess = Preprocessing({"input_size": (channels, 24, 40), "mean": (0.5,) * channels, "std": (0.5,) * channels})
+    image = picture("RGB", (61, 53))
+    expected = create_transform(**preprocess.config)(image.convert(preprocess.mode))
+    assert torch.allclose(preprocess(image), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (2, 1001)])
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+def test_a_strip_is_cut_before_it_is_enlarged(size, mode):
+    """Whole, it would be enlarged to 3 billion pixels."""
+    preprocess = Preprocessing({"input_size": (3, 224, 224), "crop_mode": mode})
+    line = np.zeros((size[1], size[0], 3), np.uint8)
+    line[size[1] * 9 // 20 : size[1] * 11 // 20 + 1, size[0] * 9 // 20 : size[0] * 11 // 20 + 1] = 255
+    pixels = preprocess.pixels(Image.fromarray(line))
+    assert pixels.shape == (3, 224, 224)
+    assert mode == "border" or pixels[:, 112, 112].tolist() == [255] * 3
+    assert mode != "center" or pixels.min() == 255  # the middle alone
 
 
 def test_pixels_then_normalise_is_the_call(preprocess):

@@ -122,7 +122,8 @@ def test_its_scale_is_not_that_of_images_judged_by_themselves(base: Standardizer
     """Of few images in many dimensions these look far too sure."""
     base.sharpness.fill_(1.0)
     condition, space = told(data_set((9, 12, 10, 8), apart=0.7), base)
-    flattered = honest_logits(replace(condition, left_out=torch.zeros_like(condition.left_out)), condition.tokens)
+    rows = condition.space.along_axes(condition.tokens)
+    flattered = honest_logits(replace(condition, left_out=torch.zeros_like(condition.left_out)), rows)
     labels = torch.arange(4).repeat_interleave(torch.tensor([9, 12, 10, 8]))
     assert space.temper < 0.6 * fit_scale(flattered[condition.support_mask][None], labels[None])
 

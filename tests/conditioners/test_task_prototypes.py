@@ -51,12 +51,12 @@ def test_without_shrinking_tokens_are_support_means(base_standardizer: Standardi
 
 
 def test_shrunk_tokens_are_the_posterior_of_a_gaussian_class(
-    base_standardizer: Standardizer, draw_episode: DrawEpisode
+    diagonal_standardizer: Standardizer, draw_episode: DrawEpisode
 ) -> None:
     """Prior N(0, v), each image N(w, n): precisions add, and means weigh by them."""
-    episode = base_standardizer.standardize(draw_episode())
-    condition = TaskPrototypes(shrink=True)(episode, base_standardizer)
-    prior, noise = base_standardizer.prior_variance, base_standardizer.noise_variance
+    episode = diagonal_standardizer.standardize(draw_episode())
+    condition = TaskPrototypes(shrink=True)(episode, diagonal_standardizer)
+    prior, noise = diagonal_standardizer.prior_variance, diagonal_standardizer.noise_variance
     for i in range(2):
         for c in range(3):
             images = episode.support[i, c][episode.support_mask[i, c]]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from weightgen import backbones
 from weightgen.config.build import check_components
-from weightgen.config.loading import check, load_recipe, recipe_hash, recipe_names, recipe_path, to_yaml
+from weightgen.config.loading import FROM_SCRATCH, check, load_recipe, recipe_hash, recipe_names, recipe_path, to_yaml
 from weightgen.config.recipe import Recipe
 from weightgen.errors import InputError
 
@@ -32,6 +33,7 @@ WRONG = {
     "no shots to evaluate": ("evaluation.shots=[]", "evaluation.shots: tuple should have at least 1 item"),
     "null": ("seed=null", "seed: input should be a valid integer"),
     "two sources of weights": ("backbone.pretrained=true", "give one of pretrained, checkpoint and pretraining"),
+    "weights and pretraining": ("backbone.model=resnet50.a1_in1k", "names weights, and pretraining starts from random"),
     "no source of weights": ("backbone={model: conv4}", "random weights give no features"),
     "no model": ("backbone={pretrained: true}", "backbone: give model, a timm name"),
     "mean with a scheduler": ("generation.scheduler=DDIMScheduler", "drop scheduler DDIMScheduler or use read: draws"),
@@ -69,6 +71,10 @@ MISFITS = {
     "unknown conditioner": ("conditioner=task_prototype", "did you mean 'task_prototypes'?"),
     "unknown objective": ("objective=query_los", "did you mean 'query_loss'?"),
     "selector without a zoo": ("selector=bias", "use head"),
+    "a word that YAML takes for another": (
+        "denoiser={name: token_transformer, width: no}",
+        "denoiser.width: input should be a valid integer (got False)",
+    ),
     "outside module": ("denoiser=no_package.my_denoiser", "cannot import 'no_package.my_denoiser'"),
     "unknown scheduler": ("scheduler=DDPMSchedular", "DDPMScheduler"),
     "unknown reader": ("generation={read: draws, scheduler: DDIMSchedular}", "DDIMScheduler"),
@@ -123,10 +129,65 @@ def test_backbone_takes_a_file() -> None:
     assert (backbone.checkpoint, backbone.model, backbone.pretraining) == ("birds.safetensors", None, None)
 
 
-def test_backbone_takes_a_name_and_keeps_its_pretraining() -> None:
-    backbone = load_recipe("metadiff", ["backbone=resnet12"]).backbone
-    assert backbone.model == "resnet12"
-    assert backbone.pretraining is not None
+@pytest.mark.parametrize("name", FROM_SCRATCH)
+def test_a_backbone_without_published_weights_keeps_its_pretraining(name: str) -> None:
+    before = load_recipe("metadiff").backbone
+    assert load_recipe("metadiff", [f"backbone={name}"]).backbone == before.model_copy(update={"model": name})
+
+
+def test_all_backbones_of_our_own_and_no_others_are_pretrained_when_named_alone() -> None:
+    assert set(FROM_SCRATCH) == set(backbones.__all__)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet50.a1_in1k", "resnet50", "timm/resnet18.a1_in1k", "hf-hub:timm/resnet18.a1_in1k", "local-dir:heads/birds"],
+)
+def test_a_bare_name_means_its_published_weights(name: str) -> None:
+    backbone = load_recipe("metadiff", [f"backbone={name}"]).backbone
+    assert (backbone.model, backbone.pretrained, backbone.pretraining) == (name, True, None)
+
+
+def test_pretraining_from_scratch_is_asked_for_by_name() -> None:
+    backbone = load_recipe("metadiff", ["backbone.model=resnet50", "backbone.pretraining.steps=7"]).backbone
+    assert (backbone.model, backbone.pretrained) == ("resnet50", False)
+    assert backbone.pretraining is not None and backbone.pretraining.steps == 7
+
+
+AS_WRITTEN = ["no", "on", "007", "1e5", "1_000", "null", "~", "2024-01-31", "2024-13-45", "12:30", "birds #2", "~/x"]
+AS_WRITTEN += [r"C:\photos", "a: b", "*.parquet", "@home", "=x", "<<", "0.50", "0x1F", "true", "Größe", " x "]
+
+
+@pytest.mark.parametrize("name", AS_WRITTEN)
+def test_paths_on_the_command_line_are_taken_as_they_are_written(name: str) -> None:
+    assert load_recipe("metadiff", [f"data={name}"]).data.source == name
+
+
+@pytest.mark.parametrize("name", [name for name in AS_WRITTEN if name not in ("0.50", "007", "0x1F", "1_000", "12:30")])
+def test_where_a_number_could_stand_only_a_number_is_one(name: str) -> None:
+    assert load_recipe("metadiff", [f"data.novel={name}"]).data.novel == name
+    assert load_recipe("metadiff", ["data.novel=0.50"]).data.novel == 0.5
+    assert load_recipe("metadiff", ["data.novel=7"]).data.novel == 7
+
+
+@pytest.mark.parametrize("section", ["backbone_classes", "validation", "novel"])
+def test_class_names_are_taken_as_they_are_written(section: str, tmp_path: Path) -> None:
+    names = ["no", "yes", "0", "007", "null", "1e5", "2024-01-31", "off", "3.10", "quoted: one"]
+    written = "[no, yes, 0, 007, null, 1e5, 2024-01-31, off, 3.10, 'quoted: one']"
+    assert getattr(load_recipe("metadiff", [f"data.{section}={written}"]).data, section) == names
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"data: {{source: 007, {section}: {written}}}\nbackbone: {{model: conv4, pretraining: {{}}}}\n")
+    recipe = load_recipe(str(mine))
+    assert (getattr(recipe.data, section), recipe.data.source) == (names, "007")
+    mine.write_text(to_yaml(recipe))  # as a run folder keeps it
+    assert load_recipe(str(mine)) == recipe
+
+
+def test_words_that_are_no_names_keep_their_meaning() -> None:
+    overrides = ["data.turned=yes", "backbone.checkpoint=null", "data.split=null", "seed=007", "data.further=[on, 2]"]
+    recipe = load_recipe("metadiff", overrides)
+    assert (recipe.data.turned, recipe.backbone.checkpoint, recipe.data.split, recipe.seed) == (True, None, None, 7)
+    assert recipe.data.further == ["on", "2"]
 
 
 def test_a_component_by_name_drops_the_options_of_the_old_one() -> None:

@@ -4,6 +4,7 @@ import pytest
 from weightgen import seeds
 from weightgen.data import glyphs
 from weightgen.data.glyphs import render_glyphs
+from weightgen.data.pictures import decoded
 from weightgen.data.sources import class_names, data_fingerprint
 from weightgen.errors import InputError
 
@@ -11,7 +12,11 @@ from weightgen.errors import InputError
 def pixels(dataset, label):
     """All images of one class: uint8 [images height width]."""
     per_class = dataset.num_rows // len(class_names(dataset))
-    return np.stack([np.asarray(image) for image in dataset[label * per_class : (label + 1) * per_class]["image"]])
+    return np.stack([np.asarray(image) for image in shown(dataset)[label * per_class : (label + 1) * per_class]])
+
+
+def shown(dataset):
+    return [decoded(row["bytes"], "glyph") for row in dataset["image"]]
 
 
 def test_columns_sizes_and_names():
@@ -19,7 +24,7 @@ def test_columns_sizes_and_names():
     assert dataset.column_names == ["image", "label"]
     assert class_names(dataset)[:2] == ("U+0024 DOLLAR SIGN", "U+002B PLUS SIGN")
     assert list(dataset["label"]) == [0] * 17 + [1] * 17 + [2] * 17
-    assert {(image.mode, image.size) for image in dataset["image"]} == {("L", (20, 20))}
+    assert {(image.mode, image.size) for image in shown(dataset)} == {("L", (20, 20))}
 
 
 def test_dark_ink_on_white_paper():
@@ -110,16 +115,17 @@ def test_numbers_below_one_are_refused(wrong):
         render_glyphs(seed=0, **{"classes": 2, **wrong})
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, caplog):
+    there = render_glyphs(seed=0, classes=2, images_per_class=1)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("WEIGHTGEN_CACHE", str(tmp_path / "file"))
-    with pytest.raises(InputError, match=r"file/glyphs: cannot be written.*WEIGHTGEN_CACHE"):
-        render_glyphs(seed=0, classes=2, images_per_class=1)
+    assert render_glyphs(seed=0, classes=2, images_per_class=1)["image"][:] == there["image"][:]
+    assert f"{tmp_path / 'file'}: cannot be used as a cache" in caplog.text
 
 
 @pytest.mark.slow
 def test_the_whole_set():
     dataset = render_glyphs(seed=0, images_per_class=2)
     assert 2400 < len(class_names(dataset)) < 2700
-    assert min(image.getextrema()[0] for image in dataset["image"]) < 200
-    assert all(image.getextrema()[0] < 240 for image in dataset["image"])
+    assert min(image.getextrema()[0] for image in shown(dataset)) < 200
+    assert all(image.getextrema()[0] < 240 for image in shown(dataset))

@@ -1,27 +1,19 @@
-import io
+"""Image files are found by name or content, and what is no image is passed over, in one remark or none."""
 
-import numpy as np
+import re
+import struct
+
 import pytest
+from encoded_images import every_kind
 from PIL import Image
 
-from weightgen.data import images
-from weightgen.data.images import converted_image, find_classes, find_images, read_image, shown
+from weightgen.data.images import check_image, find_classes, find_images, read_image, shown
+from weightgen.data.pictures import EXTENSIONS
 from weightgen.errors import InputError
 
 SIZE = (7, 5)
-RED = (255, 0, 0)
-
-
-def rgba(alpha):
-    image = Image.new("RGBA", SIZE, (255, 0, 0, 255))
-    image.putpixel((0, 0), (255, 0, 0, alpha))
-    return image
-
-
-def palette():
-    image = Image.new("RGB", SIZE, RED).quantize(4)
-    assert image.mode == "P"
-    return image
+LITTER = (".DS_Store", "._1.png", "Thumbs.db", "ehthumbs.db", "desktop.ini", ".gitattributes", "Icon\r", ".hidden.png")
+APPLE_DOUBLE = b"\0\5\x16\7\0\2\0\0Mac OS X        "
 
 
 def save(path, image, **options):
@@ -30,128 +22,12 @@ def save(path, image, **options):
     return path
 
 
-def turned_jpeg(path):
-    """Seven wide and five high in the file, to be shown five wide and seven high."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return save(path, Image.new("RGB", SIZE, RED), exif=exif)
-
-
-def animation(path, **options):
-    return save(
-        path, Image.new("RGB", SIZE, RED), save_all=True, append_images=[Image.new("RGB", SIZE, "blue")], **options
-    )
-
-
-def deep(path, value, kind):
-    return save(path, Image.fromarray(np.full((5, 7), value, dtype=kind)))
-
-
-def ramp(path, kind):
-    return save(path, Image.fromarray(np.linspace(-3, 900, 35).reshape(5, 7).astype(kind)))
-
-
-# kind: how to write it, expected mode, expected size, expected pixel (3, 2)
-KINDS = {
-    "rgb.png": (lambda p: save(p, Image.new("RGB", SIZE, RED)), "RGB", SIZE, RED),
-    "grey.png": (lambda p: save(p, Image.new("L", SIZE, 77)), "L", SIZE, 77),
-    "bit.png": (lambda p: save(p, Image.new("1", SIZE, 1)), "L", SIZE, 255),
-    "palette.png": (lambda p: save(p, palette()), "RGB", SIZE, RED),
-    "palette_clear.png": (lambda p: save(p, palette(), transparency=0), "RGB", SIZE, (255, 255, 255)),
-    "colour_key.png": (lambda p: save(p, Image.new("RGB", SIZE, RED), transparency=RED), "RGB", SIZE, (255, 255, 255)),
-    "alpha.png": (lambda p: save(p, rgba(0)), "RGB", SIZE, RED),
-    "grey_alpha.png": (lambda p: save(p, Image.new("LA", SIZE, (9, 0))), "L", SIZE, 255),
-    "alpha.webp": (lambda p: save(p, rgba(0), lossless=True), "RGB", SIZE, RED),
-    "cmyk.jpg": (lambda p: save(p, Image.new("CMYK", SIZE, (0, 255, 255, 0)), quality=100), "RGB", SIZE, RED),
-    "deep.png": (lambda p: deep(p, 51400, np.uint16), "L", SIZE, 200),
-    "deep.tif": (lambda p: deep(p, 257, np.uint16), "L", SIZE, 1),
-    "float.tiff": (lambda p: ramp(p, np.float32), "L", SIZE, 128),
-    "int32.tiff": (lambda p: ramp(p, np.int32), "L", SIZE, 127),
-    "turned.jpeg": (turned_jpeg, "RGB", SIZE[::-1], (254, 0, 0)),
-    "UPPER.JPG": (lambda p: save(p, Image.new("L", SIZE, 77)), "L", SIZE, 77),
-    "animated.gif": (animation, "RGB", SIZE, RED),
-    "animated.png": (animation, "RGB", SIZE, RED),
-    "animated.webp": (lambda p: animation(p, lossless=True), "RGB", SIZE, RED),
-    "grey.pgm": (lambda p: save(p, Image.new("L", SIZE, 77)), "L", SIZE, 77),
-    "odd name — ü 漢 'x'.bmp": (lambda p: save(p, Image.new("RGB", SIZE, RED)), "RGB", SIZE, RED),
-}
-
-
-def png_bytes():
-    stream = io.BytesIO()
-    Image.effect_noise((61, 43), 90).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def jpeg_bytes():
-    stream = io.BytesIO()
-    Image.effect_noise((61, 43), 90).save(stream, "JPEG")
-    return stream.getvalue()
-
-
-BAD = {
-    "empty.png": b"",
-    "text.png": b"this is no image",
-    "cut.png": png_bytes()[:-400],
-    "cut.jpg": jpeg_bytes()[:-400],
-    "header_only.jpg": jpeg_bytes()[:12],
-    "flipped.png": png_bytes()[:60] + bytes(40) + png_bytes()[100:],
-    "script.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
-    "page.jpg": b"<html>404 Not Found</html>",
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_read_as_grey_or_colour(tmp_path, kind):
-    write, mode, size, pixel = KINDS[kind]
-    image = read_image(write(tmp_path / kind))
-    assert (image.mode, image.size) == (mode, size)
-    assert image.getpixel((3, 2)) == pixel
-
-
-def test_transparent_parts_become_white(tmp_path):
-    assert read_image(save(tmp_path / "a.png", rgba(0))).getpixel((0, 0)) == (255, 255, 255)
-    assert read_image(save(tmp_path / "a.png", rgba(51))).getpixel((0, 0)) == (255, 204, 204)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_plain_decoder_shows_the_same(tmp_path, kind):
-    path = KINDS[kind][0](tmp_path / kind)
-    stored = converted_image(path)
-    image = Image.open(io.BytesIO(path.read_bytes() if stored is None else stored))
-    wanted = read_image(path).convert("RGB")
-    if kind == "turned.jpeg":
-        assert stored is None  # datasets itself applies the orientation
-        image = image.rotate(-90, expand=True)
-    assert (np.asarray(image.convert("RGB")) == np.asarray(wanted)).all()
-
-
-@pytest.mark.parametrize("kind", ["animated.gif", "animated.png", "animated.webp"])
-def test_animations_are_converted(tmp_path, kind):
-    assert converted_image(KINDS[kind][0](tmp_path / kind)) is not None
-
-
-def test_plain_images_are_not_converted(tmp_path):
-    assert converted_image(KINDS["rgb.png"][0](tmp_path / "rgb.png")) is None
-    assert converted_image(save(tmp_path / "big.jpg", Image.new("RGB", (640, 480), RED))) is None
-
-
-@pytest.mark.parametrize("read", [read_image, converted_image])
-@pytest.mark.parametrize("kind", BAD)
-def test_broken_files_are_named(tmp_path, kind, read):
-    path = tmp_path / kind
-    path.write_bytes(BAD[kind])
-    with pytest.raises(InputError) as error:
-        read(path)
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
-
-
 def test_missing_folder_and_unreadable_files(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="cannot be read"):
         read_image(tmp_path / "absent.png")
     with pytest.raises(InputError, match="is not a file"):
         read_image(tmp_path)
-    path = KINDS["rgb.png"][0](tmp_path / "rgb.png")
+    path = save(tmp_path / "rgb.png", Image.new("RGB", SIZE))
 
     def refuse(_):
         raise PermissionError(13, "Permission denied")
@@ -161,21 +37,14 @@ def test_missing_folder_and_unreadable_files(tmp_path, monkeypatch):
         read_image(path)
 
 
-@pytest.mark.parametrize("limit", [20, 10])  # more than the limit is a warning in Pillow, more than twice an error
-def test_decompression_bombs_are_refused(tmp_path, monkeypatch, limit):
-    path = KINDS["rgb.png"][0](tmp_path / "rgb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(InputError, match=f"more than {limit} pixels"):
-        read_image(path)
-
-
-def test_float_images_with_nan_are_refused(tmp_path):
-    with pytest.raises(InputError, match="NaN"):
-        read_image(deep(tmp_path / "nan.tif", np.nan, np.float32))
-
-
-def test_constant_float_image(tmp_path):
-    assert read_image(deep(tmp_path / "flat.tif", 4.0, np.float32)).getextrema() == (0, 0)
+@pytest.mark.parametrize("read", [read_image, check_image])
+def test_broken_files_are_named(tmp_path, read):
+    for content in (b"", b"this is no image", every_kind()["rgb.jpg"][:-200]):
+        path = tmp_path / "x.jpg"
+        path.write_bytes(content)
+        with pytest.raises(InputError) as error:
+            read(path)
+        assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
 
 
 def test_messages_stay_on_one_line(tmp_path):
@@ -196,6 +65,7 @@ def fill(folder, *names):
 def test_find_images_walks_down_sorted(tmp_path):
     fill(tmp_path, "b.png", "a.JPG", "sub/c.webp", ".hidden.png", ".cache/d.png")
     (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "sub" / "data.csv").write_text("a,b")
     assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == ["a.JPG", "b.png", "sub/c.webp"]
 
 
@@ -238,8 +108,9 @@ def test_find_classes_follows_links_to_folders_elsewhere(tmp_path):
 
 def broken_folders():
     def empty_class(folder):
-        fill(folder, "cat/1.png", "dog/notes.png")
-        (folder / "dog" / "notes.png").rename(folder / "dog" / "notes.txt")
+        fill(folder, "cat/1.png")
+        (folder / "dog").mkdir()
+        (folder / "dog" / "notes.txt").write_text("no image")
 
     def same_folder(folder):
         fill(folder, "cat/1.png")
@@ -276,5 +147,63 @@ def test_broken_class_folders(tmp_path, case):
 
 
 def test_extensions_are_lower_case_and_unique():
-    assert len(set(images.EXTENSIONS)) == len(images.EXTENSIONS)
-    assert all(extension == extension.lower() and extension.startswith(".") for extension in images.EXTENSIONS)
+    assert len(set(EXTENSIONS)) == len(EXTENSIONS)
+    assert all(extension == extension.lower() and extension.startswith(".") for extension in EXTENSIONS)
+
+
+@pytest.mark.parametrize("kind", every_kind())
+def test_images_are_found_by_content_whatever_they_are_called(tmp_path, kind):
+    names = ["missing", "photo.jfif", "photo.jpe", "photo.JPG", "wrong.gif"]
+    if ".tif" not in kind:  # any camera's raw file would be one
+        names += ["odd.bak", "odd.jpg_large", "odd.txt", "odd.", "a.b.c"]
+    for name in names:
+        (tmp_path / name).write_bytes(every_kind()[kind])
+    assert [path.name for path in find_images(tmp_path)] == sorted(names)
+    expected = read_image(tmp_path / "missing")
+    assert all(read_image(path).tobytes() == expected.tobytes() for path in find_images(tmp_path))
+
+
+def test_litter_is_never_counted_and_never_told_of(tmp_path):
+    fill(tmp_path, "ant/1.png", "ant/2.png", "bee/1.png")
+    for place in (tmp_path, tmp_path / "ant", tmp_path / "__MACOSX" / "ant", tmp_path / ".ipynb_checkpoints"):
+        place.mkdir(parents=True, exist_ok=True)
+        for name in LITTER:
+            (place / name).write_bytes(APPLE_DOUBLE)
+        fill(tmp_path / "__MACOSX", "ant/picture.png")
+        fill(tmp_path / ".ipynb_checkpoints", "1-checkpoint.png")
+    assert {name: len(paths) for name, paths in find_classes(tmp_path).items()} == {"ant": 2, "bee": 1}
+    assert [str(path.relative_to(tmp_path)) for path in find_images(tmp_path)] == [
+        "ant/1.png",
+        "ant/2.png",
+        "bee/1.png",
+    ]
+
+
+def test_what_may_be_meant_as_an_image_is_named_in_one_remark(tmp_path, caplog):
+    fill(tmp_path, "ant/1.png", "bee/1.png")
+    (tmp_path / "ant" / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+    (tmp_path / "bee" / "raw.nef").write_bytes(every_kind()["RGB.tif"])  # the preview is not the photograph
+    for name in ("notes.txt", "labels.csv", "README.md", "boxes.json", "boxes.xml", "x.py", "x.yaml", "x.zip"):
+        (tmp_path / "ant" / name).write_text("text")
+    for find in (find_classes, find_images):
+        caplog.clear()
+        find(tmp_path)
+        (remark,) = caplog.messages
+        assert str(tmp_path) in remark and "ant/a.heic, bee/raw.nef;" in remark and "notes" not in remark
+    for i in range(6):
+        (tmp_path / "bee" / f"{i}.svg").write_text("<svg/>")
+    caplog.clear()
+    find_classes(tmp_path)
+    assert re.search(r"ant/a\.heic, bee/0\.svg.* and 3 more", caplog.text)
+
+
+def test_a_class_of_unreadable_images_is_told_why(tmp_path):
+    fill(tmp_path, "ant/1.png").joinpath("bee").mkdir()
+    (tmp_path / "bee" / "a.heic").write_bytes(struct.pack(">I", 24) + b"ftypheic")
+    with pytest.raises(InputError, match=r"bee: the class has no image directly in it \(a\.heic is of no kind"):
+        find_classes(tmp_path)
+
+
+def test_class_names_are_composed_and_sorted_as_such(tmp_path):
+    fill(tmp_path, "Gro\u0308\u00dfe/1.png", "\u732b/1.png", "e\u0301/1.png", "f/1.png")
+    assert list(find_classes(tmp_path)) == ["Gr\u00f6\u00dfe", "f", "\u00e9", "\u732b"]

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from weightgen.data import sources
-from weightgen.data.images import read_image
+from weightgen.data.labelled import encoded
+from weightgen.data.pictures import decoded
 from weightgen.data.sources import class_counts, class_names, data_fingerprint, open_data, select_classes
 from weightgen.errors import InputError
 
@@ -40,8 +41,13 @@ def rows(folder):
     return [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))]
 
 
-def colour_of(image):
-    return image.convert("RGB").getpixel((1, 1))
+def shown(dataset):
+    """The images of a data set as they are decoded, "RGB"."""
+    return [decoded(encoded(row), "x").convert("RGB") for row in dataset["image"]]
+
+
+def colours_of(dataset):
+    return [image.getpixel((1, 1)) for image in shown(dataset)]
 
 
 def test_folder(folder):
@@ -50,17 +56,15 @@ def test_folder(folder):
     assert class_names(dataset) == tuple(COLOURS)
     assert class_counts(dataset).tolist() == [2, 3, 4]
     assert list(dataset["label"]) == [0, 0, 1, 1, 1, 2, 2, 2, 2]
-    assert [image.size for image in dataset["image"]][:4] == [(5, 4), (5, 5), (6, 4), (6, 5)]
-    assert [colour_of(image) for image in dataset["image"]][4:6] == [COLOURS["bee"], COLOURS["cat ü"]]
+    assert [image.size for image in shown(dataset)][:4] == [(5, 4), (5, 5), (6, 4), (6, 5)]
+    assert colours_of(dataset)[4:6] == [COLOURS["bee"], COLOURS["cat ü"]]
 
 
-def test_folder_shows_odd_images_as_read_image_does(folder):
-    Image.fromarray(np.full((4, 4), 51400, dtype=np.uint16)).save(folder / "ant" / "deep.png")
-    Image.new("RGBA", (4, 4), (9, 9, 9, 0)).save(folder / "ant" / "clear.png")
-    dataset = open_data(str(folder))
-    shown = [np.asarray(image.convert("RGB")) for image in dataset[2:4]["image"]]
-    wanted = [np.asarray(read_image(folder / "ant" / name).convert("RGB")) for name in ("clear.png", "deep.png")]
-    assert all((a == b).all() for a, b in zip(shown, wanted, strict=True))
+def test_datasets_decodes_nothing(folder, tmp_path):
+    path = write(tmp_path / "data.parquet", dict(zip(("image", "label"), zip(*rows(folder), strict=True), strict=True)))
+    for spec in (str(folder), path):
+        assert all(set(row) == {"bytes", "path"} for row in open_data(spec)["image"])
+        assert not open_data(spec).features["image"].decode
 
 
 def test_broken_image_in_a_folder_is_named(folder):
@@ -74,7 +78,7 @@ def test_relative_folder_may_be_left(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     dataset = open_data("images")
     monkeypatch.chdir("/")
-    assert colour_of(dataset[0]["image"]) == COLOURS["ant"]
+    assert colours_of(dataset)[0] == COLOURS["ant"]
 
 
 @pytest.mark.parametrize(
@@ -106,8 +110,7 @@ def test_parquet(folder, tmp_path, image_column, label_column, kind):
     assert dataset.column_names == ["image", "label"]
     assert class_names(dataset) == names
     assert list(dataset["label"]) == [0, 0, 1, 1, 1, 2, 2, 2, 2]
-    colours = [list(COLOURS.values())[label] for label in dataset["label"]]
-    assert [colour_of(image) for image in dataset["image"]] == colours
+    assert colours_of(dataset) == [list(COLOURS.values())[label] for label in dataset["label"]]
 
 
 def test_parquet_leaves_nothing_behind(folder, tmp_path, cache):
@@ -123,20 +126,37 @@ def test_classes_without_images_are_left_out(folder, tmp_path):
     images = [{"bytes": png(folder, "ant"), "path": None}, {"bytes": png(folder, "bee"), "path": None}]
     dataset = open_data(write(tmp_path / "d.parquet", {"image": images, "label": [3, 1]}, features))
     assert class_names(dataset) == ("y", "w")
-    assert [colour_of(image) for image in dataset["image"]] == [COLOURS["bee"], COLOURS["ant"]]
+    assert colours_of(dataset) == [COLOURS["bee"], COLOURS["ant"]]
 
 
 def broken_tables(content):
     unknown = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["x", "y"])})
     stored = [{"bytes": content, "path": None}] * 2
     return {
-        "no image column": ({"picture": [content] * 2, "label": [0, 1]}, None, "no image column, only picture, label"),
-        "no label column": ({"image": [content] * 2, "name": [0, 1]}, None, "no label column, only image, name"),
+        "no image column": ({"picture": ["a", "b"], "label": [0, 1]}, None, "no image column among picture, label"),
+        "two image columns": (
+            {"left": [content] * 2, "right": [content] * 2, "label": [0, 1]},
+            None,
+            r"2 columns that may hold images \(left, right\)",
+        ),
+        "list label": ({"image": [content] * 2, "label": [[0], [1]]}, None, "labels are list"),
+        "date label": ({"image": [content] * 2, "label": pa.array([0, 1], pa.date32())}, None, "labels are date"),
+        "null label": ({"image": [content] * 2, "label": pa.nulls(2)}, None, "2 rows have no label|labels are null"),
+        "names alike": (
+            {"image": [content] * 2, "label": ["e\u0301", "\u00e9"]},
+            None,
+            r"classes 'e\\u0301' and '\\xe9' look alike",
+        ),
+        "no label column": (
+            {"image": [content] * 2, "name": [0, 1]},
+            None,
+            "no label column; add #column=NAME .* name$",
+        ),
         "one class": ({"image": [content] * 2, "label": ["x", "x"]}, None, r"one class only \('x'\)"),
         "no rows": ({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}, None, "holds no rows"),
         "no label": ({"image": [content] * 2, "label": [0, None]}, None, "1 rows have no label"),
         "unknown label": ({"image": stored, "label": [0, -1]}, unknown, "1 rows have no label"),
-        "label is a share": ({"image": [content] * 2, "label": [0.5, 1.0]}, None, "labels are double"),
+        "label is a share": ({"image": [content] * 2, "label": [0.5, 1.0]}, None, "labels are double; give whole"),
         "no image": ({"image": [content, None, content], "label": [0, 1, 0]}, None, "1 rows have no image"),
         "paths": ({"image": ["a.png", "b.png"], "label": [0, 1]}, None, "2 images are given by path only"),
         "paths in structs": (
@@ -198,7 +218,7 @@ def test_hub(hub):
     dataset = open_data("hub:owner/name")
     assert class_names(dataset) == tuple(COLOURS)
     assert list(dataset["label"]) == [0, 0, 1, 1, 1, 2, 2, 2, 2]
-    assert colour_of(dataset[8]["image"]) == COLOURS["cat ü"]
+    assert colours_of(dataset)[8] == COLOURS["cat ü"]
     assert class_counts(open_data("hub:owner/name:test")).tolist() == [2, 3]
 
 
@@ -228,9 +248,9 @@ def test_select_classes(folder):
     dataset = select_classes(open_data(str(folder)), ["cat ü", "ant"])
     assert class_names(dataset) == ("cat ü", "ant")
     assert list(dataset["label"]) == [0, 0, 0, 0, 1, 1]
-    assert [colour_of(image) for image in dataset["image"]][3:5] == [COLOURS["cat ü"], COLOURS["ant"]]
+    assert colours_of(dataset)[3:5] == [COLOURS["cat ü"], COLOURS["ant"]]
     again = select_classes(dataset, ["ant"])
-    assert list(again["label"]) == [0, 0] and colour_of(again[1]["image"]) == COLOURS["ant"]
+    assert list(again["label"]) == [0, 0] and colours_of(again)[1] == COLOURS["ant"]
 
 
 def test_select_classes_refuses_unknown_and_repeated_names(folder):

@@ -26,8 +26,8 @@ def attuned(*, noisiest: bool = False, **options) -> ClassTransformer:
 
 
 @pytest.fixture
-def condition(base_standardizer: Standardizer, draw_episode: Callable[..., Episode]) -> Condition:
-    return TaskPrototypes()(base_standardizer.standardize(draw_episode()), base_standardizer)
+def condition(diagonal_standardizer: Standardizer, draw_episode: Callable[..., Episode]) -> Condition:
+    return TaskPrototypes()(diagonal_standardizer.standardize(draw_episode()), diagonal_standardizer)
 
 
 @pytest.fixture
@@ -36,12 +36,12 @@ def noisy() -> torch.Tensor:
 
 
 def test_without_network_it_is_the_gaussian_posterior(
-    base_standardizer: Standardizer, condition: Condition, noisy: torch.Tensor
+    diagonal_standardizer: Standardizer, condition: Condition, noisy: torch.Tensor
 ) -> None:
     """E[w | x, f_1 … f_K] by inverting the joint covariance of everything seen, entry by entry."""
     denoiser = attuned()
     prediction = denoiser.without_network(noisy, TIMES, condition).double()
-    noise = base_standardizer.noise_variance.double()
+    noise = diagonal_standardizer.noise_variance.double()
     for i in range(2):
         signal = build_scheduler("DDPMScheduler", {}).alphas_cumprod[TIMES[i]].double()
         for c in range(3):
@@ -51,7 +51,7 @@ def test_without_network_it_is_the_gaussian_posterior(
             slope[0] = signal.sqrt()
             errors = noise.expand(len(seen)).clone()
             errors[0] = 1 - signal
-            for d, prior in enumerate(base_standardizer.prior_variance.double()):
+            for d, prior in enumerate(diagonal_standardizer.prior_variance.double()):
                 covariance = prior * torch.outer(slope, slope) + errors.diag()
                 expected = prior * slope @ torch.linalg.solve(covariance, seen[:, d])
                 assert float(prediction[i, c, d]) == pytest.approx(float(expected), rel=1e-3, abs=1e-4)
@@ -110,8 +110,8 @@ def test_bands_cover_every_axis_once(width: int, bands: int) -> None:
 
 
 def test_a_conditioner_without_variance_is_refused(
-    base_standardizer: Standardizer, draw_episode: Callable[..., Episode], noisy: torch.Tensor
+    diagonal_standardizer: Standardizer, draw_episode: Callable[..., Episode], noisy: torch.Tensor
 ) -> None:
-    condition = TaskPrototypes(shrink=False)(base_standardizer.standardize(draw_episode()), base_standardizer)
+    condition = TaskPrototypes(shrink=False)(diagonal_standardizer.standardize(draw_episode()), diagonal_standardizer)
     with pytest.raises(InputError, match="task_prototypes with shrink"):
         attuned()(noisy, TIMES, condition)

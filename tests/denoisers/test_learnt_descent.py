@@ -28,9 +28,9 @@ Tell = Callable[..., Condition]
 
 
 @pytest.fixture
-def tell(base_standardizer: Standardizer) -> Tell:
+def tell(diagonal_standardizer: Standardizer) -> Tell:
     """The condition of a data set, in float64."""
-    base, conditioner = deepcopy(base_standardizer).double(), DatasetStatistics()
+    base, conditioner = deepcopy(diagonal_standardizer).double(), DatasetStatistics()
     base.sharpness.fill_(0.8)
 
     def condition(episode: Episode) -> Condition:
@@ -248,9 +248,9 @@ def test_it_comes_back_from_its_folder(tell: Tell, tmp_path: Path) -> None:
 
 
 def test_a_conditioner_that_leaves_nothing_out_is_refused(
-    base_standardizer: Standardizer, draw_episode: Callable[..., Episode]
+    diagonal_standardizer: Standardizer, draw_episode: Callable[..., Episode]
 ) -> None:
-    condition = TaskPrototypes()(base_standardizer.standardize(draw_episode(batch=1)), base_standardizer)
+    condition = TaskPrototypes()(diagonal_standardizer.standardize(draw_episode(batch=1)), diagonal_standardizer)
     with pytest.raises(InputError, match="needs a conditioner that leaves images out: dataset_statistics"):
         LearntDescent()(torch.zeros(1, 3, WIDTH), TIME, condition)
 

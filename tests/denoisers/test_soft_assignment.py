@@ -11,10 +11,10 @@ from torch.distributions import MultivariateNormal, Normal
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.denoisers import _soft_assignment
-from weightgen.denoisers._belief import Belief
 from weightgen.denoisers._soft_assignment import SoftAssignment
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
+from weightgen.features.gaussian_posterior import GaussianPosterior
 from weightgen.features.standardizer import Standardizer
 from weightgen.records import Condition, Episode
 
@@ -23,10 +23,10 @@ SIGNAL = torch.full((2, 1, 1), 0.3)
 
 
 @pytest.fixture
-def tell(base_standardizer: Standardizer, draw_episode: Callable[..., Episode]) -> Tell:
+def tell(diagonal_standardizer: Standardizer, draw_episode: Callable[..., Episode]) -> Tell:
     def condition(**sizes: object) -> Condition:
         sizes = {"unlabelled": UnlabelledDraw(7, distractors=0.3), **sizes}
-        return TaskPrototypes()(base_standardizer.standardize(draw_episode(**sizes)), base_standardizer)
+        return TaskPrototypes()(diagonal_standardizer.standardize(draw_episode(**sizes)), diagonal_standardizer)
 
     return condition
 
@@ -35,25 +35,27 @@ def noisy(ways: int = 3) -> torch.Tensor:
     return torch.randn(2, ways, 8, generator=torch.Generator().manual_seed(3))
 
 
-def test_images_narrow_a_belief_as_bayes_rule_says(tell: Tell) -> None:
+def test_images_narrow_a_posterior_as_bayes_rule_says(tell: Tell) -> None:
     condition = tell()
     weights = torch.rand(2, 7, 3, generator=torch.Generator().manual_seed(1))
-    belief = Belief.of(condition).with_images(condition.unlabelled, weights, condition.space.noise_variance)
+    posterior = GaussianPosterior.of(condition).with_images(
+        condition.unlabelled, weights, condition.space.noise_variance
+    )
     noise = condition.space.noise_variance
     for b in range(2):
         for c in range(3):
             w = weights[b, :, c]
             precision = 1 / condition.variance[b, c] + w.sum() / noise
             mean = (condition.tokens[b, c] / condition.variance[b, c] + w @ condition.unlabelled[b] / noise) / precision
-            torch.testing.assert_close(belief.variance[b, c], 1 / precision, rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(belief.mean[b, c], mean, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(belief.found, weights.sum(1))
+            torch.testing.assert_close(posterior.variance[b, c], 1 / precision, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(posterior.mean[b, c], mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(posterior.found, weights.sum(1))
 
 
 def test_the_first_round_is_bayes_rule_with_strangers(tell: Tell) -> None:
     condition = tell()
     space = condition.space
-    assigned = SoftAssignment(rounds=1)(noisy(), SIGNAL, condition, learnt=False)
+    assigned = SoftAssignment(rounds=1)(SIGNAL, condition, learnt=False)
     variance = space.noise_variance + condition.variance.mean(1)  # the classes share one
     for b in range(2):
         images = condition.unlabelled[b][:, None]
@@ -67,30 +69,30 @@ def test_the_first_round_is_bayes_rule_with_strangers(tell: Tell) -> None:
 def test_untrained_it_is_the_form_alone(tell: Tell) -> None:
     condition, assignment = tell(), SoftAssignment(rounds=3)
     with torch.no_grad():
-        learnt, plain = (assignment(noisy(), SIGNAL, condition, learnt=learnt) for learnt in (True, False))
+        learnt, plain = (assignment(SIGNAL, condition, learnt=learnt) for learnt in (True, False))
     torch.testing.assert_close(learnt.mean, plain.mean)
     torch.testing.assert_close(learnt.found, plain.found)
 
 
 def test_without_unlabelled_images_the_condition_is_believed(tell: Tell) -> None:
     condition = tell(unlabelled=None)
-    belief = SoftAssignment(rounds=3)(noisy(), SIGNAL, condition, learnt=True)
-    assert torch.equal(belief.mean, condition.tokens)
-    assert not belief.found.any()
+    posterior = SoftAssignment(rounds=3)(SIGNAL, condition, learnt=True)
+    assert torch.equal(posterior.mean, condition.tokens)
+    assert not posterior.found.any()
 
 
 def test_images_of_a_class_pull_its_row_to_its_prototype(
-    tell: Tell, base_standardizer: Standardizer, draw_episode: Callable[..., Episode]
+    tell: Tell, diagonal_standardizer: Standardizer, draw_episode: Callable[..., Episode]
 ) -> None:
     """Forty episodes of three classes well apart: the rows come nearer to the images' own means."""
     drawn = draw_episode(batch=40, shots=1, unlabelled=UnlabelledDraw(30, None, 0.0))
-    condition = TaskPrototypes()(base_standardizer.standardize(drawn), base_standardizer)
-    belief = SoftAssignment(rounds=4)(noisy().repeat(20, 1, 1), SIGNAL.repeat(20, 1, 1), condition, learnt=False)
-    truth = base_standardizer.query(drawn.query).unflatten(1, (3, 5)).mean(2)
-    before, after = ((mean - truth).square().mean() for mean in (condition.tokens, belief.mean))
+    condition = TaskPrototypes()(diagonal_standardizer.standardize(drawn), diagonal_standardizer)
+    posterior = SoftAssignment(rounds=4)(SIGNAL.repeat(20, 1, 1), condition, learnt=False)
+    truth = diagonal_standardizer.query(drawn.query).unflatten(1, (3, 5)).mean(2)
+    before, after = ((mean - truth).square().mean() for mean in (condition.tokens, posterior.mean))
     assert after < 0.9 * before
 
 
-def test_a_belief_needs_a_variance(tell: Tell) -> None:
+def test_a_posterior_needs_a_variance(tell: Tell) -> None:
     with pytest.raises(InputError, match="task_prototypes with shrink"):
-        Belief.of(replace(tell(), variance=None))
+        GaussianPosterior.of(replace(tell(), variance=None))

@@ -106,7 +106,8 @@ def test_it_is_as_wide_as_the_data_set_itself(base: Standardizer) -> None:
 
 def test_variances_along_its_axes_are_those_of_the_turned_prior(base: Standardizer) -> None:
     _, space = adapted(data_set(), base)
-    turned = space.rounding.matrix() @ base.prior_variance.diag() @ space.rounding.matrix().mT
+    mapped = space.rounding.matrix() @ base.axes @ base.prior_variance.diag().sqrt()
+    turned = base.axes.mT @ mapped @ mapped.mT @ base.axes
     torch.testing.assert_close(space.prior_variance, turned.diagonal())
     assert torch.equal(space.noise_variance, torch.ones(1, dtype=torch.float64))
     assert float(space.radius) == pytest.approx(float((turned.trace() + WIDTH).sqrt()))

@@ -53,9 +53,10 @@ def test_gaussian_logits_are_differences_of_log_densities(standardizer, rows, ra
         shots = COUNTS[i].mean()
         prior, noise = standardizer.prior_variance, standardizer.noise_variance
         variance = noise + prior * (noise / shots) / (prior + noise / shots)
+        covariance = standardizer.axes @ variance.diag() @ standardizer.axes.mT
         for j in range(SAMPLES):
             logits = raw[i] @ head.weight[i, j].T + head.bias[i, j]
-            density = MultivariateNormal(rows[i, j], variance.diag()).log_prob(z[i][:, None])
+            density = MultivariateNormal(rows[i, j], covariance).log_prob(z[i][:, None])
             torch.testing.assert_close(logits - logits[:, :1], density - density[:, :1], rtol=1e-3, atol=2e-3)
 
 

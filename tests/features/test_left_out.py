@@ -21,7 +21,9 @@ PRIOR_IMAGES = 6.4
 
 @pytest.fixture
 def base(base_standardizer: Standardizer) -> Standardizer:
-    return deepcopy(base_standardizer).double()
+    base = deepcopy(base_standardizer).double()
+    base.axes.copy_(torch.linalg.qr(base.axes).Q)  # orthonormal to float64's last digits
+    return base
 
 
 def told(episode: Episode, base: Standardizer, prior_images: float = PRIOR_IMAGES) -> tuple[Condition, AdaptedSpace]:
@@ -47,7 +49,8 @@ def logits_from_scratch(
     logits = []
     for own in images:
         mean = space.points(own.mean(0))
-        row = out @ (mean * space.prior_variance / (space.prior_variance + 1 / len(own)))
+        share = space.prior_variance / (space.prior_variance + 1 / len(own))
+        row = out @ space.space.from_axes(space.space.along_axes(mean) * share)
         logits.append((asked - space.centre) @ precision @ row - row @ precision @ row / 2)
     return torch.stack(logits)
 

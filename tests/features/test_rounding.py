@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from weightgen.features.rounding import Rounding, ThinRounding, WholeRounding
+from weightgen.records import Space
 
 WIDTH, IMAGES = 11, 4
 FLOOR = torch.tensor([0.6], dtype=torch.float64)
@@ -46,6 +47,12 @@ def test_both_are_undone(rounding: Rounding) -> None:
     torch.testing.assert_close(rounding.unweighted(rounding.weights(given)), given)
 
 
-def test_variances_are_the_diagonal_of_what_they_become(rounding: Rounding) -> None:
+def test_variances_along_the_axes_are_those_of_the_mapped_prior(rounding: Rounding) -> None:
     before, whole = torch.rand(WIDTH, dtype=torch.float64) + 0.1, rounding.matrix()
-    torch.testing.assert_close(rounding.variances(before), (whole @ before.diag() @ whole.mT).diagonal())
+    one = torch.ones(1, dtype=torch.float64)
+    axes, _ = torch.linalg.qr(values(WIDTH))
+    mapped = whole @ axes @ before.diag() @ axes.mT @ whole.mT
+    expected = (axes.mT @ mapped @ axes).diagonal()
+    torch.testing.assert_close(rounding.variances(Space(before, one, one[0], axes)), expected)
+    plain = (whole @ before.diag() @ whole.mT).diagonal()
+    torch.testing.assert_close(rounding.variances(Space(before, one, one[0], None)), plain)

@@ -70,13 +70,27 @@ def test_whitening_makes_the_within_covariance_round(make_features: MakeFeatures
     assert raw.diagonal().max() > 20 * raw.diagonal().min()  # it was not round before
 
 
-def test_whitening_turns_to_the_axes_of_the_classes_largest_first(make_features: MakeFeatures) -> None:
+def test_axes_are_the_eigenvectors_of_the_between_covariance_largest_first(make_features: MakeFeatures) -> None:
     features = make_features(classes=60)
     standardizer = fitted(features, unit_length=False, within_shrinkage=0.2, between_shrinkage=0.0)
+    axes, variances = standardizer.axes, standardizer.prior_variance
+    torch.testing.assert_close(axes.mT @ axes, torch.eye(8), rtol=0, atol=1e-5)
     between = statistics_inside(standardizer, features).between
+    torch.testing.assert_close(axes.mT @ between @ axes, variances.diag(), rtol=1e-3, atol=1e-3)
+    assert (variances.diff() <= 1e-5).all()
+
+
+def test_along_its_axes_a_standardizer_is_diagonal_and_says_the_same(make_features: MakeFeatures) -> None:
+    features = make_features(classes=60)
+    standardizer = fitted(features, within_shrinkage=0.2)
+    turned, space = standardizer.along_axes(), standardizer.space
+    assert turned.axes is None
+    assert torch.equal(turned.prior_variance, standardizer.prior_variance)
+    components = space.along_axes(standardizer.query(features.values))
+    torch.testing.assert_close(turned.query(features.values), components, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(space.from_axes(components), standardizer.query(features.values), rtol=1e-4, atol=1e-4)
+    between = statistics_inside(turned, features).between
     torch.testing.assert_close(between, between.diagonal().diag(), rtol=1e-3, atol=1e-3)
-    assert (between.diagonal().diff() <= 1e-5).all()
-    torch.testing.assert_close(standardizer.prior_variance, between.diagonal(), rtol=1e-3, atol=1e-3)
 
 
 def test_scaling_keeps_angles(make_features: MakeFeatures) -> None:
@@ -132,17 +146,16 @@ def test_a_power_damps_strong_features_of_supports_alone(make_features: MakeFeat
     torch.testing.assert_close(slope, torch.ones(8), rtol=0.1, atol=0.1)
 
 
-def test_axes_lead_back_to_those_of_the_features(make_features: MakeFeatures) -> None:
-    """Standardizers of other classes agree there, though each turns to the axes of its own."""
+def test_coordinates_do_not_depend_on_the_classes_that_were_fitted(make_features: MakeFeatures) -> None:
+    """The same images through two halves of the classes; along the axes of each half they look unrelated."""
     features = make_features(classes=200)
     halves = [features.of_classes(features.class_names[part]) for part in (slice(100), slice(100, 200))]
     one, other = (fitted(half, within_shrinkage=0.1) for half in halves)
-    torch.testing.assert_close(one.axes @ one.axes.mT, torch.eye(8), rtol=0, atol=1e-5)
     values = make_features(seed=5).values
-    turned = [standardizer.query(values) @ standardizer.axes for standardizer in (one, other)]
     plain = [standardizer.query(values) for standardizer in (one, other)]
-    assert (turned[0] - turned[1]).norm() < 0.3 * turned[0].norm()
-    assert (plain[0] - plain[1]).norm() > 0.8 * plain[0].norm()
+    along = [standardizer.space.along_axes(standardizer.query(values)) for standardizer in (one, other)]
+    assert (plain[0] - plain[1]).norm() < 0.3 * plain[0].norm()
+    assert (along[0] - along[1]).norm() > 0.8 * along[0].norm()
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=told)

@@ -17,6 +17,7 @@ from weightgen.methods.generator import Generator
 from weightgen.methods.inductive import Inductive
 from weightgen.methods.no_denoiser import NoDenoiser
 from weightgen.methods.one_step import OneStep
+from weightgen.methods.random_denoiser import RandomDenoiser
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Episode, Features, Head
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
@@ -124,6 +125,19 @@ def test_a_chain_in_segments_has_nothing_to_draw(
     assert not pipeline.can_draw
     with pytest.raises(InputError, match="samples is 8; a chain in 3 segments has no noise to draw with, take 1"):
         Draws(pipeline=pipeline).fit(episode, generators(2))
+
+
+@torch.no_grad()
+def test_an_untrained_network_is_not_the_form_that_it_corrects(
+    make_generator: MakeGenerator, draw_episode: Callable[..., Episode]
+) -> None:
+    """Training starts from output layers of zero; random weights say something else, and the same every time."""
+    pipeline, episode = make_generator(), draw_episode()
+    form, first, again = (
+        method(pipeline=pipeline).fit(episode, generators(2)) for method in (NoDenoiser, RandomDenoiser, RandomDenoiser)
+    )
+    assert float((first.weight - form.weight).norm() / form.weight.norm()) > 0.1
+    assert_same(first, again)
 
 
 class Recording:

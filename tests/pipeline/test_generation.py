@@ -157,8 +157,9 @@ def test_draws_of_the_gaussian_form_follow_its_posterior(
     form = drawing.denoiser.without_network
     condition = drawing.conditioner(drawing.standardizer.standardize(episode), drawing.standardizer)
     draws = rows(drawing, episode, steps=150, samples=900, denoiser=form)[0]
-    spread = condition.variance[0].sqrt()
-    assert ((draws.mean(0) - condition.tokens[0]).abs() / spread).max() < 0.15
+    spread, along_axes = condition.variance[0].sqrt(), condition.space.along_axes
+    draws = along_axes(draws)
+    assert ((draws.mean(0) - along_axes(condition.tokens[0])).abs() / spread).max() < 0.15
     torch.testing.assert_close(draws.std(0), spread, rtol=0.15, atol=0)
 
 
@@ -175,11 +176,11 @@ def test_schedulers_are_swapped_as_in_diffusers(
     assert torch.isfinite(rows(pipeline, episode, steps=1)).all()
     assert torch.isfinite(rows(pipeline, episode, steps=20)).all()
     draws = rows(pipeline, episode, steps=100, denoiser=pipeline.denoiser.without_network)[:, 0]
-    away = (draws - condition.tokens) / condition.variance.sqrt()
+    away = condition.space.along_axes(draws - condition.tokens) / condition.variance.sqrt()
     if made_as is DDPMScheduler:  # its noise is its own
         assert 0.7 < float(away.std()) < 1.3
     else:
-        start = torch.stack([torch.randn(3, 8, generator=generator) for generator in noise(2)])
+        start = condition.space.along_axes(torch.stack([torch.randn(3, 8, generator=source) for source in noise(2)]))
         torch.testing.assert_close(away, start, rtol=0.1, atol=0.1)
 
 

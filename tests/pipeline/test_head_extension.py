@@ -193,7 +193,8 @@ def test_an_added_image_that_is_left_out_changes_no_covariance(
     def logits(row: torch.Tensor) -> torch.Tensor:
         return (images * row).sum(-1) - row.square().sum(-1) / 2
 
-    expected = logits(others) - logits(condition.tokens[0, dog].expand_as(images))
+    own_row = condition.space.along_axes(condition.tokens[0, dog])
+    expected = logits(others) - logits(own_row.expand_as(images))
     torch.testing.assert_close(condition.left_out[0, dog, there, dog], expected, rtol=1e-3, atol=1e-2)
 
 

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_runs import CLASSES
 
+from weightgen.config.recipe import DataOptions
 from weightgen.data.class_splits import named_split
 from weightgen.data.sources import class_names
 from weightgen.errors import InputError
 from weightgen.runs.data_parts import DataParts, open_parts
-from weightgen.config.recipe import DataOptions
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b550000000a49444154789c6360000000020001"

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from weightgen.backbones.backbone import Backbone
+from weightgen.config.recipe import DataOptions
 from weightgen.data.sources import class_names, open_data, select_classes
 from weightgen.runs.data_parts import DataParts, base_features, base_pixels
-from weightgen.config.recipe import DataOptions
 
 
 @pytest.mark.parametrize("turned", [False, True])

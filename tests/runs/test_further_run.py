@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from tiny_runs import IMAGES_PER_CLASS, TINY, files_below, refuse, succeed
 
+from weightgen.config.loading import load_recipe
+from weightgen.config.recipe import DataOptions
 from weightgen.data.sources import class_names, open_data, select_classes
 from weightgen.errors import InputError
 from weightgen.files import read_tensors
 from weightgen.runs.data_parts import DataParts, open_parts
-from weightgen.config.loading import load_recipe
-from weightgen.config.recipe import DataOptions
 from weightgen.runs.folder import RunFolder
 
 SPLIT = {"backbone_classes": 6, "validation": 2, "novel": 5}

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from tiny_runs import CHAIN, SHOTS, TINY_MCDI, files_below, invoke, refuse, succeed
 
-from weightgen.runs import evaluation_run
 from weightgen.config.loading import load_recipe
-from weightgen.runs.methods import chosen_methods
-from weightgen.runs.folder import RunFolder
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.runs import evaluation_run
+from weightgen.runs.folder import RunFolder
+from weightgen.runs.methods import chosen_methods
 from weightgen.training.learner import Learner
 from weightgen.zoo import build
 from weightgen.zoo.build import fit_shard

@@ -9,10 +9,10 @@ import pytest
 import torch
 from tiny_runs import SHARED, TINY_ZOO, refuse, succeed
 
-from weightgen.errors import InputError
-from weightgen.evaluation.part_methods import PART_METHODS
 from weightgen.config.build import check_components
 from weightgen.config.loading import load_recipe
+from weightgen.errors import InputError
+from weightgen.evaluation.part_methods import PART_METHODS
 from weightgen.runs.folder import RunFolder
 from weightgen.zoo.store import ZooFolder
 

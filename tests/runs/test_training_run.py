@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from tiny_runs import TINY, files_below, refuse, succeed
 
-from weightgen.runs import evaluation_run
 from weightgen.config.loading import load_recipe
-from weightgen.runs.folder import RunFolder, newest_run
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.runs import evaluation_run
+from weightgen.runs.folder import RunFolder, newest_run
 
 KILLED = Path(__file__).parent / "killed_training.py"
 

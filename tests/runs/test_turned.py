@@ -8,9 +8,9 @@ import torch
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.decoding import ImageReader
+from weightgen.config.recipe import DataOptions
 from weightgen.data.sources import open_data
 from weightgen.runs.data_parts import DataParts, base_features
-from weightgen.config.recipe import DataOptions
 
 
 def test_turned_classes_take_the_place_of_the_base_classes(images: Path) -> None:

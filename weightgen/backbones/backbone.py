@@ -60,10 +60,12 @@ class Backbone(nn.Module):
     ) -> Backbone:
         """A backbone from timm's name, with random, timm's own, or a file's weights.
 
-        model: a timm name, with the tag of its weights if wanted (`resnet50.a1_in1k`). A checkpoint whose
+        model: a timm name, with the tag of its weights if wanted (`resnet50.a1_in1k`), or in timm's notation a model
+            on the hub (`hf-hub:OWNER/NAME`, `timm/NAME`) or in a folder (`local-dir:DIR`). A checkpoint whose
             metadata names `architecture` (and `kwargs`, `pretrained_cfg` as JSON) needs none.
-        pretrained: take timm's weights from the hub (safetensors only).
-        checkpoint: a safetensors file in timm's own naming; its classifier, if any, is left out.
+        pretrained: take timm's weights from the hub, or those of the folder (safetensors only).
+        checkpoint: a safetensors file in timm's own naming, perhaps all below one prefix such as `module.`; its
+            classifier, if any, is left out.
         options: keyword arguments of the timm model (`in_chans`, `width` …), and of its preprocessing
             (`input_size`, `img_size`, `mean`, `std`, `interpolation`, `crop_pct`, `crop_mode`).
         seed: of the random weights.
@@ -73,8 +75,15 @@ class Backbone(nn.Module):
         if pretrained and checkpoint is not None:
             raise InputError("backbone: pretrained: true and checkpoint exclude each other; remove one")
         options, config, tensors = dict(options or {}), None, None
+        model = None if model is None else construction.timm_name(model)
+        if model is not None and model.startswith((construction.HUB, construction.LOCAL_DIR)):
+            if not pretrained:
+                raise InputError(f"backbone: '{model}' brings its weights; set pretrained: true")
+            checkpoint, tensors, metadata = construction.read_model(model)
+            model, pretrained = None, False  # not timm's own
+        elif checkpoint is not None:
+            tensors, metadata = construction.read_checkpoint(Path(checkpoint).expanduser())
         if checkpoint is not None:
-            tensors, metadata = construction.read_checkpoint(Path(checkpoint))
             model = _architecture_of(Path(checkpoint), metadata, model)
             options = {**_json(Path(checkpoint), metadata, "kwargs"), **options}
             config = _json(Path(checkpoint), metadata, "pretrained_cfg")
@@ -94,8 +103,10 @@ class Backbone(nn.Module):
             built = construction.build(architecture, arguments, seed=seed, config=config)
         backbone = cls(built, architecture=architecture, options=arguments, pretrained_cfg=config)
         if tensors is not None:
-            kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{backbone.head_slot}.")}
-            construction.load_strictly(backbone.trunk, kept, source=str(checkpoint))
+            wanted = backbone.trunk.state_dict()
+            named, source = construction.without_prefix(tensors, wanted, source=str(checkpoint))
+            kept = {name: tensor for name, tensor in named.items() if not name.startswith(f"{backbone.head_slot}.")}
+            construction.load_strictly(backbone.trunk, kept, source=source)
         return backbone
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch feature"]:

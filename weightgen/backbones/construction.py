@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from weightgen.backbones import preprocessing
 from weightgen.errors import InputError
-from weightgen.files import read_tensors
+from weightgen.files import read_json, read_tensors
 from weightgen.seeds import derive
 
 _RESERVED = (
@@ -28,10 +28,22 @@ _RESERVED = (
     "pretrained_cfg_overlay",
     "checkpoint_path",
 )
+HUB, LOCAL_DIR = "hf-hub:", "local-dir:"
+"""timm's notations of a model on the hub, and of one in a folder."""
+
+
+def timm_name(model: str) -> str:
+    """A model's name in timm, where it is one of timm's own on the hub (`timm/NAME`, `hf-hub:timm/NAME`)."""
+    return model.removeprefix(HUB).removeprefix("timm/") if model.startswith(("timm/", f"{HUB}timm/")) else model
 
 
 def check_name(model: str) -> None:
     """Raise InputError, with the nearest right names, for a name that timm does not know."""
+    if set(model) & set(":/\\"):
+        raise InputError(
+            f"backbone: '{model}' is not a name of timm's; write {HUB}OWNER/NAME for a model on the hub, or "
+            f"{LOCAL_DIR}DIR for one in a folder"
+        )
     architecture, _, tag = model.partition(".")
     if not timm.is_model(architecture):
         raise InputError(f"backbone: timm has no model '{architecture}'{_nearest(architecture, timm.list_models())}")
@@ -133,23 +145,60 @@ def download(model: str) -> Path:
     timm itself falls back to pickled files where the hub holds no safetensors, and for models that are
     served from a plain address; so the file is fetched here.
     """
+    repository, given = published(model)
+    names = [str(Path(given).with_suffix(".safetensors")), "open_clip_model.safetensors", "model.safetensors"]
+    return _fetched(repository, names, model=model)
+
+
+def published(model: str) -> tuple[str, str]:
+    """Hub repository and file of timm's own weights. Raises InputError when there are none that can be read safely."""
     config = timm.get_pretrained_cfg(model)
     if config is None or not config.hf_hub_id or config.custom_load:
-        raise InputError(f"backbone: timm offers no safetensors weights for '{model}'; remove pretrained: true")
-    given = config.hf_hub_filename or "model.safetensors"
-    names = dict.fromkeys(
-        [str(Path(given).with_suffix(".safetensors")), "open_clip_model.safetensors", "model.safetensors"]
-    )
-    for name in names:
+        raise InputError(
+            f"backbone: timm offers no safetensors weights for '{model}'; name other weights, or pretrain it here: "
+            f"backbone.model={model.partition('.')[0]} backbone.pretraining.steps=500"
+        )
+    return config.hf_hub_id, config.hf_hub_filename or "model.safetensors"
+
+
+def read_model(model: str) -> tuple[Path, dict[str, Tensor], dict[str, str]]:
+    """A model in timm's layout, in a folder or on the hub: file, tensors, and metadata as a checkpoint would have it.
+
+    Raises InputError when there is none, or it names no architecture.
+    """
+    place = model.removeprefix(LOCAL_DIR).removeprefix(HUB)
+    if model.startswith(LOCAL_DIR):
+        folder = Path(place).expanduser()
+        if not folder.is_dir():
+            raise InputError(f"{folder}: is not a directory; give one with config.json and model.safetensors")
+        described, weights = folder / "config.json", folder / "model.safetensors"
+    else:
+        described, weights = (_fetched(place, [name], model=model) for name in ("config.json", "model.safetensors"))
+    config = read_json(described)
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        raise InputError(f"{described}: names no architecture; give a model that timm or weightgen has written")
+    arguments = config.get("model_args", config.get("options", {}))  # of timm, and of weightgen's own backbones
+    if isinstance(arguments, dict):  # else refused by whoever reads it
+        arguments = {key: value for key, value in arguments.items() if key != "num_classes"}
+    kept = {"kwargs": arguments, "pretrained_cfg": config.get("pretrained_cfg", {})}
+    metadata = {"architecture": config["architecture"], **{key: json.dumps(value) for key, value in kept.items()}}
+    return weights, read_tensors(weights), metadata
+
+
+def _fetched(repository: str, names: Iterable[str], *, model: str) -> Path:
+    """The first of some files of a hub repository (`OWNER/NAME` or `OWNER/NAME@REVISION`) that is there."""
+    owner_name, _, revision = repository.partition("@")
+    for name in dict.fromkeys(names):
         try:
-            return Path(hf_hub_download(config.hf_hub_id, name))
+            return Path(hf_hub_download(owner_name, name, **({"revision": revision} if revision else {})))
         except Exception as error:  # the hub raises a dozen unrelated types, other ones in every version
             if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
                 continue
             raise InputError(
                 f"backbone: cannot download '{model}' ({_one_line(error)}); is there a network?"
             ) from error
-    raise InputError(f"backbone: the hub holds no safetensors weights for '{model}'; remove pretrained: true")
+    what = "safetensors weights" if name.endswith(".safetensors") else name
+    raise InputError(f"backbone: the hub holds no {what} for '{model}'; name other weights")
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -162,6 +211,35 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return tensors, opened.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be read ({_one_line(error)}); copy it again") from error
+
+
+def without_prefix(
+    tensors: Mapping[str, Tensor], wanted: Iterable[str], *, source: str
+) -> tuple[Mapping[str, Tensor], str]:
+    """Tensors named as a model names its own, without what a wrapper (`module.`, `_orig_mod.`) put before all names.
+
+    Returns them, and `source` with the prefix that was taken off. Raises InputError, which names the prefix, when other
+    tensors lie beside those that would fit.
+    """
+    wanted = set(wanted)
+
+    def below(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+
+    longest = max(wanted, key=len)
+    found = {"", *(name.removesuffix(longest) for name in tensors if name.endswith(f".{longest}"))}
+    leading = next(iter(tensors), "").split(".")[:-1]
+    found |= {"".join(f"{part}." for part in leading[:depth]) for depth in range(len(leading) + 1)}
+    best = max(sorted(found), key=lambda prefix: len(wanted & below(prefix).keys()))
+    other = next((name for name in tensors if not name.startswith(best)), None)
+    if not best or (other is not None and not wanted <= below(best).keys()):
+        return tensors, source
+    if other is not None:
+        raise InputError(
+            f"{source}: the model's tensors are named '{best}…', and others such as '{other}' lie beside them; save "
+            f"those below '{best}' alone"
+        )
+    return below(best), f"{source} (below '{best}')"
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import datasets
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
-from PIL.Image import DecompressionBombError
 from torch import Tensor
 
 from weightgen.backbones.preprocessing import Preprocessing
-from weightgen.errors import InputError
+from weightgen.data.labelled import encoded
+from weightgen.data.pictures import decoded
 
 _CHUNK = 1024
-_DAMAGED = (OSError, ValueError, SyntaxError, DecompressionBombError)  # what Pillow raises for images it cannot read
 
 
 class ImageReader:
-    """Pixels of any rows of a data set with columns `image` (datasets.Image) and `label` (ClassLabel)."""
+    """Pixels of any rows of a data set with columns `image` (datasets.Image) and `label` (ClassLabel).
+
+    `datasets` never decodes: it drops transparency and cuts 16-bit grey off at 255.
+    """
 
     def __init__(self, dataset: datasets.Dataset, preprocess: Preprocessing) -> None:
         kept = [column for column in dataset.column_names if column != "image"]
         self._encoded = dataset.remove_columns(kept).cast_column("image", datasets.Image(decode=False))
-        self._decoder = datasets.Image()
         self._preprocess = preprocess
         self._threads = ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="decode")
         self.class_names = tuple(dataset.features["label"].names)
@@ -39,6 +41,10 @@ class ImageReader:
     def bytes(self) -> int:
         """Memory that all pixels take."""
         return len(self) * int(np.prod(self._preprocess.input_size))
+
+    def name(self, row: int) -> str:
+        """What a message calls the image of a row: its file, or where the user's data hold it."""
+        return _name(self._encoded[row]["image"], row)
 
     def read(self, rows: Sequence[int]) -> UInt8[Tensor, "images channels height width"]:
         """Pixels of some rows at the network's input size. Raises InputError naming an image that cannot be decoded."""
@@ -63,12 +69,10 @@ class ImageReader:
         for start in range(0, len(self), size):
             yield start, self.read(range(start, min(start + size, len(self))))
 
-    def _decode(self, examples: list[dict], numbers: Sequence[int]) -> UInt8[Tensor, "images channels height width"]:
-        pixels = []
-        for example, number in zip(examples, numbers, strict=True):
-            try:
-                pixels.append(self._preprocess.pixels(self._decoder.decode_example(example)))
-            except _DAMAGED as error:
-                name = example.get("path") or f"image {number}"
-                raise InputError(f"{name}: cannot be decoded ({error}); replace or remove it") from error
-        return torch.stack(pixels)
+    def _decode(self, examples: list[dict], rows: Sequence[int]) -> UInt8[Tensor, "images channels height width"]:
+        pairs = zip(examples, rows, strict=True)
+        return torch.stack([self._preprocess.pixels(decoded(encoded(e), _name(e, row))) for e, row in pairs])
+
+
+def _name(example: Mapping[str, Any], row: int) -> str:
+    return example["path"] or f"image {row}"

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.decoding import ImageReader
+from weightgen.data import pictures
 from weightgen.errors import InputError
-from weightgen.files import cache_directory, tensors_hash, text_hash, write_tensors
+from weightgen.files import cache_directory, optional_cache, tensors_hash, text_hash, write_tensors
 from weightgen.records import Features
 
 _IMAGES_AT_ONCE, _FEWEST_AT_ONCE = 256, 16
@@ -53,12 +54,13 @@ def features_of(
     reader = _sorted_reader(dataset, backbone)
     values = torch.empty(len(reader), backbone.feature_width)
     for start, batch in _streamed(backbone, reader, batch_size, torch.device(device), quarter_turns):
-        _check_finite(batch, backbone, first=start)
+        _check_finite(batch, backbone, reader, first=start)
         values[start : start + len(batch)] = batch
         if progress is not None:
             progress("computing features", start + len(batch), len(reader))
     tensors = {"values": values, "labels": reader.labels}
-    write_tensors(path, tensors, {"class_names": json.dumps(names), "hash": tensors_hash(tensors)})
+    with optional_cache():
+        write_tensors(path, tensors, {"class_names": json.dumps(names), "hash": tensors_hash(tensors)})
     return Features(values, reader.labels, names)
 
 
@@ -82,14 +84,15 @@ def feature_batches(
         return
     reader = _sorted_reader(dataset, backbone)
     for start, values in _streamed(backbone, reader, batch_size, torch.device(device), quarter_turns=0):
-        _check_finite(values, backbone, first=start)
+        _check_finite(values, backbone, reader, first=start)
         yield values
 
 
 def cache_path(backbone: Backbone, data_fingerprint: str, quarter_turns: int = 0) -> Path:
     """File of the features of one data set under one backbone, whether it exists or not."""
     turned = [f"turned {quarter_turns}"] if quarter_turns else []
-    key = text_hash(backbone.weights_hash(), backbone.preprocessing_key(), data_fingerprint, *turned)
+    decoding = f"pictures {pictures.VERSION}"
+    key = text_hash(backbone.weights_hash(), backbone.preprocessing_key(), data_fingerprint, decoding, *turned)
     return cache_directory() / "features" / f"{key}.safetensors"
 
 
@@ -121,10 +124,14 @@ def _streamed(
         backbone.to(home)
 
 
-def _check_finite(values: Float[Tensor, "images feature"], backbone: Backbone, *, first: int) -> None:
+def _check_finite(
+    values: Float[Tensor, "images feature"], backbone: Backbone, reader: ImageReader, *, first: int
+) -> None:
     if not bool(torch.isfinite(values).all()):
         bad = first + int((~torch.isfinite(values)).any(1).nonzero()[0])
-        raise InputError(f"backbone: '{backbone.architecture}' gives NaN or infinite features for image {bad}")
+        raise InputError(
+            f"backbone: '{backbone.architecture}' gives NaN or infinite features for {reader.name(bad)}; take another"
+        )
 
 
 def _read(path: Path, images: int, names: tuple[str, ...]) -> Features | None:

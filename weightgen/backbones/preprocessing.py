@@ -13,18 +13,20 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor
 
+from weightgen.data.pictures import plain
 from weightgen.errors import InputError
 from weightgen.files import text_hash
 
 KEYS = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 _MODES = {1: "L", 3: "RGB"}
+_LONGEST_STRIP = 32  # times its width
 
 
 class Preprocessing:
     """Resize, crop and normalise as a timm `pretrained_cfg` says; greyscale or colour by its channel count.
 
-    Calling it equals timm's `create_transform` for evaluation. Its two halves are there for speed:
-    `pixels` per image (bytes, a quarter of the memory), `normalise` per batch.
+    Calling it equals timm's `create_transform` for evaluation on what `pictures.plain` makes of the image.
+    Its two halves are there for speed: `pixels` per image (bytes, a quarter of the memory), `normalise` per batch.
     """
 
     def __init__(self, pretrained_cfg: Mapping[str, Any]) -> None:
@@ -50,15 +52,25 @@ class Preprocessing:
         return tuple(self.config["input_size"])
 
     def pixels(self, image: Image.Image) -> UInt8[Tensor, "channels height width"]:
-        """The picture at the network's input size, 0 to 255; any size and mode goes in."""
+        """The picture at the network's input size, 0 to 255. Any size and mode goes in; `pictures.plain` reads it."""
+        image = plain(image)
         if image.mode != self.mode:
             image = image.convert(self.mode)
+        image = self._middle(image)
         if image.size == self._size and self.config["crop_pct"] == 1.0:  # resizing and cropping would change nothing
             values = np.array(image)
             return torch.from_numpy(
                 values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
             )
         return self._geometry(image)
+
+    def _middle(self, image: Image.Image) -> Image.Image:
+        """Without the ends of a narrow strip: enlarged before they are cut off, they would fill the memory."""
+        most = _LONGEST_STRIP * min(image.size)
+        if max(image.size) <= most or self.config["crop_mode"] == "squash":
+            return image
+        cut = [max(0, side - most) // 2 for side in image.size]
+        return image.crop((cut[0], cut[1], image.width - cut[0], image.height - cut[1]))
 
     def normalise(
         self, pixels: UInt8[Tensor, "*batch channels height width"]

@@ -85,7 +85,8 @@ class DatasetStatistics(Conditioner):
             return base
         real = condition.mask[0]  # logits of padding are no numbers to measure a spread by
         labels = (real.cumsum(0) - 1)[judged.nonzero()[:, 1]]
-        found = fit_scale(honest_logits(condition, condition.tokens)[judged][:, real][None], labels[None])
+        logits = honest_logits(condition, condition.space.along_axes(condition.tokens))
+        found = fit_scale(logits[judged][:, real][None], labels[None])
         share = number / (number + _BASE_IMAGES)
         return found**share * base ** (1 - share)
 

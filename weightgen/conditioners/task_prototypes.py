@@ -7,6 +7,7 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.features.gaussian_posterior import GaussianPosterior
 from weightgen.interfaces import Conditioner, FeatureSpace
 from weightgen.records import Condition, Episode
 
@@ -34,23 +35,21 @@ class TaskPrototypes(Conditioner):
         return bool(self.config.shrink)
 
     def forward(self, episode: Episode, standardizer: FeatureSpace) -> Condition:
-        means, counts = episode.support_means(), episode.counts
+        means, counts, space = episode.support_means(), episode.counts, standardizer.space
         tokens, variance = means, None
         if self.config.shrink:
-            prior = standardizer.prior_variance
-            noise = standardizer.noise_variance / counts.clamp(min=1)[..., None]
-            tokens = means * prior / (prior + noise)
-            variance = prior * noise / (prior + noise)
+            posterior = GaussianPosterior.of_means(space, means, counts)
+            tokens, variance = space.from_axes(posterior.mean), posterior.variance
         return Condition(
             tokens=tokens,
             means=means,
             variance=variance,
             counts=counts,
-            support=episode.support,
+            support=space.along_axes(episode.support),
             support_mask=episode.support_mask,
-            unlabelled=episode.unlabelled,
+            unlabelled=space.along_axes(episode.unlabelled),
             unlabelled_mask=episode.unlabelled_mask,
-            space=standardizer.space,
+            space=space,
         )
 
     def at(self, condition: Condition, noisy: Float[Tensor, "batch ways width"]) -> Condition:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from diffusers import SchedulerMixin
 
+from weightgen.backbones import construction
 from weightgen.backbones.backbone import Backbone
 from weightgen.config.component_checks import check_together
 from weightgen.config.part_checks import check_kinds
@@ -62,6 +63,20 @@ def build_backbone(options: BackboneOptions, *, seed: int) -> Backbone:
         options=options.options,
         seed=derive(seed, "backbone"),
     )
+
+
+def check_backbone(options: BackboneOptions, *, seed: int) -> None:
+    """Refuse what `build_backbone` would refuse, except for weights on the hub: nothing is downloaded.
+
+    Raises InputError.
+    """
+    model = construction.timm_name(options.model or "")
+    if not options.pretrained or model.startswith(construction.LOCAL_DIR):
+        build_backbone(options, seed=seed)
+    elif not model.startswith(construction.HUB):
+        construction.check_name(model)
+        construction.published(model)
+        Backbone.create(model=model, options=options.options)
 
 
 def build_generator(

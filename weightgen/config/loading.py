@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,37 @@ from weightgen.files import text_hash
 from weightgen.registry import nearest
 
 _PACKAGE = "weightgen.recipes"
+FROM_SCRATCH = ("conv4", "resnet12")
+"""Backbones that nobody has published weights of: named alone, they keep the recipe's pretraining."""
+_FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")  # the others are refused where they are opened
+
+
+@dataclass(frozen=True, repr=False)
+class _Plain:
+    """An unquoted YAML value that is no text to YAML (`no`, `007`, `2024-01-31`), and how it was written."""
+
+    value: Any
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+class _Loader(yaml.SafeLoader):
+    """Keeps how such values were written: which of the two is meant is for the option that takes it to say."""
+
+    plain_tags = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "null", "timestamp"))
+
+    def plain(self, node: yaml.ScalarNode) -> Any:
+        try:
+            value = yaml.SafeLoader.yaml_constructors[node.tag](self, node)
+        except ValueError:  # looks like a date and is none
+            return node.value
+        return value if node.style in ("'", '"') else _Plain(value, node.value)
+
+
+for _tag in _Loader.plain_tags:
+    _Loader.add_constructor(_tag, _Loader.plain)
 
 
 def recipe_names() -> list[str]:
@@ -43,7 +75,8 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     Args:
         name: path of a YAML file, or name of a recipe of weightgen.
         overrides: `dotted.key=value` with YAML values; a bare section takes its main value (`data=SPEC`,
-            `backbone=FILE_OR_NAME`, `denoiser=NAME`).
+            `backbone=FILE_OR_NAME`, `denoiser=NAME`). Names and paths are taken as they are written: `no`, `007` and
+            `birds #2` need no quotes.
 
     Raises:
         InputError: one line that names the first wrong key and the nearest right one.
@@ -52,7 +85,7 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     content = _parse(path)
     for override in overrides:
         _apply(content, override)
-    return check(content, source=str(path))
+    return check(_settled(content, [Recipe]), source=str(path))
 
 
 def check(content: Mapping[str, Any], *, source: str) -> Recipe:
@@ -75,7 +108,7 @@ def recipe_hash(recipe: Recipe) -> str:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); give a YAML file") from error
     except yaml.YAMLError as error:
@@ -89,10 +122,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise InputError(f"'{override}' is no override; write key=value, e.g. training.steps=500")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"'{override}': the value is not valid YAML; quote it") from error
+    value = _value(text, override)
     *parents, last = key.split(".")
     if not parents and last in Recipe.model_fields and not isinstance(value, dict):
         parents, last, value = _main_value(content, last, value)
@@ -104,18 +134,80 @@ def _apply(content: dict[str, Any], override: str) -> None:
     place[last] = value
 
 
+def _value(text: str, override: str) -> Any:
+    """The value of an override: YAML where it is a list, a mapping or quoted, else one word as it is written."""
+    word = text.strip()
+    if word.startswith(("[", "{", "'", '"')):
+        try:
+            return yaml.load(text, _Loader)
+        except yaml.YAMLError as error:
+            raise InputError(
+                f"'{override}': the value is not valid YAML; quote it, names with special characters in single quotes"
+            ) from error
+    tag = _Loader("").resolve(yaml.ScalarNode, word, (True, False))
+    value = _Loader("").plain(yaml.ScalarNode(tag, word)) if tag in _Loader.plain_tags else text
+    return replace(value, text=text) if isinstance(value, _Plain) else text
+
+
+def _settled(value: Any, kinds: list[Any]) -> Any:
+    """Parsed YAML with every unquoted value as an option of these kinds takes it: text as it was written."""
+    if isinstance(value, _Plain):
+        return value.text if _is_text(value.value, kinds) else value.value
+    if isinstance(value, list):
+        lists = [kind for kind in kinds if typing.get_origin(kind) in (list, tuple)]
+        inner = [leaf for kind in lists for member in typing.get_args(kind) for leaf in _leaves(member)]
+        return [_settled(one, inner) for one in value]
+    if isinstance(value, dict):
+        sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        fields = sections[0].model_fields if sections else {}
+        return {
+            str(key): _settled(one, _leaves(fields[str(key)].annotation) if str(key) in fields else [])
+            for key, one in value.items()
+        }
+    return value
+
+
+def _is_text(value: Any, kinds: list[Any]) -> bool:
+    """Whether an option of these kinds takes such an unquoted value as text."""
+    taken = type(value) in kinds or (isinstance(value, int) and not isinstance(value, bool) and float in kinds)
+    return str in kinds and not taken
+
+
+def _leaves(annotation: Any) -> list[Any]:
+    """The kinds that an annotation allows: members of unions, without their limits."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return [type(one) for one in inner]
+    if origin is typing.Annotated:
+        return _leaves(inner[0])
+    if origin in (types.UnionType, typing.Union):
+        return [leaf for one in inner for leaf in _leaves(one)]
+    return [annotation]
+
+
 def _main_value(content: dict[str, Any], section: str, value: Any) -> tuple[list[str], str, Any]:
     """Where the main value of a bare section goes."""
     if section == "seed":
         return [], section, value
-    if section == "backbone" and str(value).endswith(".safetensors"):
-        return [], section, {"checkpoint": value}  # a file brings its weights: nothing of the old section applies
-    main = {"data": "source", "backbone": "model", "zoo": "targets", "standardizer": "map", "generation": "read"}
+    if section == "backbone":
+        return [], section, _backbone(content, str(value))
+    main = {"data": "source", "zoo": "targets", "standardizer": "map", "generation": "read"}
     if section in ("training", "evaluation"):
         raise InputError(f"'{section}={value}': this section has no main value; name an option, e.g. {section}.steps=…")
     if section in ("conditioner", "denoiser", "objective", "selector", "scheduler"):
         return [], section, {"name": value}  # options belong to the component that is replaced
     return [section], main[section], value
+
+
+def _backbone(content: dict[str, Any], name: str) -> dict[str, Any]:
+    """The section for a bare file or name, which brings its weights: nothing of the old section applies then."""
+    if name.lower().endswith(_FILES):
+        return {"checkpoint": name}
+    if name not in FROM_SCRATCH:
+        return {"model": name, "pretrained": True}
+    old = content.get("backbone")
+    kept = old if isinstance(old, dict) else {}
+    return {**{key: one for key, one in kept.items() if key not in ("pretrained", "checkpoint")}, "model": name}
 
 
 def _explain(error: ValidationError) -> str:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from weightgen.backbones.construction import LOCAL_DIR
 from weightgen.config.recipe import Recipe
 
 
@@ -38,8 +39,10 @@ def _with_paths(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
         name: change(value) for name, value in parts.items() if isinstance(value, str) and _is_path(value)
     }
     data["further"] = [change(spec) if _is_path(spec) else spec for spec in recipe.data.further]
-    checkpoint = recipe.backbone.checkpoint
+    checkpoint, model = recipe.backbone.checkpoint, recipe.backbone.model or ""
     backbone = {} if checkpoint is None else {"checkpoint": change(checkpoint)}
+    if model.startswith(LOCAL_DIR):
+        backbone["model"] = LOCAL_DIR + change(model.removeprefix(LOCAL_DIR))
     return recipe.model_copy(
         update={
             "data": recipe.data.model_copy(update=data),

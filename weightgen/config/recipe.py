@@ -18,7 +18,7 @@ class DataOptions(Section):
     """Where images come from and which classes serve for what; no class serves twice."""
 
     source: str = "glyphs"
-    """SPEC of the images: glyphs, an image folder, a .parquet file, or hub:owner/name[:split]."""
+    """SPEC of the images: glyphs, or an image folder, Parquet or hub:owner/name, with [:split][#column=NAME]."""
     further: list[str] = Field(default_factory=list)
     """More SPECs, all of whose classes join those that the generator learns from: classes of another kind make it more
     general."""
@@ -63,9 +63,11 @@ class BackboneOptions(Section):
     """The frozen network that gives features."""
 
     model: str | None = None
-    """A timm name; `conv4` and `resnet12` come with weightgen. A checkpoint that names its architecture needs none."""
+    """A timm name, or in timm's notation a model on the hub (`hf-hub:OWNER/NAME`) or in a folder (`local-dir:DIR`, a
+    head of weightgen's too); `conv4` and `resnet12` come with weightgen. A checkpoint that names its architecture
+    needs none."""
     pretrained: bool = False
-    """Take timm's published weights from the hub."""
+    """Take the published weights: timm's from the hub, or those of the folder."""
     checkpoint: str | None = None
     """A safetensors file with the weights."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -82,6 +84,11 @@ class BackboneOptions(Section):
             raise ValueError("give one of pretrained, checkpoint and pretraining: random weights give no features")
         if self.model is None and self.checkpoint is None:
             raise ValueError("give model, a timm name")
+        if self.pretraining is not None and self.model is not None and set(self.model) & set(".:/"):
+            raise ValueError(
+                f"model {self.model} names weights, and pretraining starts from random ones; set pretrained: true in "
+                "its place, or name the architecture alone"
+            )
         return self
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 
 from weightgen import seeds
+from weightgen.data.labelled import composed
 from weightgen.data.named_splits import NAMED_SPLITS
 from weightgen.errors import InputError
 from weightgen.registry import nearest
@@ -102,13 +103,13 @@ def named_split(name: str, names: Sequence[str] | None = None) -> dict[str, tupl
 def _listed(given: Sequence[str], names: Sequence[str], part: str) -> list[str]:
     if isinstance(given, str):
         raise InputError(f"{part}: '{given}' is one name; give a number, a share or a list of names")
-    known = set(names)
+    known, given = set(names), [composed(name) if isinstance(name, str) else name for name in given]
     for i, name in enumerate(given):
         if name not in known:
             raise InputError(f"{part}: the data has no class '{name}'{nearest(str(name), known)}")
         if name in given[:i]:
             raise InputError(f"{part}: class '{name}' is named twice; name it once")
-    return list(given)
+    return given
 
 
 def _count(given: int | float, classes: int, part: str) -> int:

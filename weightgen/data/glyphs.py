@@ -59,22 +59,27 @@ def render_glyphs(
     classes: take only that many characters, in code point order.
 
     Returns the columns `image` (PNG) and `label` (named "U+0041 LATIN CAPITAL LETTER A"), sorted by
-    class. Raises InputError for a number of images, pixels or classes below 1, or when the cache cannot be written.
+    class. Raises InputError for a number of images, pixels or classes below 1.
     """
     for name, number in (("images_per_class", images_per_class), ("size", size), ("classes", classes)):
         if number is not None and number < 1:
             raise InputError(f"glyphs: {name} is {number}; give 1 or more")
     key = files.text_hash(_drawing_version(), *(str(value) for value in (seed, images_per_class, size, classes)))
     path = files.cache_directory() / "glyphs" / f"{key}.arrow"
-    if not path.exists():
-        content = _render(seed, images_per_class, size, classes, progress)
-        try:
+    content = None
+    with files.optional_cache():
+        if not path.exists():
+            content = _render(seed, images_per_class, size, classes, progress)
             files.write_bytes(path, content)
-        except OSError as error:
-            raise InputError(
-                f"{path.parent}: cannot be written ({error.strerror}); set WEIGHTGEN_CACHE to a folder with room"
-            ) from error
-    return Dataset.from_file(str(path))
+        return _encoded(Dataset.from_file(str(path)))
+    if content is None:
+        content = _render(seed, images_per_class, size, classes, progress)
+    return _encoded(Dataset.from_buffer(pa.py_buffer(content)))
+
+
+def _encoded(dataset: Dataset) -> Dataset:
+    """Images as they are stored, for the one decoder; older caches say otherwise."""
+    return dataset.cast_column("image", Image(decode=False))
 
 
 def _render(
@@ -95,7 +100,7 @@ def _render(
         encoded += _pngs(_moved(torch.cat(drawings), torch.cat(motions), size))
         if progress is not None:
             progress("rendering glyphs", len(names), classes or _candidates())
-    schema = Features({"image": Image(), "label": ClassLabel(names=names)}).arrow_schema
+    schema = Features({"image": Image(decode=False), "label": ClassLabel(names=names)}).arrow_schema
     images = pa.array([{"bytes": png, "path": None} for png in encoded], schema.field("image").type)
     labels = pa.array(np.repeat(np.arange(len(names)), images_per_class))
     sink = pa.BufferOutputStream()

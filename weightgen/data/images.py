@@ -1,106 +1,87 @@
-"""Image files as users have them: found in folders, checked, and brought into one of two modes."""
+"""Image files as users have them: found in folders, by name or by content, and read."""
 
 from __future__ import annotations
 
-import io
+import logging
+import mimetypes
 import unicodedata
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from weightgen.data.pictures import EXTENSIONS, FORMATS, decoded, image_format
 from weightgen.errors import InputError
+from weightgen.files import is_litter
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pbm")
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # not EPS, which would start Ghostscript
-_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+_NAMED = 5  # files that a remark names
+_DATA = (".md", ".yaml", ".yml", ".toml", ".ini", ".log", ".parquet", ".arrow", ".npy", ".npz", ".safetensors")
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Image files in a folder and everything below it, sorted; hidden ones and other files are passed over.
+    """Image files in a folder and everything below it, sorted; `files.is_litter` and other files are passed over.
 
-    Links to folders are followed, each folder once. Raises InputError when the folder is missing,
-    cannot be read, or holds no image.
+    Links to folders are followed, each folder once. Logs one warning of files that may be meant as images and are
+    none. Raises InputError when the folder is missing, cannot be read, or holds no image.
     """
-    found = sorted(_walk(folder, set()))
+    found, others = _sorted_out(sorted(_walk(folder, set())))
     if not found:
-        raise InputError(f"{shown(folder)}: holds no image; images end in {' '.join(EXTENSIONS)}")
+        raise InputError(f"{shown(folder)}: holds no image{_instead(others)}; images are {', '.join(FORMATS)}")
+    _remark(folder, others)
     return found
 
 
 def find_classes(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
-    """Classes of an image folder: every subfolder is a class, its name the class's name, both sorted.
+    """Classes of an image folder: every subfolder is a class, its name in NFC the class's name, both sorted.
 
     Only images directly in a subfolder count, so that a folder of splits (train/cat, test/cat) is not mistaken for
-    classes. Passed over: hidden files and folders, files beside the class folders, files that do not have an image's
-    extension, links back to the folder or above it. Any other name is fine.
+    classes. Passed over: hidden files and folders, what desktops leave behind, files beside the class folders, files
+    that are no images, links back to the folder or above it. Any other name is fine.
 
-    Raises InputError when the folder is missing, a class has no image, two classes are the same folder or have names
-    that look alike, or there are fewer than `fewest` classes, 1 or 2.
+    Logs one warning of files that may be meant as images and are none. Raises InputError when the folder is
+    missing, a class has no image, two classes are the same folder or have names that look alike, or there are fewer
+    than `fewest` classes, 1 or 2.
     """
     here = folder.resolve()
     subfolders = [path for path in _entries(folder) if path.is_dir() and path.resolve() not in (here, *here.parents)]
     if not subfolders:
         raise InputError(f"{shown(folder)}: has no class folders; put the images of each class into a subfolder")
-    classes, names, places = {}, set(), set()
+    classes: dict[str, list[Path]] = {}
+    places, passed_over = set(), []
     for path in subfolders:
         _check_text(path)
         name = unicodedata.normalize("NFC", path.name)
-        if name in names or path.resolve() in places:
+        if name in classes or path.resolve() in places:
             raise InputError(f"{shown(path)}: is the same class as another subfolder; rename or remove one of them")
-        images = [entry for entry in _entries(path) if _has_extension(entry) and not entry.is_dir()]
-        if not images:
+        classes[name], others = _sorted_out(entry for entry in _entries(path) if not entry.is_dir())
+        if not classes[name]:
             raise InputError(
-                f"{shown(path)}: the class has no image directly in it; add one that ends in {' '.join(EXTENSIONS)},"
-                " or remove the folder"
+                f"{shown(path)}: the class has no image directly in it{_instead(others)}; "
+                f"add one ({', '.join(FORMATS)}) or remove the folder"
             )
-        names.add(name)
         places.add(path.resolve())
-        classes[path.name] = images
+        passed_over += others
     if len(classes) < fewest:
         raise InputError(
             f"{shown(folder)}: has one class only ({shown(subfolders[0])}); add a folder for another class"
         )
-    return classes
+    _remark(folder, passed_over)
+    return dict(sorted(classes.items()))
+
+
+def has_images(folder: Path) -> bool:
+    """Whether an image lies directly in a folder."""
+    return any(_is_image(path) for path in _entries(folder) if not path.is_dir())
 
 
 def read_image(path: Path) -> Image.Image:
-    """Read an image file as mode "L" (grey) or "RGB", 8 bit, upright.
-
-    EXIF orientation is applied. Transparent parts become white. 16-bit grey is scaled from 0..65535; 32-bit grey, which
-    has no fixed white, from its own darkest to its own brightest value. Of an animation this is the first frame.
-
-    Raises InputError when the file is missing, empty, damaged, no image, or larger than Pillow's limit against
-    decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`, 89 million pixels).
-    """
-    content = _content(path)
-    with _decoding(path):
-        image = Image.open(io.BytesIO(content), formats=_FORMATS)
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-    return _plain(upright, path)
+    """Read an image file as `pictures.decoded` does. Raises InputError also when the file is missing."""
+    return decoded(file_content(path), shown(path))
 
 
-def converted_image(path: Path) -> bytes | None:
-    """Check an image file; PNG bytes of `read_image` if `datasets` would decode it to something else, else None.
-
-    Animations are converted too, since `datasets` keeps their files open. Raises InputError as `read_image` does.
-    Plain JPEG files are checked at an eighth of their size, which is quicker.
-    """
-    content = _content(path)
-    with _decoding(path):
-        image = Image.open(io.BytesIO(content), formats=_FORMATS)
-        still = getattr(image, "n_frames", 1) == 1
-        image.draft(None, (1, 1))
-        image.load()
-    if still and image.mode in ("1", "L", "RGB") and not image.has_transparency_data:
-        return None
-    stream = io.BytesIO()
-    read_image(path).save(stream, "PNG")
-    return stream.getvalue()
+def check_image(path: Path) -> None:
+    """Raise InputError as `read_image` does; JPEG files are decoded at an eighth of their size, which is quicker."""
+    decoded(file_content(path), shown(path), quick=True)
 
 
 def shown(path: Path) -> str:
@@ -109,7 +90,8 @@ def shown(path: Path) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-def _content(path: Path) -> bytes:
+def file_content(path: Path) -> bytes:
+    """The bytes of an image file. Raises InputError when there are none to be had."""
     _check_text(path)
     if path.exists() and not path.is_file():  # opening a pipe would wait for ever
         raise InputError(f"{shown(path)}: is not a file; give an image")
@@ -122,64 +104,62 @@ def _content(path: Path) -> bytes:
     return content
 
 
-@contextmanager
-def _decoding(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder raises into one line about the file."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{shown(path)}: has more than {Image.MAX_IMAGE_PIXELS} pixels; make the image smaller or remove it"
-        ) from error
-    except UnidentifiedImageError as error:
-        raise InputError(f"{shown(path)}: is not an image of a known kind; convert it to PNG or remove it") from error
-    except Exception as error:  # decoders of damaged files fail in many ways
-        raise InputError(f"{shown(path)}: is damaged or cut short; copy the image again or remove it") from error
-
-
-def _plain(image: Image.Image, path: Path) -> Image.Image:
-    """Any mode → "L" or "RGB"."""
-    grey = image.mode in ("1", "L", "LA", "La")
-    if image.mode in (*_DEEP_MODES, "I", "F"):
-        return _from_deep(image, path)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if grey else "RGB")
-
-
-def _from_deep(image: Image.Image, path: Path) -> Image.Image:
-    """More than 8 bit of grey → "L"; Pillow's own conversion cuts everything above 255 off."""
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise InputError(f"{shown(path)}: holds NaN or infinite pixels; write the image again")
-    black, white = (0.0, 65535.0) if image.mode in _DEEP_MODES else (values.min(), values.max())
-    return Image.fromarray(np.round((values - black) * 255 / max(white - black, 1e-30)).astype(np.uint8))
-
-
 def _walk(folder: Path, visited: set[Path]) -> Iterator[Path]:
     visited.add(folder.resolve())
     for path in _entries(folder):
         if not path.is_dir():
-            if _has_extension(path):
-                yield path
+            yield path
         elif path.resolve() not in visited:
             yield from _walk(path, visited)
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, sorted, without hidden entries."""
+    """What is in a folder, sorted, without litter."""
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return sorted(path for path in folder.iterdir() if not is_litter(path.name))
     except OSError as error:
         raise InputError(f"{shown(folder)}: cannot be opened as a folder ({error.strerror}); check the path") from error
 
 
-def _has_extension(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS
+def _sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Images, and other files but those whose name says that they are text or data."""
+    images, others = [], []
+    for path in paths:
+        if _is_image(path):
+            images.append(path)
+        elif path.is_file() and not _is_data(path):
+            others.append(path)
+    return images, others
+
+
+def _is_image(path: Path) -> bool:
+    """By an image's suffix; under any other name by content."""
+    suffix = path.suffix.lower()
+    if suffix in EXTENSIONS or not path.is_file():  # opening a pipe would wait for ever
+        return suffix in EXTENSIONS
+    kind = image_format(path)
+    return kind is not None and not (kind == "TIFF" and suffix)  # cameras' raw formats begin as TIFF does
+
+
+def _is_data(path: Path) -> bool:
+    kind, _ = mimetypes.guess_type(path.name)
+    return path.suffix.lower() in _DATA or (kind is not None and not kind.startswith(("image/", "video/")))
+
+
+def _instead(others: list[Path]) -> str:
+    return f" ({shown(Path(others[0].name))} is of no kind that is read)" if others else ""
+
+
+def _remark(folder: Path, others: list[Path]) -> None:
+    """One line in the log of the files passed over, if there are any."""
+    if not others:
+        return
+    names = [shown(path.relative_to(folder)) for path in others[:_NAMED]]
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    logging.getLogger(__name__).warning(
+        f"{shown(folder)}: passed over what is not an image of a known kind: {', '.join(names)}{more}; "
+        "convert images among them to PNG or JPEG"
+    )
 
 
 def _check_text(path: Path) -> None:

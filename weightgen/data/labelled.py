@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,23 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features, Image
 from datasets.fingerprint import generate_random_fingerprint
 from datasets.table import InMemoryTable
+from PIL import Image as PILImage
 
 from weightgen import files
+from weightgen.data.images import file_content
 from weightgen.errors import InputError
 from weightgen.registry import nearest
 
 _ROWS_PER_BATCH = 1000
+_USUAL = {
+    pa.binary(): (pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary),
+    pa.string(): (pa.types.is_large_string, pa.types.is_string_view),
+}
+
+
+def composed(name: str) -> str:
+    """A class name in Unicode's form NFC: é and other letters have two spellings, which file systems mix."""
+    return unicodedata.normalize("NFC", name)
 
 
 def class_names(dataset: Dataset) -> tuple[str, ...]:
@@ -36,6 +49,7 @@ def select_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
 
     Nothing is decoded or copied. Raises InputError for a name that is unknown or given twice.
     """
+    names = [composed(name) for name in names]
     position = {name: i for i, name in enumerate(class_names(dataset))}
     _check_names(names, position)
     counts = class_counts(dataset)
@@ -65,15 +79,15 @@ def data_fingerprint(dataset: Dataset) -> str:
 def labelled_images(
     images: pa.ChunkedArray, labels: pa.ChunkedArray, names: Sequence[str] | None, *, where: str, fewest: int = 2
 ) -> Dataset:
-    """A dataset of two raw columns: `image` (`datasets.Image`) and `label` (`datasets.ClassLabel`), sorted by class.
+    """A dataset of two raw columns: `image` (`datasets.Image`, not decoded) and `label` (`ClassLabel`), by class.
 
-    images: encoded images, bytes or {bytes, path}. labels: whole numbers or text.
+    images: {bytes, path}, as `stored_images` gives them. labels: whole numbers, text, or true and false.
     names: what label i means; None makes every distinct label a class, named by itself.
     where: begins error messages, e.g. the file.
     fewest: classes that there must be, 1 or 2.
 
-    Classes without any image are left out. Raises InputError when there is nothing to tell apart,
-    or a row has no image or no label.
+    Classes without any image are left out; names are brought into one form by `composed`. Raises InputError when
+    there is nothing to tell apart, two names then agree, or a row has no image or no label.
     """
     if not len(labels):
         raise InputError(f"{where}: holds no rows; give data with images")
@@ -81,23 +95,75 @@ def labelled_images(
     present, codes = np.unique(codes, return_inverse=True)
     if len(present) < fewest:
         raise InputError(f"{where}: has one class only ({names[present[0]]!r}); give images of two or more")
+    if images.null_count:
+        raise InputError(f"{where}: {images.null_count} rows have no image; remove them")
+    if (codes[1:] < codes[:-1]).any():
+        order = np.argsort(codes, kind="stable")
+        images, codes = _rearranged(images, order), codes[order]
+    return _dataset(images, codes, _all_composed([names[i] for i in present], where=where))
+
+
+def stored_images(images: pa.ChunkedArray, *, where: str) -> pa.ChunkedArray:
+    """Encoded images as {bytes, path}; the path of those given by bytes says which row of `where` they are.
+
+    images: bytes, {bytes, path}, paths of local files, or lists of pixels. Raises InputError for anything else.
+    """
     try:
-        stored = pa.chunked_array([Image().cast_storage(chunk) for chunk in images.chunks], Image().pa_type)
+        if pa.types.is_list(images.type):
+            images = pa.chunked_array([pa.array([_as_png(row) for row in images.to_pylist()], pa.binary())])
+        chunks = [Image().cast_storage(chunk) for chunk in images.cast(_usual(images.type)).chunks]
     except (TypeError, ValueError, OSError, pa.ArrowException) as error:
         raise InputError(
             f"{where}: the image column holds {images.type}, not encoded images; store PNG or JPEG bytes"
         ) from error
-    if stored.null_count:
-        raise InputError(f"{where}: {stored.null_count} rows have no image; remove them")
-    if (codes[1:] < codes[:-1]).any():
-        order = np.argsort(codes, kind="stable")
-        stored, codes = _rearranged(stored, order), codes[order]
-    return _dataset(stored, codes, [names[i] for i in present])
+    starts = np.cumsum([0, *map(len, chunks)])
+    named = [_with_rows(chunk, int(start), where) for chunk, start in zip(chunks, starts, strict=False)]
+    return pa.chunked_array(named, Image().pa_type)
+
+
+def _as_png(rows: list | None) -> bytes | None:
+    """Whole numbers of 8 bits, or grey ones of 16. Raises ValueError for others."""
+    if rows is None:
+        return None
+    values = np.array(rows)
+    if values.dtype.kind != "i" or values.ndim < 2 or values.min() < 0:
+        raise ValueError("not rows of whole numbers from 0 on")
+    stream = io.BytesIO()
+    picture = PILImage.fromarray(values.astype(np.min_scalar_type(values.max())))
+    picture.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _usual(kind: pa.DataType) -> pa.DataType:
+    """The type without views, large offsets and dictionaries, which other writers of Parquet use."""
+    if pa.types.is_dictionary(kind):
+        return _usual(kind.value_type)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_usual(field.type)) for field in kind.fields])
+    for usual, fits in _USUAL.items():
+        if any(fit(kind) for fit in fits):
+            return usual
+    return kind
+
+
+def _with_rows(images: pa.StructArray, start: int, where: str) -> pa.StructArray:
+    """Rows keep this name wherever sorting and selecting put them."""
+    by_bytes = images.field("bytes").is_valid().to_pylist()
+    paths = [
+        f"{where}: row {start + i} (counted from 0{', ' + path if path else ''})" if has else path
+        for i, (has, path) in enumerate(zip(by_bytes, images.field("path").to_pylist(), strict=True))
+    ]
+    return pa.StructArray.from_arrays(
+        [images.field("bytes"), pa.array(paths, pa.string())], fields=list(Image().pa_type), mask=images.is_null()
+    )
 
 
 def encoded(image: Mapping[str, Any]) -> bytes:
-    """A row of the image column as it is encoded, from the table or from its file."""
-    return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+    """A row of the image column as it is encoded, from the table or from its file.
+
+    Raises InputError when the file cannot be read.
+    """
+    return image["bytes"] if image["bytes"] is not None else file_content(Path(image["path"]))
 
 
 def one_class(images: pa.ChunkedArray, name: str) -> Dataset:
@@ -107,22 +173,30 @@ def one_class(images: pa.ChunkedArray, name: str) -> Dataset:
 
 def _codes(labels: pa.ChunkedArray, names: Sequence[str] | None, *, where: str) -> tuple[np.ndarray, Sequence[str]]:
     """Labels as whole numbers, and what each number means."""
-    if pa.types.is_dictionary(labels.type):
-        labels = labels.cast(labels.type.value_type)
-    text = pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type)
-    if not text and not pa.types.is_integer(labels.type):
-        raise InputError(f"{where}: labels are {labels.type}; give whole numbers or text")
+    labels = labels.cast(_usual(labels.type))
+    if not any(fits(labels.type) for fits in (pa.types.is_string, pa.types.is_integer, pa.types.is_boolean)):
+        raise InputError(f"{where}: labels are {labels.type}; give whole numbers, text, or true and false")
     missing = labels.null_count
     if names is not None:
         missing += pc.sum(pc.less(labels, 0)).as_py() or 0  # a ClassLabel of -1 means unknown
     if missing:
         raise InputError(f"{where}: {missing} rows have no label; remove them or take another split")
     if names is None:
-        values = labels.unique().sort()
+        values = pa.array(sorted(labels.unique().to_pylist()), labels.type)
         return pc.index_in(labels, value_set=values).to_numpy(), [str(value) for value in values.to_pylist()]
     if pc.max(labels).as_py() >= len(names):
         raise InputError(f"{where}: label {pc.max(labels)} has no name, there are {len(names)}; write the names again")
     return labels.to_numpy(), names
+
+
+def _all_composed(names: Sequence[str], *, where: str) -> list[str]:
+    """Class names in NFC, no two the same."""
+    spelled: dict[str, str] = {}
+    for name in names:
+        other = spelled.setdefault(composed(name), name)
+        if other is not name:
+            raise InputError(f"{where}: classes {other!a} and {name!a} look alike; give both one name")
+    return list(spelled)
 
 
 def _rearranged(images: pa.ChunkedArray, order: np.ndarray) -> pa.ChunkedArray:
@@ -133,7 +207,7 @@ def _rearranged(images: pa.ChunkedArray, order: np.ndarray) -> pa.ChunkedArray:
 
 
 def _dataset(images: pa.ChunkedArray, labels: np.ndarray, names: Sequence[str]) -> Dataset:
-    schema = Features({"image": Image(), "label": ClassLabel(names=list(names))}).arrow_schema
+    schema = Features({"image": Image(decode=False), "label": ClassLabel(names=list(names))}).arrow_schema
     table = pa.table([images, pa.array(labels.astype(np.int64))], schema=schema)
     # A fingerprint of datasets' own making would be a hash of the whole table, pickled.
     return Dataset(InMemoryTable(table), fingerprint=generate_random_fingerprint())

@@ -1,16 +1,17 @@
-"""Where images come from: glyphs, an image folder, a Parquet file or the hub, all as `datasets.Dataset`."""
+"""Where images come from: glyphs, an image folder, Parquet files or the hub, all as `datasets.Dataset`."""
 
 from __future__ import annotations
 
+import glob
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, Features, Image, load_dataset
+from datasets import Dataset, Image, load_dataset
 
 from weightgen.data.glyphs import render_glyphs
-from weightgen.data.images import converted_image, find_classes, find_images, shown
+from weightgen.data.images import check_image, find_classes, find_images, has_images, shown
 from weightgen.data.labelled import (
     class_counts,
     class_names,
@@ -19,7 +20,9 @@ from weightgen.data.labelled import (
     labelled_images,
     one_class,
     select_classes,
+    stored_images,
 )
+from weightgen.data.parquet import is_parquet, labelled_columns, of_split, parquet_files, read_parquet
 from weightgen.errors import InputError
 
 __all__ = [
@@ -32,9 +35,11 @@ __all__ = [
     "unlabelled_images",
 ]
 
-_IMAGE_COLUMNS = ("image", "img")
-_LABEL_COLUMNS = ("label", "fine_label", "labels")
-_FORMS = "'glyphs', a folder with one subfolder of images per class, a .parquet file, or 'hub:owner/name[:split]'"
+_FORMS = (
+    "'glyphs', a folder with one subfolder of images per class, a .parquet file or a folder or pattern of them "
+    "(PATH[:split][#column=NAME]), or 'hub:owner/name[:split][#column=NAME]'"
+)
+_COLUMN = "#column="
 
 
 def open_data(spec: str, *, seed: int = 0) -> Dataset:
@@ -43,27 +48,36 @@ def open_data(spec: str, *, seed: int = 0) -> Dataset:
     spec: one of
         `glyphs`: characters rendered here, nothing is downloaded (a folder of that name is `./glyphs`);
         an image folder: one subfolder of images per class, see `images.find_classes`. Every image is checked;
-        a `.parquet` file: one row per image, read into memory;
-        `hub:owner/name[:split]`: anything `datasets.load_dataset` opens; split is `train` unless given.
+            `PATH:split` is its subfolder of that name;
+        `PATH[:split][#column=NAME]`: a `.parquet` file, a folder of them, or a pattern like `data/train-*.parquet`: one
+            row per image, read into memory. A folder's split is `train` unless given, see `parquet.of_split`;
+        `hub:owner/name[:split][#column=NAME]`: anything `datasets.load_dataset` opens; split is `train` unless given.
     seed: of the glyphs; the other sources do not depend on it.
 
-    In a Parquet file and on the hub the columns are `image` or `img`, and `label`, `fine_label` or `labels`; labels
-    without names (whole numbers or text) name their classes themselves.
+    In Parquet files and on the hub the columns are `image` or `img`, or the only one that holds images, and `label`,
+    `fine_label` or `labels`, or the one given; labels without names (whole numbers, text, true and false) name their
+    classes themselves.
 
-    Returns the columns `image` (`datasets.Image`) and `label` (`datasets.ClassLabel`), rows sorted by class.
-    Raises InputError when the data is missing or damaged.
+    Returns the columns `image` (`datasets.Image`, never decoded by it) and `label` (`datasets.ClassLabel`), rows
+    sorted by class. Raises InputError when the data is missing or damaged.
     """
     if spec == "glyphs":
         return render_glyphs(seed=seed)
     if spec.startswith("hub:"):
         return _open_hub(spec)
-    path = Path(spec).expanduser()
-    if spec and path.is_dir():
+    place, split, column = _parts(spec)
+    path = Path(place).expanduser()
+    files = _files(path, split) if place else []
+    if files:
+        return read_parquet(files, column, where=shown(path))
+    if column:
+        raise InputError(f"{shown(path)}: is not Parquet, so it has no column '{column}'; data is {_FORMS}")
+    if split and (path / split).is_dir():
+        return open_folder(path / split)
+    if place and path.is_dir() and not split:
         return open_folder(path)
-    if path.is_file() and path.suffix.lower() == ".parquet":
-        return _open_parquet(path)
     what = "is not data that can be opened" if path.is_file() else "does not exist"
-    raise InputError(f"{shown(path) if spec else repr(spec)}: {what}; data is {_FORMS}")
+    raise InputError(f"{shown(Path(spec)) if spec else repr(spec)}: {what}; data is {_FORMS}")
 
 
 def open_folder(folder: Path, *, fewest: int = 2) -> Dataset:
@@ -73,7 +87,7 @@ def open_folder(folder: Path, *, fewest: int = 2) -> Dataset:
     """
     classes = find_classes(folder, fewest=fewest)
     labels = [i for i, paths in enumerate(classes.values()) for _ in paths]
-    images = _read([path for paths in classes.values() for path in paths])
+    images = _checked([path for paths in classes.values() for path in paths])
     return labelled_images(images, pa.chunked_array([labels]), tuple(classes), where=shown(folder), fewest=fewest)
 
 
@@ -84,72 +98,67 @@ def unlabelled_images(folder: Path, *, besides: Dataset) -> Dataset:
 
     Raises InputError when there is none, or one cannot be read.
     """
-    known = {encoded(image) for image in besides.with_format("arrow")[:].column("image").to_pylist()}
-    images = [image for image in _read(find_images(folder)).to_pylist() if encoded(image) not in known]
+    known = {_digest(image) for image in besides.with_format("arrow")[:].column("image").to_pylist()}
+    images = [image for image in _checked(find_images(folder)).to_pylist() if _digest(image) not in known]
     if not images:
         raise InputError(f"{shown(folder)}: holds no image that is not in the support too; add others")
     return one_class(pa.chunked_array([pa.array(images, Image().pa_type)]), "unlabelled")
 
 
-def _read(paths: list[Path]) -> pa.ChunkedArray:
-    """Checked and encoded images, each with the path of its file."""
-    images = [{"bytes": converted_image(path), "path": str(path.absolute())} for path in paths]
+def _digest(image: dict[str, Any]) -> bytes:
+    return hashlib.sha256(encoded(image)).digest()
+
+
+def _checked(paths: list[Path]) -> pa.ChunkedArray:
+    """Images that can be decoded, by the paths of their files."""
+    for path in paths:
+        check_image(path)
+    images = [{"bytes": None, "path": str(path.absolute())} for path in paths]
     return pa.chunked_array([pa.array(images, Image().pa_type)])
 
 
-def _open_parquet(path: Path) -> Dataset:
-    where = shown(path)
-    try:
-        schema = pq.read_schema(path)
-        columns = _choose_columns(schema.names, where)
-        table = pq.read_table(path, columns=list(columns))
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{where}: is not a whole Parquet file ({_first_line(error)}); copy it again") from error
-    images, labels = (table.column(name) for name in columns)
-    if pa.types.is_struct(images.type) and images.type.get_field_index("bytes") >= 0:
-        without = sum(chunk.field("bytes").null_count for chunk in images.chunks)
-    else:
-        without = 0 if not pa.types.is_string(images.type) else len(images)
-    if without:
-        raise InputError(f"{where}: {without} images are given by path only; store their encoded bytes in the file")
-    return labelled_images(images, labels, _label_names(schema, columns[1]), where=where)
+def _parts(spec: str) -> tuple[str, str | None, str | None]:
+    """Path, split and label column of a SPEC; a path that is there is one whatever characters it holds."""
+    place, found, column = spec.rpartition(_COLUMN)
+    if not found or _is_there(spec):
+        place, column = spec, ""
+    path, _, split = place.rpartition(":")
+    if path and split and not _is_there(place) and _is_there(path):
+        return path, split, column or None
+    return place, None, column or None
+
+
+def _is_there(place: str) -> bool:
+    return Path(place).expanduser().exists() or bool(_matches(Path(place)))
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """Parquet files that a pattern like `data/train-*.parquet` means."""
+    if not glob.has_magic(str(pattern)):
+        return []
+    return sorted(path for path in map(Path, glob.glob(str(pattern.expanduser()), recursive=True)) if is_parquet(path))
+
+
+def _files(path: Path, split: str | None) -> list[Path]:
+    """The Parquet files that a path means; none where it means something else."""
+    if path.is_dir():
+        files = parquet_files(path)
+        classes = sum(has_images(entry) for entry in path.iterdir() if entry.is_dir()) if files else 0
+        return of_split(files, split, where=shown(path)) if files and classes < 2 else []
+    files = [path] if is_parquet(path) else _matches(path)
+    return of_split(files, split, where=shown(path)) if files and split else files
 
 
 def _open_hub(spec: str) -> Dataset:
-    name, _, split = spec.removeprefix("hub:").partition(":")
+    place, _, column = spec.removeprefix("hub:").partition(_COLUMN)
+    name, _, split = place.partition(":")
     if not name:
         raise InputError(f"{spec}: names no data set; write 'hub:owner/name' or 'hub:owner/name:split'")
     try:
         dataset = load_dataset(name, split=split or "train")
     except Exception as error:  # network, hub and data set code each have exceptions of their own
-        raise InputError(
-            f"{spec}: cannot be loaded ({_first_line(error)}); check the name, the split and the network"
-        ) from error
-    columns = _choose_columns(dataset.column_names, spec)
-    table = dataset.select_columns(list(columns)).with_format("arrow")[:]
-    label = dataset.features[columns[1]]
-    names = label.names if isinstance(label, ClassLabel) else None
-    return labelled_images(table.column(columns[0]), table.column(columns[1]), names, where=spec)
-
-
-def _choose_columns(present: list[str], where: str) -> tuple[str, str]:
-    """The image column and the label column."""
-    chosen = []
-    for what, known in (("image", _IMAGE_COLUMNS), ("label", _LABEL_COLUMNS)):
-        found = next((name for name in known if name in present), None)
-        if found is None:
-            raise InputError(f"{where}: has no {what} column, only {', '.join(present)}; name one of them '{known[0]}'")
-        chosen.append(found)
-    return chosen[0], chosen[1]
-
-
-def _label_names(schema: Any, column: str) -> list[str] | None:
-    """Class names that `datasets` wrote into a Parquet file's schema."""
-    if b"huggingface" not in (schema.metadata or {}):
-        return None
-    feature = Features.from_arrow_schema(schema)[column]
-    return feature.names if isinstance(feature, ClassLabel) else None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{spec}: cannot be loaded ({line}); check the name, the split and the network") from error
+    image, label, names = labelled_columns(dataset.features.arrow_schema, column or None, where=spec)
+    table = dataset.select_columns([image, label]).with_format("arrow")[:]
+    return labelled_images(stored_images(table.column(image), where=spec), table.column(label), names, where=spec)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from weightgen.denoisers._belief import Belief
+from weightgen.features.gaussian_posterior import GaussianPosterior
 from weightgen.records import Condition
 
 _FACTS = 15
@@ -39,38 +39,35 @@ class SoftAssignment(nn.Module):
         nn.init.zeros_(last.bias)
         self.reliability = nn.Sequential(nn.Linear(_FACTS, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), last)
 
-    def forward(
-        self,
-        noisy: Float[Tensor, "batch ways feature"],
-        signal: Float[Tensor, "batch 1 1"],
-        condition: Condition,
-        *,
-        learnt: bool,
-    ) -> Belief:
-        """The belief after all rounds; that of the condition itself where there are no unlabelled images.
+    def forward(self, signal: Float[Tensor, "batch 1 1"], condition: Condition, *, learnt: bool) -> GaussianPosterior:
+        """The posterior after all rounds; that of the condition itself where there are no unlabelled images.
 
         `learnt` False leaves out what training has learnt.
         """
-        first = belief = Belief.of(condition)
+        first = posterior = GaussianPosterior.of(condition)
         if not condition.unlabelled.shape[1]:
-            return belief
+            return posterior
         for number in range(self.rounds):
-            rows = belief.mean
-            log_odds = self._log_probabilities(rows, belief, condition, number if learnt else None)
+            rows = posterior.mean
+            log_odds = self._log_probabilities(rows, posterior, condition, number if learnt else None)
             weights = _WORTH * log_odds[..., :-1].exp() * condition.unlabelled_mask[..., None]
             if learnt:
                 facts = _facts(log_odds, rows, condition, signal, round_share=number / self.rounds)
                 trust = 2 * (_PACE * self.reliability(facts)[..., 0]).sigmoid()
                 weights = weights * trust * (_PACE * self.log_worth[number]).exp()
-            belief = first.with_images(condition.unlabelled, weights, condition.space.noise_variance)
-        return belief
+            posterior = first.with_images(condition.unlabelled, weights, condition.space.noise_variance)
+        return posterior
 
     def _log_probabilities(
-        self, rows: Float[Tensor, "batch ways feature"], belief: Belief, condition: Condition, number: int | None
+        self,
+        rows: Float[Tensor, "batch ways feature"],
+        posterior: GaussianPosterior,
+        condition: Condition,
+        number: int | None,
     ) -> Float[Tensor, "batch extra ways_and_strangers"]:
         """Of each class, and last of a stranger, for every unlabelled image."""
         space, images, real = condition.space, condition.unlabelled, condition.mask[..., None]
-        unknown = (belief.variance * real).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)
+        unknown = (posterior.variance * real).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)
         variance = space.noise_variance + unknown  # (batch, 1, feature), shared as in the head itself
         logits = images @ (rows / variance).mT - (rows.square() / variance).sum(-1)[:, None] / 2
         broad = space.noise_variance + space.prior_variance
@@ -78,7 +75,7 @@ class SoftAssignment(nn.Module):
         logits, stranger = space.sharpness * logits, space.sharpness * stranger + _STRANGERS
         if number is not None:
             sharper = (_PACE * self.log_sharpness[number]).exp()
-            found = belief.found / belief.found.sum(-1, keepdim=True).clamp(min=1e-3)
+            found = posterior.found / posterior.found.sum(-1, keepdim=True).clamp(min=1e-3)
             prior = (found + 1 / real.sum(1)).log()[:, None]  # half of it even shares, which keeps it finite
             logits = sharper * logits + _PACE * self.shares[number] * prior
             stranger = sharper * stranger + _PACE * self.strangers[number]

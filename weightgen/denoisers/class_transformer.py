@@ -9,9 +9,9 @@ from diffusers.models.embeddings import get_timestep_embedding
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from weightgen.denoisers._belief import Belief
 from weightgen.denoisers._pair_attention import PairAttention, band_products
 from weightgen.denoisers._soft_assignment import SoftAssignment
+from weightgen.features.gaussian_posterior import GaussianPosterior
 from weightgen.interfaces import Denoiser
 from weightgen.records import Condition
 from weightgen.schedulers.schedulers import input_signal
@@ -25,10 +25,10 @@ class ClassTransformer(Denoiser):
 
     It starts from the exact denoiser of a linear-Gaussian model: noisy row and condition, weighted by their
     precisions, after rounds of expectation–maximisation on the unlabelled images, if there are any. A transformer
-    over class tokens adds a correction. It sees vectors only through inner products, taken
-    in bands of neighbouring axes, and can only answer with coefficients for the vectors at hand, so there is no weight
-    in which the prototype of a base class could be stored. Where base classes abound, a linear map of the rows is
-    learnt as well: it tells features apart, but not classes.
+    over class tokens adds a correction. It sees vectors only through inner products, taken in bands of neighbouring
+    axes of the space, and can only answer with coefficients for the vectors at hand, so there is no weight in which
+    the prototype of a base class could be stored. Where base classes abound, a linear map of the rows is learnt as
+    well: it tells features apart, but not classes.
 
     Options:
         width: width of a class token. depth: attention layers. heads: attention heads.
@@ -93,37 +93,37 @@ class ClassTransformer(Denoiser):
     def forward(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
     ) -> Float[Tensor, "batch ways width"]:
-        signal, mask = self.signal[timestep][:, None, None], condition.mask[..., None]
-        belief = self.assignment(noisy, signal, condition, learnt=True)
-        anchor = belief.given_noisy(noisy, signal) * mask
-        vectors = (belief.mean * mask, anchor)
-        own, shared = self._coefficients(vectors, timestep, condition, belief)
+        signal, mask, space = self.signal[timestep][:, None, None], condition.mask[..., None], condition.space
+        posterior = self.assignment(signal, condition, learnt=True)
+        anchor = posterior.given_noisy(space.along_axes(noisy), signal) * mask
+        vectors = (posterior.mean * mask, anchor)
+        own, shared = self._coefficients(vectors, timestep, condition, posterior)
         rows = anchor
         for i, vector in enumerate(vectors):
             rows = rows + self._mix(vector, own[i], shared[i])
+        rows = space.from_axes(rows)
         if self.row_map is not None:
-            axes = condition.space.axes
-            rows = rows + self.row_map(vectors[0] @ axes) @ axes.mT
+            rows = rows + self.row_map(space.from_axes(vectors[0]))
         return rows
 
     def without_network(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
     ) -> Float[Tensor, "batch ways width"]:
         """E[w | noisy row, support, unlabelled] where all are Gaussian around w, by expectation–maximisation."""
-        signal = self.signal[timestep][:, None, None]
-        belief = self.assignment(noisy, signal, condition, learnt=False)
-        return belief.given_noisy(noisy, signal) * condition.mask[..., None]
+        signal, space = self.signal[timestep][:, None, None], condition.space
+        posterior = self.assignment(signal, condition, learnt=False)
+        return space.from_axes(posterior.given_noisy(space.along_axes(noisy), signal)) * condition.mask[..., None]
 
     def _coefficients(
-        self, vectors: tuple[Tensor, Tensor], timestep: Tensor, condition: Condition, belief: Belief
+        self, vectors: tuple[Tensor, Tensor], timestep: Tensor, condition: Condition, posterior: GaussianPosterior
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Per vector and band: each class's own coefficients, and those of other classes' vectors."""
         mask = condition.mask
         pairs = torch.cat([band_products(v, v, self.sizes) for v in vectors], -1)
         diagonal = pairs.diagonal(dim1=1, dim2=2).mT  # (batch, ways, 2 bands)
         spread = torch.stack([part.mean(-1) for part in self._spread(condition).split(self.sizes, -1)], -1)
-        unknown = torch.stack([part.mean(-1) for part in belief.variance.split(self.sizes, -1)], -1)
-        images = torch.stack([condition.counts.clamp(min=1), belief.found], -1)
+        unknown = torch.stack([part.mean(-1) for part in posterior.variance.split(self.sizes, -1)], -1)
+        images = torch.stack([condition.counts.clamp(min=1), posterior.found], -1)
         facts = torch.cat([diagonal, spread, unknown, images], -1)
         time = get_timestep_embedding(timestep, _TIME_WIDTH).to(facts)
         h = self.embed_token(_compressed(facts)) + self.embed_time(time)[:, None]
@@ -139,9 +139,10 @@ class ClassTransformer(Denoiser):
         return own, shared
 
     def _spread(self, condition: Condition) -> Float[Tensor, "batch ways feature"]:
-        """Variance of a class's support images; 0 at one shot, where nothing is known of it."""
+        """Variance of a class's support images along each axis; 0 at one shot, where nothing is known of it."""
         there = condition.support_mask[..., None]
-        away = (condition.support - condition.means[:, :, None]).square() * there
+        mean = (condition.support * there).sum(2, keepdim=True) / there.sum(2, keepdim=True).clamp(min=1)
+        away = (condition.support - mean).square() * there
         return away.sum(2) / (there.sum(2) - 1).clamp(min=1)
 
     def _mix(self, vector: Tensor, own: Tensor, shared: Tensor) -> Float[Tensor, "batch ways width"]:

@@ -8,8 +8,8 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from weightgen.denoisers._belief import Belief
 from weightgen.errors import InputError
+from weightgen.features.gaussian_posterior import mean_given_noisy
 from weightgen.features.left_out import honest_logits, judgeable
 from weightgen.interfaces import Denoiser
 from weightgen.records import Condition
@@ -62,7 +62,7 @@ class LearntDescent(Denoiser):
     def forward(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
     ) -> Float[Tensor, "batch ways width"]:
-        rows = self.without_network(noisy, timestep, condition)
+        rows = mean_given_noisy(condition, noisy, self.signal[timestep][:, None, None])  # along the axes, as images are
         if condition.left_out is None:
             raise InputError("learnt_descent needs a conditioner that leaves images out: dataset_statistics")
         judged, share = judgeable(condition), _shares(condition)
@@ -76,14 +76,14 @@ class LearntDescent(Denoiser):
             hidden = self.mix(torch.cat([own, pooled.expand_as(own)], -1))
             step, stretch = (_PACE * self.answer(hidden)).unflatten(-1, (self.rounds, 2))[..., number, :].split(1, -1)
             rows = (rows * (1 + stretch) + step * gradient) * mask
-        return rows
+        return condition.space.from_axes(rows)
 
     def without_network(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
     ) -> Float[Tensor, "batch ways width"]:
         """E[w | noisy row, data set] of the linear-Gaussian model."""
-        signal = self.signal[timestep][:, None, None]
-        return Belief.of(condition).given_noisy(noisy, signal) * condition.mask[..., None]
+        mean = mean_given_noisy(condition, noisy, self.signal[timestep][:, None, None])
+        return condition.space.from_axes(mean)
 
 
 def _shares(condition: Condition) -> Float[Tensor, "batch ways shots"]:

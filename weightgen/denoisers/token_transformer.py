@@ -9,8 +9,8 @@ from diffusers.models.embeddings import get_timestep_embedding
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from weightgen.denoisers._belief import Belief
 from weightgen.denoisers._encoder_layer import EncoderLayer
+from weightgen.features.gaussian_posterior import mean_given_noisy
 from weightgen.interfaces import Denoiser
 from weightgen.records import Condition
 from weightgen.schedulers.schedulers import input_signal, segments_of
@@ -82,5 +82,5 @@ class TokenTransformer(Denoiser):
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
     ) -> Float[Tensor, "batch ways width"]:
         """E[w | noisy row, support] where all are Gaussian around w."""
-        signal = self.signal[timestep][:, None, None]
-        return Belief.of(condition).given_noisy(noisy, signal) * condition.mask[..., None]
+        mean = mean_given_noisy(condition, noisy, self.signal[timestep][:, None, None])
+        return condition.space.from_axes(mean)

@@ -69,7 +69,7 @@ class AdaptedSpace:
             standardizer,
             centre=statistics.means[counts > 0].mean(0),
             rounding=rounding,
-            prior_variance=rounding.variances(standardizer.prior_variance),
+            prior_variance=rounding.variances(standardizer.space),
             images=images,
         )
 
@@ -87,7 +87,7 @@ class AdaptedSpace:
             standardizer,
             centre=own["centre"],
             rounding=rounding,
-            prior_variance=rounding.variances(standardizer.prior_variance),
+            prior_variance=rounding.variances(standardizer.space),
             images=own["images"],
             temper=float(own["temper"]),
         )

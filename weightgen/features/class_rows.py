@@ -65,9 +65,11 @@ class RowReader(Generic[AnySpace]):
             rows = (directions - average) / self.standardizer.radius
             bias = -rows @ origin
         else:
-            variance = self._predictive_variance(shots)[:, None, None]
-            bias = -(rows.square() / variance).sum(-1) / 2
-            rows = rows / variance
+            space = self.standardizer.space
+            along = space.along_axes(rows)
+            weights = along / self._predictive_variance(shots)[:, None, None]
+            bias = -(along * weights).sum(-1) / 2
+            rows = space.from_axes(weights)
         bias = torch.where(real, scale * bias, torch.full_like(bias, _NEVER))
         return Head(scale[..., None] * rows * real[..., None], bias)
 
@@ -76,6 +78,7 @@ class RowReader(Generic[AnySpace]):
         return self.standardizer.raw_head(self.standardised_head(rows, counts))
 
     def _predictive_variance(self, shots: Float[Tensor, " batch"]) -> Float[Tensor, "batch feature"]:
+        """v, along the axes of the space."""
         noise, prior = self.standardizer.noise_variance, self.standardizer.prior_variance
         if self.draws:
             return noise.expand(len(shots), len(prior))

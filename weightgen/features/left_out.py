@@ -17,10 +17,11 @@ def left_out_change(condition: Condition, images: Float[Tensor, "*ways"]) -> Flo
     images: the weight of the covariance, which is the identity here; one for all, or for each class in a column,
         infinite where its images are no part of the covariance.
     """
-    rows, counts, support = condition.tokens, condition.counts[..., None], condition.support
+    space, counts, support = condition.space, condition.counts[..., None], condition.support
+    rows, means = space.along_axes(condition.tokens), space.along_axes(condition.means)
     alone = (counts <= 1) | ~condition.support_mask
     others = (counts - 1).clamp(min=1)
-    away = (support - condition.means[:, :, None]) * condition.support_mask[..., None]
+    away = (support - means[:, :, None]) * condition.support_mask[..., None]
     growth = counts / others  # an image is further from the others' mean than from its own class's
     leverage = (away.square().sum(-1) / images * growth).clamp(max=_MOST_LEVERAGE)
     wider = growth / (1 - leverage) / images
@@ -28,8 +29,8 @@ def left_out_change(condition: Condition, images: Float[Tensor, "*ways"]) -> Flo
     along = torch.einsum("bwsf,bvf->bwsv", away, rows)
     change = wider[..., None] * (seen[..., None] * along - along.square() / 2)
     # Its own class has a mean of one image fewer, which its prior draws closer.
-    prior = condition.space.prior_variance
-    left = prior / (prior + 1 / others[..., None]) * (condition.means[:, :, None] - away / others[..., None])
+    prior = space.prior_variance
+    left = prior / (prior + 1 / others[..., None]) * (means[:, :, None] - away / others[..., None])
     across = (away * left).sum(-1)
     own_logit = (support * left).sum(-1) - left.square().sum(-1) / 2 + wider * (seen * across - across.square() / 2)
     whole = (support * rows[:, :, None]).sum(-1) - rows.square().sum(-1)[..., None] / 2
@@ -48,7 +49,8 @@ def honest_logits(
 ) -> Float[Tensor, "batch ways shots ways"]:
     """Gaussian logits, before any scale, of labelled images as if each had been left out of what the rows are made of.
 
-    The variance is that of the exported head: noise, and what is left unknown of an average class.
+    The variance is that of the exported head: noise, and what is left unknown of an average class. `rows` are along the
+    axes of the condition's space.
     """
     real, left_out = condition.mask[..., None], condition.left_out
     assert condition.variance is not None and left_out is not None

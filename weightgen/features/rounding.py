@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.records import Space
+
 
 class Rounding(Protocol):
     """F with F Σ Fᵀ = I for some covariance Σ; values and weights are rows, some or many."""
@@ -29,8 +31,8 @@ class Rounding(Protocol):
         """Undoes `weights`."""
         ...
 
-    def variances(self, before: Float[Tensor, " feature"]) -> Float[Tensor, " feature"]:
-        """The diagonal of F diag(before) Fᵀ."""
+    def variances(self, space: Space) -> Float[Tensor, " feature"]:
+        """Of F w along the axes of `space`, for prototypes w of that space."""
         ...
 
     def matrix(self) -> Float[Tensor, "feature feature"]:
@@ -62,8 +64,9 @@ class WholeRounding:
     def unweighted(self, weights: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         return torch.linalg.solve(self.whole, weights.flatten(0, -2), left=False).reshape(weights.shape)
 
-    def variances(self, before: Float[Tensor, " feature"]) -> Float[Tensor, " feature"]:
-        return self.whole.square() @ before
+    def variances(self, space: Space) -> Float[Tensor, " feature"]:
+        turned = space.along_axes(space.along_axes(self.whole).mT).mT  # Aᵀ F A
+        return turned.square() @ space.prior_variance
 
     def matrix(self) -> Float[Tensor, "feature feature"]:
         return self.whole
@@ -102,10 +105,11 @@ class ThinRounding:
     def unweighted(self, weights: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         return self.unpointed(weights)
 
-    def variances(self, before: Float[Tensor, " feature"]) -> Float[Tensor, " feature"]:
-        narrowed = self.axes * self.narrower
-        inner = self.axes.mT @ (before[:, None] * self.axes)
-        taken = (narrowed * self.axes).sum(-1)
+    def variances(self, space: Space) -> Float[Tensor, " feature"]:
+        axes, before = space.along_axes(self.axes.mT).mT, space.prior_variance
+        narrowed = axes * self.narrower
+        inner = axes.mT @ (before[:, None] * axes)
+        taken = (narrowed * axes).sum(-1)
         return self.scale.square() * (before * (1 - 2 * taken) + ((narrowed @ inner) * narrowed).sum(-1))
 
     def matrix(self) -> Float[Tensor, "feature feature"]:

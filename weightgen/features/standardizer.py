@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Literal
 
@@ -22,9 +23,9 @@ class Standardizer(ModelMixin, ConfigMixin):
     """z = A (f − μ): zero mean, prototypes of unit scale; fitted on base classes, saved with the generator.
 
     Options:
-        map: identity: A = I and μ = 0, the paper's raw features. scale: centre, then one factor. whiten: centre, make
-            the (shrunk) within-class covariance round, turn to the axes of the between-class covariance, largest
-            first, then one factor; in these axes a linear-Gaussian model of classes is diagonal.
+        map: identity: A = I and μ = 0, the paper's raw features. scale: centre, then one factor. whiten: centre, apply
+            the symmetric root of the inverse of the (shrunk) within-class covariance, then one factor. The root is not
+            turned to the eigenvectors of anything, so the coordinates barely move with the choice of base classes.
         centring: share of the mean of the base classes that is the origin of lengths and angles. 1 suits new classes
             that lie around it as the base classes do; 0 keeps the features' own origin, as a plain cosine does.
         unit_length: stretch every image that is learnt from to the mean length before the map. A query keeps its
@@ -37,17 +38,17 @@ class Standardizer(ModelMixin, ConfigMixin):
 
     Buffers: `mean` [feature] and `matrix` [feature feature] are the map; `origin` [feature] is that of lengths and
     angles, in raw features; `length` is the mean distance of base images from it, `radius` the root mean square
-    length of z; `prior_variance` [feature] is the variance of class
-    prototypes along each axis and `noise_variance` [1] that of images around their prototype; `axes` [feature feature]
-    turns z back to the axes of the raw features, which standardizers of other classes share; `sharpness` [] is the
-    factor that makes Gaussian log-likelihoods honest (features are not independent); `bent_mean`, `bent_slope`
-    and `bent_target` [feature] belong to `support_power`.
+    length of z; `axes` [feature feature] holds the eigenvectors of the between-class covariance of z as columns,
+    largest first (None unless the map is whiten: the coordinates are taken for them); `prior_variance` [feature] is
+    the variance of class prototypes along each of them and `noise_variance` [1] that of images around their prototype;
+    `sharpness` [] is the factor that makes Gaussian log-likelihoods honest (features are not independent);
+    `bent_mean`, `bent_slope` and `bent_target` [feature] belong to `support_power`.
     """
 
     mean: Tensor
     origin: Tensor
     matrix: Tensor
-    axes: Tensor
+    axes: Tensor | None
     sharpness: Tensor
     bent_mean: Tensor
     bent_slope: Tensor
@@ -80,7 +81,7 @@ class Standardizer(ModelMixin, ConfigMixin):
         self.register_buffer("mean", torch.zeros(feature_width))
         self.register_buffer("origin", torch.zeros(feature_width))
         self.register_buffer("matrix", torch.eye(feature_width))
-        self.register_buffer("axes", torch.eye(feature_width))
+        self.register_buffer("axes", torch.eye(feature_width) if map == "whiten" else None)
         self.register_buffer("sharpness", torch.ones(()))
         self.register_buffer("bent_mean", torch.zeros(feature_width))
         self.register_buffer("bent_slope", torch.ones(feature_width))
@@ -119,30 +120,39 @@ class Standardizer(ModelMixin, ConfigMixin):
         within, mean = statistics.within.double(), statistics.mean.double()
         # What is left of the mean belongs to every prototype alike: all of it for the identity, little otherwise.
         between = statistics.between.double() + torch.outer(mean, mean)
-        matrix = axes = torch.eye(self.config.feature_width, dtype=torch.float64)
+        matrix = torch.eye(self.config.feature_width, dtype=torch.float64)
         if self.config.map == "whiten":
-            matrix, axes = self._whitener(within, between)
+            matrix = self._whitener(within)
         if self.config.map != "identity":
             if not bool(statistics.between.diagonal().sum() > 1e-10 * within.diagonal().sum()):  # less is rounding
                 raise InputError("all classes have the same mean feature; the backbone tells none of them apart")
             matrix = matrix / (matrix @ between @ matrix.mT).diagonal().mean().sqrt()
         within, between = matrix @ within @ matrix.mT, matrix @ between @ matrix.mT
         self.matrix.copy_(matrix)
-        self.axes.copy_(axes)
         self.noise_variance.copy_(within.diagonal().mean())
         self.radius.copy_((within + between).diagonal().sum().sqrt())
-        prior = between.diagonal().clamp(min=0)
+        prior = between.diagonal()
+        if self.axes is not None:
+            ascending, axes = torch.linalg.eigh(between)
+            prior = ascending.flip(-1)
+            self.axes.copy_(axes.flip(-1))
+        prior = prior.clamp(min=0)
         self.prior_variance.copy_(shrink_to_isotropic(prior.diag(), self.config.between_shrinkage).diagonal())
         return self
 
-    def _whitener(self, within: Tensor, between: Tensor) -> tuple[Tensor, Tensor]:
-        """Rounds the shrunk within-class covariance, puts the between-class axes in falling order; and the way back."""
+    def _whitener(self, within: Tensor) -> Tensor:
+        """The symmetric inverse root of the shrunk within-class covariance."""
         variances, axes = torch.linalg.eigh(shrink_to_isotropic(within, self.config.within_shrinkage))
         floor = variances.max() * 1e-6  # a dead feature has no variance to divide by
-        whitener = axes * variances.clamp(min=floor).rsqrt() @ axes.mT
-        _, rotation = torch.linalg.eigh(whitener @ between @ whitener)
-        turn = rotation.flip(-1).mT
-        return turn @ whitener, turn
+        return axes * variances.clamp(min=floor).rsqrt() @ axes.mT
+
+    def along_axes(self) -> Standardizer:
+        """The same with the axes as coordinates, where a linear-Gaussian model is diagonal without turning anything."""
+        turned = copy.deepcopy(self)
+        if self.axes is not None:
+            turned.matrix.copy_(self.axes.mT @ self.matrix)
+            turned.axes = None
+        return turned
 
     def _stretched(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         if not self.config.unit_length:

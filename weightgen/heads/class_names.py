@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from weightgen.data.labelled import composed
 from weightgen.errors import InputError
 from weightgen.registry import nearest
 
@@ -23,11 +23,6 @@ def check_class_names(names: Sequence[Any], *, place: str) -> None:
         seen.add(name)
     if not seen:
         raise InputError(f"{place}: there is no class; give one or more")
-
-
-def composed(name: str) -> str:
-    """The form that a class folder's name has when it is read: names that look alike are equal then."""
-    return unicodedata.normalize("NFC", name)
 
 
 def find_class(name: str, names: Sequence[str], *, place: str) -> int:

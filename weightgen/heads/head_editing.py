@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from weightgen.data.labelled import composed
 from weightgen.errors import InputError
-from weightgen.heads.class_names import composed, find_class, find_renaming
+from weightgen.heads.class_names import find_class, find_renaming
 from weightgen.heads.head_folder import SavedHead, load_head, save_head
 from weightgen.heads.head_place import check_is_head
 from weightgen.heads.model_config import read_model_config

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from weightgen.data.labelled import composed
 from weightgen.errors import InputError
-from weightgen.heads.class_names import composed
 from weightgen.heads.generated_head import GeneratedHead
 from weightgen.heads.head_folder import SavedHead
 from weightgen.heads.head_memory import HeadMemory

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from weightgen.errors import InputError
+from weightgen.files import is_litter
 from weightgen.heads.memory_file import MEMORY_FILE
 
 _FILES = ("README.md", "config.json", "head.safetensors", "model.safetensors", "samples.safetensors", MEMORY_FILE)
@@ -19,7 +20,7 @@ def check_target(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise InputError(f"{folder}: is a file; name a folder for the head")
-    present = {path.name for path in folder.iterdir()}
+    present = {path.name for path in folder.iterdir() if not is_litter(path.name)}  # litter outlives the replacement
     foreign = sorted(present - set(_FILES))
     if foreign or (present and "head.safetensors" not in present):
         other = foreign[0] if foreign else min(present)

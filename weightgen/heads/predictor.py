@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,8 +15,11 @@ from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.data.images import find_images, read_image
+from weightgen.errors import InputError
 from weightgen.heads.head_folder import check_head, load_head
 from weightgen.records import Head
+
+_Given, _Read = TypeVar("_Given"), TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -64,19 +67,35 @@ class Predictor:
     ) -> list[Prediction]:
         """One prediction per image; a folder stands for the images in it.
 
-        Files are read by `read_image`; an image given as such is taken as it is (no EXIF rotation, alpha dropped).
+        An image given as such, or as an array, has the pixels that its file would have: see `data.pictures.plain`.
 
         Raises InputError for files that are no images.
         """
+        return list(self.stream(images, batch_size=batch_size, progress=progress))
+
+    def stream(
+        self,
+        images: Sequence[Path | str | Image.Image] | Path | str | Image.Image,
+        *,
+        batch_size: int = 64,
+        progress: Callable[[str, int, int], None] | None = None,
+        failed: Callable[[InputError], None] | None = None,
+    ) -> Iterator[Prediction]:
+        """What `predict` returns, `batch_size` images at a time, in memory that does not grow with their number.
+
+        failed: called with the error of a file or folder that cannot be read, which is left out; None raises it.
+        """
         given = [images] if isinstance(images, (str, Path, Image.Image)) else images
-        single = [image for item in given for image in _expanded(item)]
-        found: list[Prediction] = []
+        single = [image for item in given for image in _attempt(_expanded, item, failed) or ()]
         for start in range(0, len(single), batch_size):
             batch = single[start : start + batch_size]
-            found += self._describe(batch, self._features(batch))
+            inputs = [_attempt(self._input, image, failed) for image in batch]
+            readable = [(image, pixels) for image, pixels in zip(batch, inputs, strict=True) if pixels is not None]
+            if readable:
+                pictures, pixels = zip(*readable, strict=True)
+                yield from self._describe(pictures, self._features(torch.stack(pixels)))
             if progress is not None:
-                progress("predicting", len(found), len(single))
-        return found
+                progress("predicting", start + len(batch), len(single))
 
     def probabilities(self, features: Float[Tensor, "images feature"]) -> Float[Tensor, "images ways"]:
         """Class probabilities of backbone features, under the mixture of all draws; on the CPU."""
@@ -87,10 +106,11 @@ class Predictor:
         single = Head(self.head.weight.transpose(0, 1), self.head.bias.transpose(0, 1))
         return single.probabilities(features.to(single.weight).expand(len(single.weight), -1, -1))
 
+    def _input(self, image: Path | Image.Image) -> Float[Tensor, "channels height width"]:
+        return self.backbone.preprocess(image if isinstance(image, Image.Image) else read_image(image))
+
     @torch.no_grad()
-    def _features(self, images: Sequence[Path | Image.Image]) -> Float[Tensor, "images feature"]:
-        pictures = [image if isinstance(image, Image.Image) else read_image(image) for image in images]
-        inputs = torch.stack([self.backbone.preprocess(picture) for picture in pictures])
+    def _features(self, inputs: Float[Tensor, "images channels height width"]) -> Float[Tensor, "images feature"]:
         device = next(self.backbone.parameters()).device
         return self.backbone(inputs.to(device)).float().cpu()
 
@@ -125,10 +145,20 @@ def normalised_entropy(probabilities: Float[Tensor, "*any ways"]) -> Float[Tenso
     return (torch.special.entr(probabilities).sum(-1) / math.log(ways)).clamp(0, 1)
 
 
-def _expanded(item: Path | str | Image.Image) -> Iterator[Path | Image.Image]:
+def _attempt(
+    read: Callable[[_Given], _Read], given: _Given, failed: Callable[[InputError], None] | None
+) -> _Read | None:
+    """What `read` returns; None after `failed` was called with its error."""
+    try:
+        return read(given)
+    except InputError as error:
+        if failed is None:
+            raise
+        failed(error)
+        return None
+
+
+def _expanded(item: Path | str | Image.Image) -> Sequence[Path | Image.Image]:
     if isinstance(item, Image.Image):
-        yield item
-    elif Path(item).is_dir():
-        yield from find_images(Path(item))
-    else:
-        yield Path(item)
+        return [item]
+    return find_images(Path(item)) if Path(item).is_dir() else [Path(item)]

@@ -8,22 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, Image
 from PIL import Image as PILImage
 
+from weightgen.data.labelled import encoded
+from weightgen.data.pictures import FORMATS
 from weightgen.data.sources import class_counts, class_names, data_fingerprint, open_data
 from weightgen.errors import InputError
 from weightgen.files import new_folder, write_bytes
 from weightgen.seeds import generator
 
-_EXTENSIONS = {"JPEG": ".jpg", "TIFF": ".tif"}  # of the others it is the format's name
+_EXTENSIONS = {"JPEG": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}  # of the others it is the format's name
 
 
 def describe(spec: str) -> dict[str, Any]:
     """Classes, images, image sizes and fingerprint of a SPEC."""
     dataset = open_data(spec)
     counts, names = class_counts(dataset), class_names(dataset)
-    first = _opened(_content(dataset, 0), spec)
+    first = _opened(encoded(dataset[0]["image"]), spec)
     return {
         "data": spec,
         "images": len(dataset),
@@ -61,7 +62,7 @@ def write_sample(spec: str, out: Path, *, ways: int, shots: int, queries: int, s
         for c, folder_name in zip(chosen, folder_names, strict=True):
             picked = (starts[c] + torch.randperm(int(counts[c]), generator=draw)[: shots + queries]).tolist()
             for i, row in enumerate(picked):
-                content, part = _content(dataset, row), "support" if i < shots else "query"
+                content, part = encoded(dataset[row]["image"]), "support" if i < shots else "query"
                 kind = _opened(content, spec).format or "PNG"
                 place = folder / part / folder_name
                 write_bytes(place / f"{i:04d}{_EXTENSIONS.get(kind, f'.{kind.lower()}')}", content)
@@ -75,15 +76,9 @@ def _folder_names(names: Sequence[str]) -> list[str]:
     return [name if plain.count(name) == 1 else f"{name} {i}" for i, name in enumerate(plain)]
 
 
-def _content(dataset: Dataset, row: int) -> bytes:
-    """An image as it is encoded, from the table or from its file."""
-    image = dataset.cast_column("image", Image(decode=False))[row]["image"]
-    return Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
-
-
 def _opened(content: bytes, spec: str) -> PILImage.Image:
     """The image in some bytes, not yet decoded."""
     try:
-        return PILImage.open(io.BytesIO(content))
+        return PILImage.open(io.BytesIO(content), formats=FORMATS)
     except (OSError, ValueError) as error:
         raise InputError(f"{spec}: holds something that is no image ({error}); take it out") from error

@@ -9,9 +9,9 @@ from pathlib import Path
 from weightgen.errors import InputError
 from weightgen.heads.head_folder import load_head
 from weightgen.heads.head_place import check_target
-from weightgen.runs.generation import Written, check_numbers, counted, open_generator
-from weightgen.runs.folder import newest_run
 from weightgen.part_pipeline import PartPipeline
+from weightgen.runs.folder import newest_run
+from weightgen.runs.generation import Written, check_numbers, counted, open_generator
 from weightgen.seeds import generator as seeded
 
 

@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from weightgen.errors import InputError
-from weightgen.generator_folder import pipeline_name
 from weightgen.config.loading import load_recipe, recipe_hash
 from weightgen.config.paths import with_portable_paths
 from weightgen.config.recipe import Recipe
+from weightgen.errors import InputError
+from weightgen.generator_folder import pipeline_name
 from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from weightgen.errors import InputError
-from weightgen.runs.folder import RunFolder, newest_run, read_generator
 from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.runs.folder import RunFolder, newest_run, read_generator
 from weightgen.seeds import generator as seeded
 
 

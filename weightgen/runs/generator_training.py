@@ -9,12 +9,12 @@ from typing import Any
 from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.records import Features
-from weightgen.episodes.unlabelled import DISTRACTOR_CLASSES, UnlabelledDraw
 from weightgen.config.build import build_generator, build_objective, generation_scheduler
 from weightgen.config.recipe import Recipe
+from weightgen.episodes.unlabelled import DISTRACTOR_CLASSES, UnlabelledDraw
 from weightgen.features.standardizer import Standardizer
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Features
 from weightgen.registry import get
 from weightgen.seeds import derive
 from weightgen.training.calibration import View, calibrated

@@ -21,7 +21,7 @@ class MetricsFile:
         for i, record in enumerate(records):
             if i == 0:
                 self._rewind(stage, record["step"])
-            with self.path.open("a") as stream:
+            with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"stage": stage, **record}) + "\n")
 
     def _rewind(self, stage: str, step: int) -> None:
@@ -29,7 +29,7 @@ class MetricsFile:
         if not self.path.exists():
             return
         kept = []
-        for line in self.path.read_text().splitlines():
+        for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
                 record = json.loads(line)
             except ValueError:

@@ -10,13 +10,13 @@ import torch
 from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.records import Features
 from weightgen.config.build import build_objective, build_part_generator, generation_scheduler
-from weightgen.runs.generator_training import Progress, zoo_seed
 from weightgen.config.recipe import Recipe
 from weightgen.features.class_rows import RowReader
 from weightgen.features.standardizer import Standardizer
 from weightgen.part_pipeline import PartPipeline
+from weightgen.records import Features
+from weightgen.runs.generator_training import Progress, zoo_seed
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold

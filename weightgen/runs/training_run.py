@@ -12,20 +12,20 @@ from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pretraining import pretrain
+from weightgen.config.build import build_backbone, check_backbone, check_components
+from weightgen.config.loading import to_yaml
+from weightgen.config.part_checks import HEAD
+from weightgen.config.paths import with_absolute_paths
+from weightgen.config.recipe import Recipe
 from weightgen.data.sources import class_counts, class_names
 from weightgen.errors import InputError
 from weightgen.files import new_folder, write_text
-from weightgen.config.build import build_backbone, check_components
 from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts
-from weightgen.runs.generator_training import GeneratorTraining
-from weightgen.config.loading import to_yaml
-from weightgen.runs.metrics import MetricsFile
-from weightgen.config.part_checks import HEAD
-from weightgen.runs.part_training import PartTraining
-from weightgen.config.paths import with_absolute_paths
-from weightgen.config.recipe import Recipe
-from weightgen.runs.run_card import run_card
 from weightgen.runs.folder import RunFolder
+from weightgen.runs.generator_training import GeneratorTraining
+from weightgen.runs.metrics import MetricsFile
+from weightgen.runs.part_training import PartTraining
+from weightgen.runs.run_card import run_card
 from weightgen.seeds import derive
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator
@@ -71,6 +71,24 @@ def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: 
         pipeline.save_pretrained(run.path / "generator")  # last: its presence says that the run is finished
     accelerator.wait_for_everyone()
     return True
+
+
+def check_run(recipe: Recipe) -> None:
+    """Refuse what `train_run` refuses before any work, by the same line; data and weights on the hub are not looked at.
+
+    Raises:
+        InputError: the recipe does not fit together, or its data or its backbone cannot be used.
+    """
+    check_components(recipe)
+    recipe = with_absolute_paths(recipe)
+    data = recipe.data
+    specs = [data.source, *data.further, *(part for part in (data.validation, data.novel) if isinstance(part, str))]
+    local = not any(spec.startswith("hub:") for spec in specs)
+    pretraining = recipe.backbone.pretraining is not None
+    parts = open_parts(data, seed=recipe.seed, pretraining=pretraining) if local else None
+    check_backbone(recipe.backbone, seed=recipe.seed)
+    if parts is not None:
+        _check_sizes(recipe, parts)
 
 
 def zoo_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: Progress | None = None) -> ZooFolder:

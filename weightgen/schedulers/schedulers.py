@@ -29,6 +29,23 @@ _NEVER_SAMPLE = {
 }
 
 
+_LEVELS = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": None,
+    "rescale_betas_zero_snr": False,
+}
+_TRAINED = {**_LEVELS, "prediction_type": "epsilon", "segments": 1}
+_HARMLESS: dict[str, tuple[object, ...]] = {
+    "clip_sample": (False,),
+    "thresholding": (False,),
+    "use_flow_sigmas": (False, None),
+    "timestep_spacing": ("trailing", "linspace"),  # leading does not start at pure noise
+    "variance_type": ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", None),
+}
+
 _OWN = {made.__name__: made for made in (MeanDDPMScheduler, LocalDDPMScheduler)}
 
 
@@ -70,18 +87,54 @@ def swap_scheduler(name: str, scheduler: SchedulerMixin) -> SchedulerMixin:
     Raises InputError when it is unknown, or cannot take what the denoiser predicts.
     """
     made = scheduler_class(name)
-    segments = scheduler.config.get("segments", 1)
-    if segments > 1 and made is not LocalDDPMScheduler:
-        raise InputError(
-            f"scheduler '{name}' knows nothing of the {segments} segments that this generator was trained in; its own "
-            "LocalDDPMScheduler alone visits their ends"
-        )
-    if scheduler.config.prediction_type == "sample" and name in _NEVER_SAMPLE:
-        raise InputError(f"scheduler '{name}' takes no denoiser that predicts clean rows; use DDIMScheduler")
+    _check_takes(name, made, chain_of(scheduler))
     taken = _defaults(made)
     left_out = {"_use_default_values"} | ({"segments"} - set(taken))
     config = {key: value for key, value in scheduler.config.items() if key not in left_out}
     return made.from_config(config, **{key: value for key, value in _ALWAYS.items() if key in taken})
+
+
+def chain_of(scheduler: SchedulerMixin) -> dict[str, Any]:
+    """What a denoiser learns of its chain, as JSON: the noise levels, the segments, and what it predicts."""
+    chain = {key: scheduler.config.get(key, default) for key, default in _TRAINED.items()}
+    betas = chain["trained_betas"]
+    return {**chain, "trained_betas": None if betas is None else [float(beta) for beta in betas]}
+
+
+def check_scheduler(scheduler: SchedulerMixin, chain: Mapping[str, Any]) -> None:
+    """Refuse a scheduler that would run another chain than the one a denoiser was trained with, see `chain_of`.
+
+    Raises InputError, which names the difference and the way to make one that fits.
+    """
+    name = type(scheduler).__name__
+    if not isinstance(scheduler, tuple(map(scheduler_class, scheduler_names()))):
+        raise InputError(f"scheduler {name} cannot run this chain; use one of {', '.join(scheduler_names())}")
+    for key, given in chain_of(scheduler).items():
+        if given != chain.get(key, _TRAINED[key]):
+            _refuse(name, f"{key} is {given}, and the generator was trained with {chain.get(key, _TRAINED[key])}")
+    levels = DDPMScheduler(**{key: chain.get(key, default) for key, default in _LEVELS.items()}).alphas_cumprod
+    if not torch.allclose(scheduler.alphas_cumprod.to(levels), levels, rtol=1e-4, atol=1e-6):
+        _refuse(name, "its noise levels are not those that the generator was trained with")
+    for key, allowed in _HARMLESS.items():
+        if scheduler.config.get(key, allowed[0]) not in allowed:
+            _refuse(name, f"{key} is {scheduler.config[key]}, which would spoil parameters: they are no pixels")
+    _check_takes(name, type(scheduler), chain)
+
+
+def _refuse(name: str, why: str) -> None:
+    raise InputError(f"scheduler {name}: {why}; use {name}.from_config(pipeline.scheduler.config)")
+
+
+def _check_takes(name: str, made: type[SchedulerMixin], chain: Mapping[str, Any]) -> None:
+    """Refuse a kind of scheduler that cannot follow segments, or not what the denoiser predicts."""
+    segments = chain.get("segments", 1)
+    if segments > 1 and not issubclass(made, LocalDDPMScheduler):
+        raise InputError(
+            f"scheduler '{name}' knows nothing of the {segments} segments that this generator was trained in; its own "
+            "LocalDDPMScheduler alone visits their ends"
+        )
+    if chain["prediction_type"] == "sample" and any(parent.__name__ in _NEVER_SAMPLE for parent in made.__mro__):
+        raise InputError(f"scheduler '{name}' takes no denoiser that predicts clean rows; use DDIMScheduler")
 
 
 def input_signal(scheduler: SchedulerMixin) -> Float[Tensor, " steps"]:

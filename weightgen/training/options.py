@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from weightgen.section import Section
 
@@ -69,12 +69,6 @@ class TrainingOptions(Section):
     """Steps between two checkpoints."""
     precision: str = Field(default="no", pattern="^(no|fp16|bf16)$")
     """accelerate's mixed precision: no, fp16 or bf16; with `reptile` no."""
-
-    @field_validator("precision", mode="before")
-    @classmethod
-    def _no_is_a_word(cls, value: object) -> object:
-        """YAML reads a bare no as false."""
-        return "no" if value is False else value
 
     @model_validator(mode="after")
     def _ordered(self) -> TrainingOptions:

@@ -14,6 +14,7 @@ from torch import Tensor
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.features.class_rows import Readout, RowReader
 from weightgen.features.class_statistics import ClassStatistics, shrink_to_isotropic
+from weightgen.features.gaussian_posterior import GaussianPosterior
 from weightgen.features.standardizer import Standardizer
 from weightgen.records import Episode, Features
 from weightgen.seeds import derive, generator
@@ -111,7 +112,7 @@ def _scores(fold: _Fold, shape: Mapping[str, Any], grid: SpaceGrid) -> Float[Ten
             chosen = {"centring": centring, "within_shrinkage": within, "between_shrinkage": 0.0}
             standardizer = Standardizer(**{**shape, **chosen})
             standardizer.centre(fold.learnt)
-            standardizer.shape(statistics)
+            standardizer = standardizer.shape(statistics).along_axes()  # nothing has to be turned for each prior
             prior = standardizer.prior_variance.diag()
             told = [standardizer.standardize(episode) for episode in fold.episodes]
             for between in grid.between_shrinkage:
@@ -166,10 +167,10 @@ def _most_shrunk(scores: Float[Tensor, "pairs episodes"], pairs: Sequence[tuple[
 
 def _accuracies(standardizer: Standardizer, readout: Readout, told: Sequence[Episode]) -> Float[Tensor, " episodes"]:
     """Of the linear-Gaussian model's posterior means, for standardised episodes."""
-    reader, prior, correct = RowReader(standardizer, readout), standardizer.prior_variance, []
+    reader, space, correct = RowReader(standardizer, readout), standardizer.space, []
     for episode in told:
-        noise = standardizer.noise_variance / episode.counts[..., None]
-        rows = episode.support_means() * prior / (prior + noise)
+        posterior = GaussianPosterior.of_means(space, episode.support_means(), episode.counts)
+        rows = space.from_axes(posterior.mean)
         logits = reader.standardised_head(rows[:, None], episode.counts).logits(episode.query)
         correct.append((logits.argmax(-1) == episode.query_labels).float().mean(-1))
     return torch.cat(correct)
