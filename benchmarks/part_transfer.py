@@ -41,7 +41,7 @@ from weightgen.interfaces import Method
 from weightgen.methods.generator import Generator
 from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Features, Head
+from weightgen.records import Episode, Features, LinearHeads
 from weightgen.runs.data_parts import base_pixels, open_parts
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import zoo_seed
@@ -58,7 +58,7 @@ Offset = Float[Tensor, " parameters"]
 class Centroid(Method):
     """The head that a generator of parts writes itself."""
 
-    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Head:
+    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         return centroid_head(episode.support, episode.support_mask, scale=1.0)
 
 

@@ -49,7 +49,11 @@ def evaluate(
     images: ImagesOption = None,
     ways: Annotated[int | None, typer.Option(help="Classes of an episode.")] = None,
     shots: Annotated[
-        list[int] | None, typer.Option(help="Support images of a class; give it again for more tables.")
+        list[str] | None,
+        typer.Option(
+            metavar="N|N-N",
+            help="Support images of a class, or a range from which each class draws; give it again for more tables.",
+        ),
     ] = None,
     queries: Annotated[int | None, typer.Option(help="Query images of a class.")] = None,
     episodes: Annotated[int | None, typer.Option(help="Episodes of a table.")] = None,

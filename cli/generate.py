@@ -1,10 +1,10 @@
 """weightgen generate"""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from .output import Format, FormatOption, Output, QuietOption
 
@@ -41,35 +41,39 @@ def generate(
     Later: weightgen generate --support more_birds/ --extend heads/birds
     """
     output = Output(format, quiet)
-    from weightgen.runs.extension import check_extension_flags, extend_head
     from weightgen.runs.generation import write_head
 
-    check_extension_flags(extend=extend, rewrite=rewrite, unlabelled=unlabelled)
-    written = (
-        write_head(
-            support,
-            unlabelled=unlabelled,
-            generator=generator,
-            out=out or Path("head"),
-            samples=samples,
-            steps=steps,
-            seed=seed,
-        )
-        if extend is None
-        else extend_head(
-            support,
-            extend,
-            generator=generator,
-            out=out,
-            samples=samples,
-            steps=steps,
-            seed=seed,
-            rewrite=rewrite,
-        )
+    written = write_head(
+        support,
+        unlabelled=unlabelled,
+        generator=generator,
+        extend=extend,
+        rewrite=rewrite,
+        out=out,
+        samples=samples,
+        steps=steps,
+        seed=seed,
     )
-    output.result(written.as_dict(), lambda console: _say(console, written.sentence()))
-    output.remark(f"next: weightgen predict --head {written.head} IMAGE_OR_FOLDER")
+    sentence = written_sentence(written)
+    output.result(written, lambda console: console.print(sentence, highlight=False, markup=False, soft_wrap=True))
+    output.remark(f"next: weightgen predict --head {written['head']} IMAGE_OR_FOLDER")
 
 
-def _say(console: Console, sentence: str) -> None:
-    console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+def written_sentence(written: Mapping[str, Any]) -> str:
+    """What `write_head` wrote, in one line."""
+    images, steps = _counted(written["support_images"], "image"), _counted(written["steps"], "step")
+    samples = _counted(written["samples"], "sample")
+    if "added" in written:
+        new = _counted(len(written["added"]), "new class", "new classes")
+        what = f"{new}, {len(written['classes'])} in all, from {images}, old and new"
+    else:
+        others = f" and {written['unlabelled_images']} unlabelled" if written["unlabelled_images"] else ""
+        what = f"{len(written['classes'])} classes from {images}{others}"
+    return (
+        f"{written['head']}: a head with {what}, in {written['seconds']:.1f} s with the features of "
+        f"{written['backbone']} ({steps}, {samples})"
+    )
+
+
+def _counted(number: int, word: str, plural: str | None = None) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {plural or word + 's'}"

@@ -1,7 +1,8 @@
 """weightgen head"""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.text import Text
 from .output import Format, FormatOption, Output, QuietOption
 
 if TYPE_CHECKING:
-    from weightgen.heads.head_summary import HeadSummary
+    from weightgen.heads.head import Head
 
 app = typer.Typer(no_args_is_help=True, help="Look at a generated head, take classes out of it, rename them.")
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Head folder written by weightgen generate.")]
@@ -24,10 +25,10 @@ Out = Annotated[
 def info(folder: Folder, format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
     """Show a head's classes and how it was made. Example: weightgen head info heads/birds"""
     output = Output(format, quiet)
-    from weightgen.heads.head_summary import HeadSummary
+    from weightgen.heads.head import load_head
 
-    summary = HeadSummary.of(folder)
-    output.result(summary.as_dict(), lambda console: _table(console, summary))
+    summary = {"head": str(folder), **load_head(folder).summary}
+    output.result(summary, lambda console: _table(console, summary))
 
 
 @app.command("remove")
@@ -43,10 +44,9 @@ def remove(
     Example: weightgen head remove heads/birds heron "grey wagtail"
     """
     output = Output(format, quiet)
-    from weightgen.heads.head_editing import remove_classes
+    from weightgen.heads.head import load_head
 
-    remove_classes(folder, classes, out)
-    _tell(output, out or folder)
+    _write(output, load_head(folder).remove(classes), out or folder)
 
 
 @app.command("rename")
@@ -62,29 +62,29 @@ def rename(
     Example: weightgen head rename heads/birds heron="grey heron" ibis="sacred ibis"
     """
     output = Output(format, quiet)
-    from weightgen.heads.head_editing import read_renaming, rename_classes
+    from weightgen.heads.class_names import read_renaming
+    from weightgen.heads.head import load_head
 
-    rename_classes(folder, read_renaming(folder, names), out)
-    _tell(output, out or folder)
+    head = load_head(folder)
+    _write(output, head.rename(read_renaming(names, head.class_names)), out or folder)
 
 
-def _tell(output: Output, folder: Path) -> None:
-    """Print the head that was written."""
-    from weightgen.heads.head_summary import HeadSummary
-
-    summary = HeadSummary.of(folder)
-    sentence = f"{folder}: {summary.provenance['edited']}; it has {len(summary.classes)} classes"
+def _write(output: Output, head: "Head", folder: Path) -> None:
+    """Write an edited head and print what it is."""
+    head.save_pretrained(folder)
+    sentence = f"{folder}: {head.provenance['edited']}; it has {len(head.class_names)} classes"
     output.result(
-        summary.as_dict(), lambda console: console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        {"head": str(folder), **head.summary},
+        lambda console: console.print(sentence, highlight=False, markup=False, soft_wrap=True),
     )
 
 
-def _table(console: Console, summary: "HeadSummary") -> None:
+def _table(console: Console, summary: Mapping[str, Any]) -> None:
     """Long names are folded, never cut; [names] in brackets are no markup."""
     table = Table(Column("class", overflow="fold"), Column("images", justify="right"))
-    for one in summary.classes:
-        table.add_row(Text(one.name), "unknown" if one.images is None else str(one.images))
+    for one in summary["classes"]:
+        table.add_row(Text(one["name"]), "unknown" if one["images"] is None else str(one["images"]))
     console.print(table)
-    facts = {"head": summary.head, "samples": summary.samples, "parts": len(summary.parts), **summary.provenance}
-    text = "\n".join(f"{key:18} {value}" for key, value in facts.items())
+    facts = {"head": summary["head"], "samples": summary["samples"], "parts": len(summary["parts"])}
+    text = "\n".join(f"{key:18} {value}" for key, value in {**facts, **summary["provenance"]}.items())
     console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from rich.text import Text
 from .output import Format, Output, QuietOption, complain, utf8_stdout
 
 if TYPE_CHECKING:
-    from weightgen.heads.predictor import Prediction
+    from weightgen.heads.prediction import Prediction
 
 
 class PredictFormat(StrEnum):
@@ -38,7 +38,7 @@ def predict(
     Example: weightgen predict --head heads/birds photos/ --format csv
     """
     output = Output(Format.text, quiet)
-    from weightgen.heads.predictor import Predictor
+    from weightgen.heads.head import load_head
 
     unread = 0
 
@@ -50,7 +50,7 @@ def predict(
     table = _table()
     folder = images[0] if len(images) == 1 and images[0].is_dir() else Path()
     with output.progress(streams=format is not PredictFormat.text) as progress:
-        found = Predictor.from_head(head).stream(images, progress=progress, failed=failed)
+        found = load_head(head).stream(images, progress=progress, failed=failed)
         if format is PredictFormat.text:
             answered = sum(_add_row(table, one, folder) for one in found)
         else:

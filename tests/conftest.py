@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
+from weightgen import files
 from weightgen.backbones.backbone import Backbone
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.denoisers.class_transformer import ClassTransformer
@@ -17,11 +21,38 @@ from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Episode, Features
 from weightgen.schedulers.schedulers import build_scheduler, swap_scheduler
 
+settings.register_profile("suite", derandomize=True, deadline=None, database=None)  # the same examples in every run
+settings.load_profile("suite")
+
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or fills the user's cache; one cache a test run."""
     monkeypatch.setenv("WEIGHTGEN_CACHE", str(tmp_path_factory.getbasetemp() / "weightgen_cache"))
+
+
+@pytest.fixture
+def hub_calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple]:
+    """Calls of a made-up hub, which puts what is uploaded into `tmp_path / "uploaded"`."""
+    calls: list[tuple] = []
+
+    class Address(str):
+        repo_id = "me/birds"
+
+    class Hub:
+        def __init__(self, *, token: str | None) -> None:
+            calls.append(("token", token))
+
+        def create_repo(self, repo_id: str, **options: bool) -> Address:
+            calls.append((repo_id, options))
+            return Address("https://hub/me/birds")
+
+        def upload_folder(self, *, repo_id: str, folder_path: Path) -> None:
+            calls.append(("upload", repo_id))
+            shutil.copytree(folder_path, tmp_path / "uploaded")
+
+    monkeypatch.setattr(files, "HfApi", Hub)
+    return calls
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from weightgen.errors import InputError
-from weightgen.records import Condition, Episode, Head, Space
+from weightgen.records import Condition, Episode, LinearHeads, Space
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
@@ -66,7 +66,7 @@ class FeatureSpace(Protocol):
         """Prototypes here, as raw features."""
         ...
 
-    def raw_head(self, head: Head) -> Head:
+    def raw_head(self, head: LinearHeads) -> LinearHeads:
         """Heads that act on this space as heads that act on raw features."""
         ...
 
@@ -191,7 +191,7 @@ class Objective(ABC):
 
 
 class Classifier(Protocol):
-    """What a method makes of a batch of episodes: a classifier for each, usually the linear layer of a `Head`."""
+    """What a method makes of a batch of episodes: a classifier for each, usually the linear layer of `LinearHeads`."""
 
     def logits(self, features: Float[Tensor, "batch images feature"]) -> Float[Tensor, "batch images ways"]:
         """Of raw features, by the classifier of their own episode; a class without support images has probability 0."""

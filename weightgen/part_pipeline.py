@@ -16,15 +16,16 @@ from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pixels import pixels_of
+from weightgen.data.sources import open_support
 from weightgen.episodes.support_folder import episode_of
 from weightgen.errors import InputError
 from weightgen.features.centroid_head import centroid_head
 from weightgen.features.standardizer import Standardizer
 from weightgen.features.temperature import Calibration
 from weightgen.features.vector_scale import VectorScale
-from weightgen.generator_pipeline import GeneratorPipeline, open_support
-from weightgen.heads.generated_head import GeneratedHead
+from weightgen.heads.head import Head
 from weightgen.interfaces import Conditioner, Denoiser
+from weightgen.pipeline_io import GeneratorPipeline
 from weightgen.records import Episode
 from weightgen.registry import create
 from weightgen.schedulers.reverse_chain import reverse_chain
@@ -96,7 +97,7 @@ class PartPipeline(GeneratorPipeline):
         num_inference_steps: int | None = None,
         num_samples: int | None = None,
         generator: torch.Generator | None = None,
-    ) -> GeneratedHead:
+    ) -> Head:
         """An adapted backbone with its head for a folder of images, one sub-folder per class.
 
         The arguments are those of `WeightGenerationPipeline`; unlabelled images and several samples are refused.
@@ -116,7 +117,7 @@ class PartPipeline(GeneratorPipeline):
         steps = self.config.steps if num_inference_steps is None else num_inference_steps
         offsets = self.offsets(episode, [generator or seeded(0, "generate")], steps=steps)
         features = self.part.features(offsets[0], episode.support)
-        head = centroid_head(features, episode.support_mask.to(features.device), scale=self.scale(episode))
+        draws = centroid_head(features, episode.support_mask.to(features.device), scale=self.scale(episode))
         backbone, names = self.part.adapted(offsets[0])
         made_by = {
             **(self.config.provenance or {}),
@@ -127,7 +128,7 @@ class PartPipeline(GeneratorPipeline):
             "unlabelled_images": "0",
             "adapted_from": self.backbone.weights_hash(),
         }
-        return GeneratedHead(head, pixels.class_names, backbone, provenance=made_by, parts=names)
+        return Head(draws=draws, class_names=pixels.class_names, backbone=backbone, provenance=made_by, parts=names)
 
     @torch.no_grad()
     def offsets(
@@ -170,6 +171,7 @@ class PartPipeline(GeneratorPipeline):
         try:
             made = cls(**{**components, **config, **changes})
             made._evaluating()
+            check_scheduler(made.scheduler, made.config.chain)
             Calibration.of(made.config.calibration)
             made.part  # noqa: B018 - sizes that do not fit are refused here, not in the middle of work
             return made

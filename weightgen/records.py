@@ -1,4 +1,4 @@
-"""The records that travel between stages: features, episodes, conditions and heads."""
+"""The records that travel between stages: features, episodes, conditions and linear heads."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Head:
+class LinearHeads:
     """Linear heads on raw backbone features: logits = features · weightᵀ + bias.
 
     One head per episode and draw. `weight` and `bias` are what is exported, nothing else decides.
@@ -277,12 +277,12 @@ class Head:
         """Class probabilities of the mixture of all draws."""
         return self.logits(features).softmax(-1).to(self.weight)
 
-    def mean(self) -> Head:
+    def mean(self) -> LinearHeads:
         """One head per episode, the average of its draws."""
-        return Head(self.weight.mean(1, keepdim=True), self.bias.mean(1, keepdim=True))
+        return LinearHeads(self.weight.mean(1, keepdim=True), self.bias.mean(1, keepdim=True))
 
-    def to(self, device: torch.device | str) -> Head:
-        return Head(self.weight.to(device), self.bias.to(device))
+    def to(self, device: torch.device | str) -> LinearHeads:
+        return LinearHeads(self.weight.to(device), self.bias.to(device))
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from timm.models import save_for_hf
 from weightgen.backbones import construction
 from weightgen.backbones.backbone import Backbone
 from weightgen.errors import InputError
-from weightgen.heads.generated_head import GeneratedHead
-from weightgen.records import Head
+from weightgen.heads.head import Head
+from weightgen.records import LinearHeads
 
 FAMILIES = {
     "conv4": {"width": 6},
@@ -298,7 +298,8 @@ class TestModelFolder:
     def test_a_head_folder_and_a_backbone_folder_of_our_own(self, tmp_path):
         backbone = Backbone.create(model="conv4", options={"width": 6, "img_size": 19}, seed=2)
         weight, bias = torch.randn(1, 1, 3, backbone.feature_width), torch.zeros(1, 1, 3)
-        GeneratedHead(Head(weight, bias), ("a", "b", "c"), backbone).save_pretrained(tmp_path / "head")
+        head = Head(draws=LinearHeads(weight, bias), class_names=("a", "b", "c"), backbone=backbone)
+        head.save_pretrained(tmp_path / "head")
         backbone.save_pretrained(tmp_path / "own")
         for name in ("head", "own"):
             read = Backbone.create(model=f"local-dir:{tmp_path / name}", pretrained=True)

@@ -73,8 +73,8 @@ def same_folder(folder: Path) -> None:
 
 
 SUPPORT: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (lambda folder: None, "is no folder"),
-    "a file": (lambda folder: folder.write_text("x"), "is no folder"),
+    "missing": (lambda folder: None, "is not a directory"),
+    "a file": (lambda folder: folder.write_text("x"), "is not a directory"),
     "empty": (lambda folder: folder.mkdir(), "has no class folders"),
     "images without classes": (lambda folder: picture(folder / "a.png"), "has no class folders"),
     "one class": (lambda folder: classes(folder, "ant"), "one class only"),
@@ -224,7 +224,7 @@ def test_something_else_than_a_generator(head: Path, pictures: Path, tmp_path: P
 
 
 HEAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no head": (drop("head.safetensors"), "is no head folder"),
+    "no head": (drop("head.safetensors"), "is not a head folder"),
     "no model": (drop("model.safetensors"), "model.safetensors: cannot be read"),
     "no config": (drop("config.json"), "config.json: cannot be read"),
     "cut short": (cut("head.safetensors"), "is not a whole safetensors file"),
@@ -301,6 +301,10 @@ EVALUATE: dict[str, tuple[tuple[str, ...], str]] = {
     "no ways": (("--ways", "0"), "--ways is 0; it must be 2 or more"),
     "one way": (("--ways", "1"), "--ways is 1; it must be 2 or more"),
     "no shots": (("--shots", "0"), "--shots is 0; it must be 1 or more"),
+    "shots from none": (("--shots", "0-3"), "--shots is 0-3; it must be 1 or more"),
+    "shots from more to less": (("--shots", "3-1"), "--shots is 3-1, a range from more to less; write 1-3"),
+    "shots that are no number": (("--shots", "few"), "--shots is few, neither a number nor a range such as 1-10"),
+    "too many of a range": (("--shots", "1-10"), "10 shots with 4 queries need 14; lower shots or queries"),
     "no queries": (("--queries", "0"), "--queries is 0; it must be 1 or more"),
     "no episodes": (("--episodes", "-5"), "--episodes is -5; it must be 2 or more"),
     "too many ways": (("--ways", "6"), "6 ways need 6 classes and there are 5; lower the ways"),

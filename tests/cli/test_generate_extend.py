@@ -12,7 +12,7 @@ import torch
 from made_up_folders import paint
 from tiny_runs import files_below, refuse, succeed
 
-from weightgen.heads.head_folder import load_head
+from weightgen import load_head
 from weightgen.part_pipeline import PartPipeline
 from weightgen.runs.folder import RunFolder
 
@@ -40,8 +40,8 @@ def test_one_class_is_added_in_place(trained: Path, birds: Path, one: Path) -> N
     new = load_head(birds)
     assert (told["head"], told["classes"], told["added"]) == (str(birds), list(new.class_names), ["new [class]"])
     assert (told["support_images"], told["unlabelled_images"], told["samples"], told["steps"]) == (10, 0, 1, 2)
-    assert torch.equal(new.head.weight[:, :, :3], old.head.weight)
-    assert torch.equal(new.head.bias[:, :, :3], old.head.bias)
+    assert torch.equal(new.draws.weight[:, :, :3], old.draws.weight)
+    assert torch.equal(new.draws.bias[:, :, :3], old.draws.bias)
     assert new.provenance["extended"] == "added 'new [class]' (2 steps of MeanDDPMScheduler)"
 
 
@@ -63,8 +63,8 @@ def test_rewriting(trained: Path, birds: Path, one: Path) -> None:
     old = load_head(birds)
     succeed("generate", "--support", one, "--extend", birds, "--generator", trained, "--rewrite", "--samples", "2")
     new = load_head(birds)
-    assert new.head.weight.shape[:3] == (1, 2, 4)
-    assert not torch.equal(new.head.weight[:, :1, :3], old.head.weight)
+    assert new.draws.weight.shape[:3] == (1, 2, 4)
+    assert not torch.equal(new.draws.weight[:, :1, :3], old.draws.weight)
     assert new.provenance["extended"] == "added 'new [class]' (all rows anew)"
 
 
@@ -78,14 +78,14 @@ def nothing(head: Path) -> None:
 
 BAD: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str]] = {
     "a class that is there": (nothing, ("--support", "SUPPORT"), "already; rename its new folder, or take"),
-    "no memory": (no_memory, (), "does not remember its images"),
+    "no memory": (no_memory, (), "has no statistics of its support images"),
     "another generator": (nothing, ("--generator", "WALKED"), "name the"),
     "samples": (nothing, ("--samples", "2"), "samples is 2, and the head has 1; take 1, or rewrite all classes"),
     "no samples": (nothing, ("--samples", "0"), "--samples is 0; it must be 1 or more"),
     "too many steps": (nothing, ("--steps", "5000"), "steps is 5000; the chain has"),
-    "no head": (nothing, ("--extend", "nowhere"), "nowhere: is no folder"),
-    "no images": (nothing, ("--support", "nowhere"), "nowhere: is no folder"),
-    "out of the way": (nothing, ("--out", "SUPPORT"), "which is no part of a head"),
+    "no head": (nothing, ("--extend", "nowhere"), "nowhere: is not a directory"),
+    "no images": (nothing, ("--support", "nowhere"), "nowhere: is not a directory"),
+    "out of the way": (nothing, ("--out", "SUPPORT"), "which is not a file of a head"),
     "unlabelled": (nothing, ("--unlabelled", "SUPPORT"), "--unlabelled belongs to a head that is written from all"),
 }
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from tiny_runs import files_below, invoke, refuse, succeed
 
+from weightgen import Head, load_head
 from weightgen.backbones.backbone import Backbone
-from weightgen.heads.head_folder import load_head, save_head
-from weightgen.heads.head_memory import HeadMemory, Origin
-from weightgen.records import Head, Statistics
+from weightgen.heads.support_summary import SupportSummary
+from weightgen.records import LinearHeads, Statistics
 
 NAMES = ("a=b", "[red] 猫", "-dash", "grey wagtail")
 WIDTH, DRAWS, KEPT = 6, 2, 3
@@ -21,23 +21,26 @@ WIDTH, DRAWS, KEPT = 6, 2, 3
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A head of four classes that remembers its images; look, do not touch."""
+    """A head of four classes with its support summary; look, do not touch."""
     folder = tmp_path_factory.mktemp("heads") / "birds"
     backbone = Backbone.create(model="conv4", options={"width": WIDTH})
     generator = torch.Generator().manual_seed(0)
     ways, counts = len(NAMES), torch.tensor([5.0, 8.0, 3.0, 21.0])
     drawn = torch.randn(ways * (DRAWS + 1 + KEPT), WIDTH, generator=generator)
     weight, means, sample = drawn.split([ways * DRAWS, ways, ways * KEPT])
-    memory = HeadMemory(
+    support = SupportSummary(
         Statistics(counts, means, drawn.T @ drawn),
         sample=sample.unflatten(0, (ways, KEPT)),
         sample_mask=torch.ones(ways, KEPT, dtype=torch.bool),
-        origin=Origin({}, shots=counts.mean(), founding=torch.ones(ways, dtype=torch.bool)),
+        space={},
+        shots=counts.mean(),
+        space_classes=torch.ones(ways, dtype=torch.bool),
         generator="0123456789abcdef",
     )
-    head = Head(weight.unflatten(0, (1, DRAWS, ways)), torch.zeros(1, DRAWS, ways))
+    draws = LinearHeads(weight.unflatten(0, (1, DRAWS, ways)), torch.zeros(1, DRAWS, ways))
     made_by = {"generator": "metadiff-1a2b3c4d", "steps": "5"}
-    save_head(folder, head=head, backbone=backbone, class_names=NAMES, provenance=made_by, memory=memory)
+    head = Head(draws=draws, backbone=backbone, class_names=NAMES, provenance=made_by, support=support)
+    head.save_pretrained(folder)
     return folder
 
 
@@ -64,7 +67,7 @@ def test_json_is_the_head_that_is_there_afterwards(birds: Path, arguments: tuple
     assert told["head"] == str(birds)
     assert told["classes"] == [{"name": name, "images": counts[name]} for name in head.class_names]
     assert (told["backbone"], told["samples"], told["parts"]) == ("conv4", DRAWS, [])
-    assert (told["generator"], told["memory"]) == ("metadiff-1a2b3c4d", "0123456789abcdef")
+    assert (told["generator"], told["generator_hash"]) == ("metadiff-1a2b3c4d", "0123456789abcdef")
     assert told["provenance"] == head.provenance
 
 
@@ -87,10 +90,10 @@ def test_info_shows_every_class_with_its_images(saved: Path) -> None:
     assert any(line.split() == ["generator", "metadiff-1a2b3c4d"] for line in lines)
 
 
-def test_info_of_a_head_that_remembers_nothing(birds: Path) -> None:
+def test_info_of_a_head_without_support_summary(birds: Path) -> None:
     (birds / "statistics.safetensors").unlink()
     told = json.loads(succeed("head", "info", birds, "--format", "json").stdout)
-    assert told["memory"] is None
+    assert told["generator_hash"] is None
     assert [one["images"] for one in told["classes"]] == [None] * 4
     assert succeed("head", "info", birds).stdout.count("unknown") == 4
 
@@ -132,15 +135,15 @@ def test_an_edited_head_predicts(birds: Path, tmp_path: Path, command: tuple[str
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("remove", "gray wagtail"), "birds: has no class 'gray wagtail'; did you mean 'grey wagtail'?"),
-        (("remove", "a=b", "a=b"), "birds: class 'a=b' is named twice; name it once"),
-        (("remove", *NAMES[:2], "grey wagtail"), "birds: 1 of 4 classes would stay; keep 2 or more"),
+        (("remove", "gray wagtail"), "the head has no class 'gray wagtail'; did you mean 'grey wagtail'?"),
+        (("remove", "a=b", "a=b"), "class 'a=b' is named twice; name it once"),
+        (("remove", *NAMES[:2], "grey wagtail"), "1 of 4 classes would stay; keep 2 or more"),
         (("remove", "a=b", "--format", "csv"), "csv"),
-        (("rename", "gray wagtail=x"), "birds: has no class 'gray wagtail'; did you mean 'grey wagtail'?"),
-        (("rename", "grey wagtail"), "'grey wagtail' is no renaming; give OLD=NEW"),
-        (("rename", "grey wagtail="), "birds: class 'grey wagtail' would have an empty name; give it another"),
-        (("rename", "grey wagtail=a=b"), "birds: two classes would be called 'a=b'; give them different names"),
-        (("rename", "a=b=x", "a=b=y"), "birds: class 'a=b' is named twice; name it once"),
+        (("rename", "gray wagtail=x"), "the head has no class 'gray wagtail'; did you mean 'grey wagtail'?"),
+        (("rename", "grey wagtail"), "'grey wagtail' is not a renaming; give OLD=NEW"),
+        (("rename", "grey wagtail="), "class 'grey wagtail' would have an empty name; give it another"),
+        (("rename", "grey wagtail=a=b"), "two classes would be called 'a=b'; give them different names"),
+        (("rename", "a=b=x", "a=b=y"), "class 'a=b' is named twice; name it once"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 from tiny_runs import CLASSES, IMAGES_PER_CLASS, files_below, invoke, refuse, succeed
+from weightgen.cli.generate import written_sentence
 
 from weightgen import registry
 from weightgen.files import read_tensors, tensors_hash
-from weightgen.runs.generation import Written
 from weightgen.runs.methods import chosen_methods
 
 EVALUATION_KEYS = {
@@ -72,6 +72,14 @@ def test_no_colours_where_nobody_sees_them(
     monkeypatch.setenv("FORCE_COLOR", "")
     result = succeed(*map(str, commands(trained, pictures, head, images, tmp_path)[name]))
     assert "\x1b[" not in result.stdout + result.stderr
+
+
+def test_shots_may_differ_between_the_classes_of_an_episode(trained: Path) -> None:
+    asked = ("evaluate", trained, "--methods", "generator,cosine_centroid", "--episodes", "6", "--shots", "1-4")
+    (ragged,) = json.loads(succeed(*asked, "--format", "json").stdout)
+    assert ragged["shots"] == "1-4"
+    assert all(method["drift"] is not None for method in ragged["methods"])
+    assert "ragged 1\N{EN DASH}4" in succeed(*asked).stdout
 
 
 def test_evaluations_keep_their_keys(trained: Path) -> None:
@@ -238,8 +246,8 @@ def test_the_table_shows_file_names_whole(head: Path, pictures: Path, tmp_path: 
 def test_a_sentence_counts_properly() -> None:
     values = {"head": "h", "generator": "g", "classes": ["a", "b"], "backbone": "conv4", "seconds": 1.0}
     numbers = {"support_images": 1, "unlabelled_images": 0, "steps": 1, "samples": 1}
-    one = Written(**values, **numbers).sentence()  # type: ignore[arg-type]
-    many = Written(**values, support_images=5, unlabelled_images=4, steps=3, samples=2).sentence()  # type: ignore[arg-type]
+    one = written_sentence({**values, **numbers})
+    many = written_sentence({**values, "support_images": 5, "unlabelled_images": 4, "steps": 3, "samples": 2})
     assert "from 1 image," in one
     assert "(1 step, 1 sample)" in one
     assert "from 5 images and 4 unlabelled," in many

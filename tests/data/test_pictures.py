@@ -324,7 +324,7 @@ def test_threads_leave_the_warning_filters_as_they_were():
     assert warnings.filters == before and not pictures._SILENCE._inside
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_any_bytes_give_pixels_or_one_clear_line(data):
     kinds = every_kind()
@@ -335,7 +335,7 @@ def test_any_bytes_give_pixels_or_one_clear_line(data):
     pixels(bytes(content))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=60), st.sampled_from(sorted(CONTAINERS)))
 def test_any_exif_leaves_the_picture_readable(block, container):
     assert pixels(CONTAINERS[container](picture(), block)) is not None

@@ -19,11 +19,11 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.decoding import ImageReader
 from weightgen.backbones.preprocessing import Preprocessing
 from weightgen.data.images import read_image
-from weightgen.data.pictures import decoded
+from weightgen.data.pictures import decoded, plain
 from weightgen.data.sources import data_fingerprint, open_data
 from weightgen.errors import InputError
-from weightgen.heads.predictor import Predictor
-from weightgen.records import Head
+from weightgen.heads.head import Head
+from weightgen.records import LinearHeads
 
 PREPROCESSING = {
     channels: Preprocessing({"input_size": (channels, 16, 16), "mean": (0.5,) * channels, "std": (0.5,) * channels})
@@ -87,13 +87,15 @@ def test_predict_sees_what_the_head_was_made_from(hub):
     backbone = Backbone.create(model="conv4", options={"width": 6, "img_size": 16}, seed=0)
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(1, 1, 2, backbone.feature_width, generator=generator)
-    predictor = Predictor(head=Head(weight, torch.zeros(1, 1, 2)), class_names=("a", "b"), backbone=backbone)
+    draws = LinearHeads(weight, torch.zeros(1, 1, 2))
+    head = Head(draws=draws, class_names=("a", "b"), backbone=backbone)
     pixels = ImageReader(open_data(str(hub / "folder")), backbone.preprocess).read_all()
     with torch.no_grad():
-        expected = predictor.probabilities(backbone(backbone.preprocess.normalise(pixels)))
+        expected = head.probabilities(backbone(backbone.preprocess.normalise(pixels)))
     paths = sorted((hub / "folder").rglob("*.*"))
-    for given_as in ([*paths], [opened_from(path) for path in paths]):
-        found = predictor.predict(given_as)
+    pictures = [opened_from(path) for path in paths]
+    for given_as in (paths, pictures, [np.asarray(plain(one)) for one in pictures]):
+        found = head.predict(given_as)
         probabilities = torch.tensor([list(one.probabilities.values()) for one in found])
         torch.testing.assert_close(probabilities, expected, rtol=0, atol=1e-6)
 
@@ -126,7 +128,7 @@ def opened_from(path: Path) -> Image.Image:
     return Image.open(io.BytesIO(path.read_bytes()))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kind=st.sampled_from(sorted(every_kind())), seed=st.integers(0, 2**32 - 1), changes=st.integers(0, 2))
 def test_any_file_is_the_same_everywhere_or_refused_everywhere(tmp_path, kind, seed, changes):
     content, random = every_kind()[kind], np.random.default_rng(seed)

@@ -10,7 +10,7 @@ from tiny_runs import images, quick
 
 from weightgen.evaluation.scoring import Scores
 from weightgen.interfaces import Method
-from weightgen.records import Episode, Features, Head
+from weightgen.records import Episode, Features, LinearHeads
 
 __all__ = ["images", "quick"]
 WIDTH = 6
@@ -34,12 +34,12 @@ class NearestMean(Method):
         self.noise = noise
         self.seen: list[Episode] = []
 
-    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Head:
+    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         self.seen.append(episode)
         means = episode.support_means()
         draws = torch.stack([torch.randn(means.shape[1:], generator=generator) for generator in rngs])
         means = means + self.noise * draws
-        return Head(means[:, None], -means.square().sum(-1)[:, None] / 2)
+        return LinearHeads(means[:, None], -means.square().sum(-1)[:, None] / 2)
 
 
 @pytest.fixture

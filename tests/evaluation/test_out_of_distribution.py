@@ -11,7 +11,7 @@ from torchmetrics.functional.classification import binary_auroc
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.out_of_distribution import auroc, familiarity, ood_aurocs, other_images
-from weightgen.records import Episode, Features, Head
+from weightgen.records import Episode, Features, LinearHeads
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_auroc_by_hand() -> None:
 
 
 def test_scores_of_one_draw_by_hand() -> None:
-    head = Head(torch.eye(2).expand(1, 1, 2, 2), torch.tensor([[[0.0, 1.0]]]))
+    head = LinearHeads(torch.eye(2).expand(1, 1, 2, 2), torch.tensor([[[0.0, 1.0]]]))
     image = torch.tensor([[[0.2, 0.3]]])  # logits 0.2 and 1.3
     largest, energy = familiarity(head, image)[0, :, 0].tolist()
     exponentials = torch.tensor([0.2, 1.3]).double().exp()
@@ -112,7 +112,7 @@ def test_scores_of_one_draw_by_hand() -> None:
 
 def test_scores_of_several_draws_are_the_mixtures() -> None:
     bias = torch.tensor([[[0.0, 2.0, 0.0], [1.0, 0.0, 0.0]]])
-    scores = familiarity(Head(torch.zeros(1, 2, 3, 5), bias), torch.ones(1, 4, 5))
+    scores = familiarity(LinearHeads(torch.zeros(1, 2, 3, 5), bias), torch.ones(1, 4, 5))
     mixture = bias[0].double().softmax(-1).mean(0)
     expected = torch.stack([mixture.max(), bias.double().exp().sum().log(), (mixture * mixture.log()).sum()])
     torch.testing.assert_close(scores, expected[None, :, None].expand(1, 3, 4))
@@ -126,7 +126,10 @@ def test_a_head_that_knows_and_one_that_is_fooled(numbered: Features) -> None:
     assert others is not None
     others = replace(others, values=torch.zeros_like(others.values))
     weight = torch.tensor([[0.0, 1.0], [0.0, -2.0]]).expand(40, 1, 2, 2)
-    knows, fooled = Head(weight, torch.zeros(40, 1, 2)), Head(-weight, torch.tensor([30.0, 0.0]).expand(40, 1, 2))
+    knows, fooled = (
+        LinearHeads(weight, torch.zeros(40, 1, 2)),
+        LinearHeads(-weight, torch.tensor([30.0, 0.0]).expand(40, 1, 2)),
+    )
     assert (ood_aurocs(knows, episode, others) == 1).all()
     assert (ood_aurocs(fooled, episode, others) == 0).all()
 
@@ -136,7 +139,7 @@ def test_an_offset_of_its_own_costs_an_episode_nothing(numbered: Features) -> No
     others = other_images(numbered, episode, generator=seeded())
     assert others is not None
     means = episode.support_means()[:, None] / 50
-    head = Head(means, torch.zeros(40, 1, 2))
+    head = LinearHeads(means, torch.zeros(40, 1, 2))
     offset = 10 * torch.randn(40, 1, 1, generator=seeded(3))
     torch.testing.assert_close(
         ood_aurocs(replace(head, bias=head.bias + offset), episode, others),

@@ -36,7 +36,7 @@ def test_keys_are_the_contract() -> None:
     assert list(made) == [*head, "verdict", "chain", "unlabelled"]
     contract = {
         "name", "accuracy", "ci95", "delta", "delta_ci95", "delta_ci95_classes",
-        "ms_per_episode", "ece", "norm_ratio", "novelty", "ece_floor", "ood_auroc",
+        "ms_per_episode", "ece", "norm_ratio", "novelty", "ece_floor", "ood_auroc", "drift",
     }  # fmt: skip
     for method in made["methods"]:
         assert set(method) == contract | {"kind"}

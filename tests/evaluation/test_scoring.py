@@ -14,7 +14,7 @@ from weightgen.errors import InputError
 from weightgen.evaluation.out_of_distribution import ood_aurocs, other_images
 from weightgen.evaluation.scoring import Episodes, EpisodeSizes, Scores, score, score_all
 from weightgen.interfaces import Method
-from weightgen.records import Episode, Features, Head
+from weightgen.records import Episode, Features, LinearHeads
 
 SETTING: dict[str, Any] = {"ways": 3, "shots": 2, "queries": 4, "episodes": 7, "seed": 5, "batch": 5}
 
@@ -77,10 +77,10 @@ def test_refuses_one_episode(features: Features, nearest_mean: Any) -> None:
 class TwoDraws(Method):
     """One head sure of the first class, one a little for the second: the mean head and the mixture disagree."""
 
-    def fit(self, episode: Episode, rngs: Any) -> Head:
+    def fit(self, episode: Episode, rngs: Any) -> LinearHeads:
         bias = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 8.0], [0.0, 9.0, 8.0]])
         batch, width = len(episode), episode.support.shape[-1]
-        return Head(torch.zeros(batch, 3, 3, width), bias.expand(batch, 3, 3))
+        return LinearHeads(torch.zeros(batch, 3, 3, width), bias.expand(batch, 3, 3))
 
 
 def test_several_draws_are_scored_as_a_mixture(features: Features) -> None:

@@ -11,7 +11,7 @@ from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation import steps_curve as module
 from weightgen.evaluation.steps_curve import steps_curve
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Features, Head
+from weightgen.records import Episode, Features, LinearHeads
 
 
 def test_points_and_what_the_generator_sees(
@@ -24,7 +24,7 @@ def test_points_and_what_the_generator_sees(
     seen: list[tuple[int, int]] = []
     heads = WeightGenerationPipeline.heads
 
-    def watched(self: WeightGenerationPipeline, episode: Episode, *arguments: Any, **options: Any) -> Head:
+    def watched(self: WeightGenerationPipeline, episode: Episode, *arguments: Any, **options: Any) -> LinearHeads:
         seen.append((len(episode), episode.unlabelled.shape[1]))
         return heads(self, episode, *arguments, **options)
 

@@ -19,7 +19,7 @@ from weightgen.evaluation.scoring import Scores, score_all
 from weightgen.evaluation.training_sets import TrainingSets, draw_training, held_out, warm_up
 from weightgen.evaluation.verdicts import in_seconds, verdict
 from weightgen.interfaces import Method
-from weightgen.records import Episode, Features, Head
+from weightgen.records import Episode, Features, LinearHeads
 
 KINDS = {"generator": "generator", "ridge": "baseline", "logistic_regression": "baseline"}
 
@@ -31,10 +31,10 @@ class MeanFit(Method):
         self.sharpness = sharpness
         self.seen: list[tuple[Episode, int]] = []
 
-    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Head:
+    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         self.seen.append((episode, rngs[0].initial_seed()))
         means = episode.support_means()
-        return Head(self.sharpness * means[:, None], -self.sharpness * means.square().sum(-1)[:, None] / 2)
+        return LinearHeads(self.sharpness * means[:, None], -self.sharpness * means.square().sum(-1)[:, None] / 2)
 
 
 def test_all_methods_see_the_same_training_sets(features: Features) -> None:

@@ -14,7 +14,7 @@ from weightgen.conditioners.dataset_statistics import DatasetStatistics
 from weightgen.features.adapted_space import AdaptedSpace
 from weightgen.features.class_rows import RowReader
 from weightgen.features.standardizer import Standardizer
-from weightgen.records import Episode, Head, Statistics
+from weightgen.records import Episode, LinearHeads, Statistics
 
 TENSORS = ("centre", "rounding", "images")
 
@@ -124,12 +124,16 @@ def test_the_order_of_classes_and_images_changes_nothing(base: Standardizer) -> 
     torch.testing.assert_close(adapted(permuted(episode, order), base)[0].support, inside.support[:, order])
 
 
-def test_the_centre_is_the_mean_of_classes_however_many_images_they_have(base: Standardizer) -> None:
+def test_a_class_weighs_in_the_centre_by_how_well_its_mean_is_known(base: Standardizer) -> None:
+    """Equally where all have equally many images, or so many that only the spread of classes counts."""
     scatter = 7 * torch.eye(WIDTH, dtype=torch.float64)
-    few = statistics([3, 4, 5], scatter)
-    many = replace(few, counts=torch.tensor([3.0, 400.0, 5.0]).double())
-    for told in (few, many):
-        torch.testing.assert_close(AdaptedSpace.of(base, told, prior_images=8.0).centre, few.means.mean(0))
+    for counts, shares in (([4, 4, 4], [1, 1, 1]), ([1e9, 1e12, 1e10], [1, 1, 1]), ([1, 1, 1e12], None)):
+        told = statistics(counts, scatter)
+        ratio = float(base.prior_variance.mean() / base.noise_variance)
+        weights = torch.tensor(shares or [1 / (ratio + 1), 1 / (ratio + 1), 1 / ratio]).double()
+        expected = weights @ told.means / weights.sum()
+        found = AdaptedSpace.of(base, told, prior_images=8.0).centre
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6, check_dtype=False)
 
 
 def test_classes_without_images_change_nothing(base: Standardizer) -> None:
@@ -183,7 +187,7 @@ def test_a_head_on_raw_features_is_the_head_on_points(base: Standardizer) -> Non
     raw, weight, bias = (
         torch.randn(*shape, generator=draw).double() for shape in ((1, 6, WIDTH), (1, 2, 3, WIDTH), (1, 2, 3))
     )
-    head = Head(weight, bias)
+    head = LinearHeads(weight, bias)
     points = space.points(base.query(raw))
     torch.testing.assert_close(space.raw_head(head).logits(raw), head.logits(points))
 

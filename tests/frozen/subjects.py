@@ -35,10 +35,10 @@ from weightgen.features.class_rows import RowReader
 from weightgen.features.class_statistics import ClassStatistics
 from weightgen.features.standardizer import Standardizer
 from weightgen.features.temperature import Calibration
-from weightgen.heads.head_folder import load_head
+from weightgen.heads.head import load_head
 from weightgen.interfaces import Classifier
 from weightgen.part_pipeline import PartPipeline
-from weightgen.records import Episode, Features, Head
+from weightgen.records import Episode, Features, LinearHeads
 from weightgen.runs.methods import build_methods
 from weightgen.schedulers.schedulers import swap_scheduler
 from weightgen.training.calibration import View, calibrated
@@ -62,12 +62,17 @@ SPACES: dict[str, dict[str, Any]] = {
         **{"map": "whiten", "centring": 0.0, "support_power": 0.7, "readout": "cosine"},
         **{"within_shrinkage": 0.9, "between_shrinkage": 0.2},
     },
+    "symmetric": {"map": "whiten", "readout": "gaussian"},
     "scale": {"map": "scale", "readout": "gaussian"},
     "scale_power": {"map": "scale", "centring": 0.0, "support_power": 0.7, "readout": "cosine"},
     "identity": {"map": "identity", "unit_length": False, "readout": "cosine"},
     "identity_gaussian": {"map": "identity", "unit_length": False, "readout": "gaussian"},
 }
-"""Arguments of the standardizer, and the readout. The axes of "scale" and "identity" are those of the features."""
+"""Arguments of the standardizer, and the readout.
+
+Coordinates are the features' own with "scale" and "identity", the eigenvectors of the base classes' covariance with
+"whiten", as in 0.1, and with "symmetric" what whitening gives since.
+"""
 
 NARROW = ("backbone.model=conv4", "backbone.options={width: 12, img_size: 16}", "denoiser.width=8")
 RECIPES: dict[str, tuple[str, ...]] = {
@@ -149,7 +154,7 @@ def real_logits(classifier: Classifier, episode: Episode) -> Tensor:
     logits, padding = classifier.logits(episode.query), ~(episode.counts > 0)[:, None]
     probabilities = logits.softmax(-1)
     assert not bool((probabilities * padding).any())
-    drawn = isinstance(classifier, Head) and classifier.weight.shape[1] > 1
+    drawn = isinstance(classifier, LinearHeads) and classifier.weight.shape[1] > 1
     return (probabilities.clamp(min=1e-30).log() if drawn else logits).masked_fill(padding, 0.0)
 
 
@@ -184,7 +189,7 @@ def standardizer(space: str, features: Features | None = None) -> Standardizer:
     options = {key: value for key, value in SPACES[space].items() if key != "readout"}
     fitted = Standardizer(feature_width=inputs.WIDTH, **options).fit(features or base())
     fitted.sharpness.fill_(SHARPNESS)
-    return fitted
+    return fitted if space == "symmetric" else fitted.along_axes()
 
 
 def recipe_of(name: str, *overrides: str) -> Any:
@@ -260,7 +265,7 @@ def data_set_logits(
 ) -> Tensor:
     """A method fitted to a whole data set; log-probabilities of draws."""
     classifier = build_methods([name], pipeline)[name].fit(data_set_episode(train), rngs)
-    drawn = isinstance(classifier, Head) and classifier.weight.shape[1] > 1
+    drawn = isinstance(classifier, LinearHeads) and classifier.weight.shape[1] > 1
     logits = classifier.logits(query[None])[0]
     return logits.log_softmax(-1) if drawn else logits
 
@@ -307,7 +312,8 @@ def parts_method(name: str) -> Tensors:
     fit = FitOptions(epochs=2, learning_rate=0.01, local_targets=1)
     name = "raw_centroid" if name == "centroid" else name
     method = PART_METHODS[name](pipeline, features_of(inputs.pixel_classes()), fit, 0)
-    return {"logits": method.fit(episode, noise(episode)).logits(episode.query)}
+    with torch.no_grad():
+        return {"logits": method.fit(episode, noise(episode)).logits(episode.query)}
 
 
 @torch.no_grad()
@@ -434,6 +440,7 @@ def read_generator(name: str) -> Tensors:
     """A generator of heads."""
     with folder_of(name) as folder:
         pipeline = WeightGenerationPipeline.from_pretrained(folder)
+    pipeline.standardizer = pipeline.standardizer.along_axes()  # as it was written, for the sake of the same noise
     train, query = inputs.data_set()
     whole = data_set_logits("generator", pipeline, features_of(train), torch.from_numpy(query), noise())
     return {**method_logits("generator", pipeline), "data_set": whole}
@@ -473,7 +480,7 @@ READ: dict[str, Subject] = {
     "folders/parts_head": partial(read_head, "parts_head"),
     "folders/head_extended": extended_head,
 }
-REFUSED: frozenset[str] = frozenset()
+REFUSED: frozenset[str] = frozenset({"folders/mcdi_generator", "folders/head_extended"})
 """Those of `READ` that this version no longer reads; it must refuse them in one line that names the version 0.1."""
 
 
@@ -508,8 +515,11 @@ def _of_generators() -> Iterator[tuple[str, Subject]]:
             for method in ("generator", "no_denoiser", "one_step"):
                 if (recipe, method) != ("transfer/mcdi", "one_step"):  # a chain in segments has no single step
                     yield f"data_sets/{name}.{method}", partial(data_set_head, recipe, "whiten", method)
+        if recipe in ("metadiff", "mcdi", "paper/mcdi_omniglot", "transfer/metadiff", "transfer/mcdi"):
+            spaces = (*spaces, "symmetric")
         for space in spaces:
             yield f"generators/{name}.{space}", partial(written_head, recipe, space)
+    yield "data_sets/transfer_metadiff.symmetric", partial(data_set_head, "transfer/metadiff", "symmetric", "generator")
     yield "data_sets/metadiff.generator", partial(data_set_head, "metadiff", "scale", "generator")
     yield "generators/metadiff.linear", partial(written_head, "metadiff", "scale", "denoiser.linear=true")
     told = ("conditioner=local_targets", "conditioner.width=8", "denoiser=token_transformer", "denoiser.width=8")
@@ -533,6 +543,7 @@ def _of_training() -> Iterator[tuple[str, Subject]]:
         space = "identity" if recipe == "paper/metadiff" else "scale"
         yield f"losses/{recipe.replace('/', '_')}", partial(losses, recipe, space)
     yield "losses/metadiff.whiten", partial(losses, "metadiff", "whiten")
+    yield "losses/mcdi.symmetric", partial(losses, "mcdi", "symmetric")
     yield "losses/mcdi.literal", partial(losses, "mcdi", "scale", "objective.ranges=literal")
     yield "losses/mcdi_norm_affine", parts_losses
     yield "zoo/gaussian", partial(fitted_rows, "whiten", local_targets=3)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,58 +10,67 @@ import torch
 from PIL import Image
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.heads.head_memory import HeadMemory, Origin
-from weightgen.records import Head, Statistics
+from weightgen.heads.head import Head
+from weightgen.heads.support_summary import SupportSummary
+from weightgen.records import LinearHeads, Statistics
 
 NAMES = ("Ä ö 猫 🐈", 'it\'s "quoted" `back`', "a/b\\c ${x} {y}\n#")
 
 
 @dataclass
 class Made:
-    """Arguments of `save_head`, with images for its backbone."""
+    """Arguments of a `Head`, with images for its backbone."""
 
     backbone: Backbone
-    head: Head
+    draws: LinearHeads
     images: torch.Tensor
     class_names: tuple[str, ...] = NAMES
     provenance: dict[str, str] = field(default_factory=lambda: {"recipe": "0123abcd", "steps": "5", "seed": "7"})
-    memory: HeadMemory | None = None
+    support: SupportSummary | None = None
 
-    @property
-    def arguments(self) -> dict:
-        return {name: getattr(self, name) for name in ("head", "backbone", "class_names", "provenance", "memory")}
+    def head(self, **changes: Any) -> Head:
+        """A fresh head, with other arguments where given."""
+        names = ("draws", "backbone", "class_names", "provenance", "support")
+        return Head(**{**{name: getattr(self, name) for name in names}, **changes})
+
+    def save(self, folder: Path, **changes: Any) -> None:
+        self.head(**changes).save_pretrained(folder)
 
 
-def made_up_memory(*, width: int, seed: int = 0) -> HeadMemory:
+def made_up_support(*, width: int, seed: int = 0) -> SupportSummary:
     """Of three classes with 7, 2 and 9 images, five or all of which are kept."""
     generator = torch.Generator().manual_seed(seed)
     counts, images = torch.tensor([7.0, 2.0, 9.0]), 5
     rows = torch.randn(int(counts.sum()), width, generator=generator)
     means = torch.randn(len(counts), width, generator=generator)
     sample = torch.randn(len(counts), images, width, generator=generator)
-    mask = torch.arange(images) < counts[:, None]
-    space = {"centre": means.mean(0), "temper": torch.tensor(0.25)}
-    origin = Origin(space, shots=torch.tensor(6.5), founding=torch.tensor([True, True, False]))
-    statistics = Statistics(counts, means, rows.T @ rows)
-    return HeadMemory(statistics, sample.half().float(), mask, origin, "89abcdef01234567")
+    return SupportSummary(
+        Statistics(counts, means, rows.T @ rows),
+        sample.half().float(),
+        torch.arange(images) < counts[:, None],
+        space={"centre": means.mean(0), "temper": torch.tensor(0.25)},
+        shots=torch.tensor(6.5),
+        space_classes=torch.tensor([True, True, False]),
+        generator="89abcdef01234567",
+    )
 
 
 @pytest.fixture(scope="session")
 def make():
-    """`make(model, samples=…, seed=…)`: a random head of three classes, which remembers its images if told to."""
+    """`make(model, samples=…, seed=…)`: a random head of three classes, with a summary of its support if asked for."""
 
     def make_one(
-        model: str = "conv4", *, samples: int = 1, seed: int = 0, options: dict | None = None, remembers: bool = False
+        model: str = "conv4", *, samples: int = 1, seed: int = 0, options: dict | None = None, support: bool = False
     ) -> Made:
         if model == "conv4" and options is None:
             options = {"width": 6}
         backbone = Backbone.create(model=model, options=options, seed=seed)
         generator = torch.Generator().manual_seed(seed)
         shape = (1, samples, len(NAMES), backbone.feature_width)
-        head = Head(torch.randn(shape, generator=generator), torch.randn(shape[:-1], generator=generator))
+        draws = LinearHeads(torch.randn(shape, generator=generator), torch.randn(shape[:-1], generator=generator))
         images = torch.randn(2, *backbone.preprocess.input_size, generator=generator)
-        memory = made_up_memory(width=backbone.feature_width, seed=seed) if remembers else None
-        return Made(backbone, head, images, memory=memory)
+        kept = made_up_support(width=backbone.feature_width, seed=seed) if support else None
+        return Made(backbone, draws, images, support=kept)
 
     return make_one
 

@@ -10,10 +10,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from weightgen import files
+from weightgen import files, load_head
 from weightgen.errors import InputError
-from weightgen.heads.head_folder import load_head, save_head
-from weightgen.records import Head
+from weightgen.records import LinearHeads
 
 MODELS = [
     ("test_vit", None),
@@ -28,12 +27,12 @@ OURS = {"README.md", "config.json", "head.safetensors", "model.safetensors"}
 
 
 def expected_logits(made) -> torch.Tensor:
-    return made.head.logits(made.backbone(made.images)[None])[0]
+    return made.draws.logits(made.backbone(made.images)[None])[0]
 
 
 def attached(made) -> torch.nn.Module:
     """The timm model in the memory format of a freshly built one; another format rounds differently."""
-    mean = made.head.mean()
+    mean = made.draws.mean()
     return made.backbone.with_head(mean.weight[0, 0], mean.bias[0, 0]).to(memory_format=torch.contiguous_format)
 
 
@@ -41,7 +40,7 @@ def attached(made) -> torch.nn.Module:
 @pytest.mark.parametrize(("model", "options"), MODELS, ids=str)
 def test_timm_loads_identical_logits_preprocessing_and_labels(make, tmp_path: Path, model: str, options) -> None:
     made = make(model, options=options)
-    save_head(tmp_path / "head", **made.arguments)
+    made.save(tmp_path / "head")
     loaded = timm.create_model(f"local-dir:{tmp_path / 'head'}", pretrained=True).eval()
     assert torch.equal(loaded(made.images), attached(made)(made.images))
     torch.testing.assert_close(loaded(made.images), expected_logits(made), rtol=1e-5, atol=1e-5)
@@ -56,7 +55,7 @@ def test_timm_loads_identical_logits_preprocessing_and_labels(make, tmp_path: Pa
 def test_transformers_loads_the_same_logits(make, tmp_path: Path, model: str, options) -> None:
     transformers = pytest.importorskip("transformers")
     made = make(model, options=options)
-    save_head(tmp_path / "head", **made.arguments)
+    made.save(tmp_path / "head")
     loaded = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "head").eval()
     torch.testing.assert_close(loaded(made.images).logits, attached(made)(made.images), rtol=0, atol=1e-5)
     assert tuple(loaded.config.id2label[i] for i in range(3)) == made.class_names
@@ -66,25 +65,25 @@ def test_transformers_loads_the_same_logits(make, tmp_path: Path, model: str, op
 @pytest.mark.parametrize("samples", [1, 4])
 def test_what_is_saved_is_loaded(make, tmp_path: Path, samples: int) -> None:
     made = make(samples=samples)
-    save_head(tmp_path / "head", **made.arguments)
+    made.save(tmp_path / "head")
     saved = load_head(tmp_path / "head")
-    assert torch.equal(saved.head.weight, made.head.weight) and torch.equal(saved.head.bias, made.head.bias)
+    assert torch.equal(saved.draws.weight, made.draws.weight) and torch.equal(saved.draws.bias, made.draws.bias)
     assert saved.class_names == made.class_names
     assert made.provenance.items() <= saved.provenance.items()
     assert saved.provenance["torch_version"] == torch.__version__
     assert saved.provenance["backbone_weights"] == made.backbone.weights_hash() == saved.backbone.weights_hash()
     assert saved.backbone.preprocessing_key() == made.backbone.preprocessing_key()
-    torch.testing.assert_close(saved.model(made.images), expected_logits(made), rtol=1e-5, atol=1e-5)
-    assert not saved.model.training
+    torch.testing.assert_close(saved.attach()(made.images), expected_logits(made), rtol=1e-5, atol=1e-5)
+    assert not saved.attach().training
 
 
 def test_files_hold_what_their_names_say(make, tmp_path: Path) -> None:
     made = make("test_vit", samples=4)
-    save_head(tmp_path / "head", **made.arguments)
+    made.save(tmp_path / "head")
     assert {path.name for path in (tmp_path / "head").iterdir()} == OURS | {"samples.safetensors"}
     mean, draws = load_file(tmp_path / "head/head.safetensors"), load_file(tmp_path / "head/samples.safetensors")
-    assert torch.equal(mean["head.weight"], made.head.weight[0].mean(0)) and set(mean) == {"head.weight", "head.bias"}
-    assert torch.equal(draws["weight"], made.head.weight[0]) and torch.equal(draws["bias"], made.head.bias[0])
+    assert torch.equal(mean["head.weight"], made.draws.weight[0].mean(0)) and set(mean) == {"head.weight", "head.bias"}
+    assert torch.equal(draws["weight"], made.draws.weight[0]) and torch.equal(draws["bias"], made.draws.bias[0])
     with safe_open(tmp_path / "head/head.safetensors", "pt") as opened:
         metadata = opened.metadata()
     assert tuple(json.loads(metadata["class_names"])) == made.class_names
@@ -95,23 +94,22 @@ def test_files_hold_what_their_names_say(make, tmp_path: Path) -> None:
 
 def test_saving_a_loaded_head_changes_nothing(make, tmp_path: Path) -> None:
     made = make(samples=4)
-    save_head(tmp_path / "one", **made.arguments)
+    made.save(tmp_path / "one")
     saved = load_head(tmp_path / "one")
-    again = {name: getattr(saved, name) for name in ("head", "backbone", "class_names", "provenance")}
-    save_head(tmp_path / "two", **again)
+    saved.save_pretrained(tmp_path / "two")
     twice = load_head(tmp_path / "two")
-    assert torch.equal(twice.head.weight, saved.head.weight) and torch.equal(twice.head.bias, saved.head.bias)
+    assert torch.equal(twice.draws.weight, saved.draws.weight) and torch.equal(twice.draws.bias, saved.draws.bias)
     assert (twice.class_names, twice.provenance) == (saved.class_names, saved.provenance)
     for name in ("README.md", "config.json", "samples.safetensors"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
 def test_a_head_folder_is_replaced_and_old_files_go(make, tmp_path: Path) -> None:
-    save_head(tmp_path / "head", **make(samples=4).arguments)
+    make(samples=4).save(tmp_path / "head")
     made = make(seed=1)
-    save_head(tmp_path / "head", **made.arguments)
+    made.save(tmp_path / "head")
     assert {path.name for path in (tmp_path / "head").iterdir()} == OURS
-    assert torch.equal(load_head(tmp_path / "head").head.weight, made.head.weight)
+    assert torch.equal(load_head(tmp_path / "head").draws.weight, made.draws.weight)
     assert [path.name for path in tmp_path.iterdir()] == ["head"]
 
 
@@ -119,8 +117,8 @@ def test_an_empty_folder_and_a_link_to_a_head_folder_are_filled(make, tmp_path: 
     made = make()
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    save_head(tmp_path / "link", **made.arguments)
-    save_head(tmp_path / "link", **made.arguments)
+    made.save(tmp_path / "link")
+    made.save(tmp_path / "link")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real/head.safetensors").exists()
 
 
@@ -129,48 +127,51 @@ def test_a_folder_with_other_files_is_left_alone(make, tmp_path: Path, held: str
     (tmp_path / "head").mkdir()
     (tmp_path / "head" / held).write_text("mine")
     with pytest.raises(InputError, match=held):
-        save_head(tmp_path / "head", **make().arguments)
+        make().save(tmp_path / "head")
     assert (tmp_path / "head" / held).read_text() == "mine"
 
 
 def test_a_head_folder_with_a_users_file_is_left_alone(make, tmp_path: Path) -> None:
     made = make()
-    save_head(tmp_path / "head", **made.arguments)
+    made.save(tmp_path / "head")
     (tmp_path / "head/notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"notes\.txt"):
-        save_head(tmp_path / "head", **made.arguments)
+        made.save(tmp_path / "head")
     assert (tmp_path / "head/notes.txt").read_text() == "mine"
 
 
 def test_a_file_in_place_of_the_folder_is_refused(make, tmp_path: Path) -> None:
     (tmp_path / "head").write_text("mine")
     with pytest.raises(InputError, match="is a file"):
-        save_head(tmp_path / "head", **make().arguments)
-    with pytest.raises(InputError, match="is no folder"):
+        make().save(tmp_path / "head")
+    with pytest.raises(InputError, match="is not a directory"):
         load_head(tmp_path / "head")
 
 
-@pytest.mark.parametrize("write", range(1, 6))
+@pytest.mark.parametrize("write", [1, 3, 6])
 @pytest.mark.parametrize("old", [False, True], ids=["new", "replacing"])
-def test_a_full_disk_leaves_nothing_or_the_old_head(make, tmp_path: Path, monkeypatch, write: int, old: bool) -> None:
-    made, before = make(samples=4), make(seed=1)
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=repr)
+def test_an_interrupted_write_leaves_nothing_or_the_old_head(
+    make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int, old: bool, error: BaseException
+) -> None:
+    made, before = make(samples=4, support=True), make(seed=1)
     if old:
-        save_head(tmp_path / "head", **before.arguments)
+        before.save(tmp_path / "head")
     calls, whole = [], files.os.fsync
 
     def full(descriptor: int) -> None:
         calls.append(descriptor)
         if len(calls) == write:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
         whole(descriptor)
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        save_head(tmp_path / "head", **made.arguments)
+    with pytest.raises(type(error)):
+        made.save(tmp_path / "head")
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == (["head"] if old else [])
     if old:
-        assert torch.equal(load_head(tmp_path / "head").head.weight, before.head.weight)
+        assert torch.equal(load_head(tmp_path / "head").draws.weight, before.draws.weight)
 
 
 @pytest.mark.parametrize(
@@ -178,21 +179,28 @@ def test_a_full_disk_leaves_nothing_or_the_old_head(make, tmp_path: Path, monkey
     [
         ({"class_names": ("a", "b")}, "2 classes"),
         ({"class_names": ("a", "b", "a")}, "named twice"),
-        ({"class_names": ("a", "b", "")}, "no class name"),
+        ({"class_names": ("a", "b", "")}, "not a class name"),
         ({"class_names": ("a", "b", "\udc80")}, "not valid Unicode"),
         ({"class_names": ()}, "no class"),
-        ({"head": Head(torch.zeros(2, 1, 3, 6), torch.zeros(2, 1, 3))}, "batch of 1"),
-        ({"head": Head(torch.zeros(1, 1, 3, 7), torch.zeros(1, 1, 3))}, "7"),
-        ({"head": Head(torch.zeros(1, 0, 3, 6), torch.zeros(1, 0, 3))}, "not one head"),
-        ({"head": Head(torch.zeros(3), torch.zeros(3))}, "not one head"),
-        ({"head": Head(torch.full((1, 1, 3, 6), torch.nan), torch.zeros(1, 1, 3))}, "NaN"),
-        ({"head": Head(torch.zeros(1, 1, 3, 6), torch.full((1, 1, 3), torch.inf))}, "infinite"),
+        ({"draws": LinearHeads(torch.zeros(2, 1, 3, 6), torch.zeros(2, 1, 3))}, "batch of 1"),
+        ({"draws": LinearHeads(torch.zeros(1, 1, 3, 7), torch.zeros(1, 1, 3))}, "7"),
+        ({"draws": LinearHeads(torch.zeros(1, 0, 3, 6), torch.zeros(1, 0, 3))}, "not one head"),
+        ({"draws": LinearHeads(torch.zeros(3), torch.zeros(3))}, "not one head"),
+        ({"draws": LinearHeads(torch.full((1, 1, 3, 6), torch.nan), torch.zeros(1, 1, 3))}, "NaN"),
+        ({"draws": LinearHeads(torch.zeros(1, 1, 3, 6), torch.full((1, 1, 3), torch.inf))}, "infinite"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_and_nothing_is_written(make, tmp_path: Path, change, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        save_head(tmp_path / "head", **{**make().arguments, **change})
+        make().save(tmp_path / "head", **change)
     assert not list(tmp_path.iterdir())
+
+
+def test_push_to_hub_uploads_the_folder(make, hub_calls: list, tmp_path: Path) -> None:
+    made = make()
+    assert made.head().push_to_hub("birds") == "https://hub/me/birds"
+    assert hub_calls == [("token", None), ("birds", {"private": False, "exist_ok": True}), ("upload", "me/birds")]
+    assert load_head(tmp_path / "uploaded").class_names == made.class_names
 
 
 def edit_json(folder: Path, **values) -> None:
@@ -218,13 +226,13 @@ DAMAGE = {
     "label count": (lambda f: edit_json(f, label_names=["a", "b"]), "num_classes is 3, but label_names holds 2"),
     "class count": (lambda f: edit_json(f, label_names=["a", "b"], num_classes=2), "head.safetensors: holds"),
     "other labels": (lambda f: edit_json(f, label_names=["a", "b", "c"]), "class names differ"),
-    "number as label": (lambda f: edit_json(f, label_names=["a", "b", 3]), "no class name"),
+    "number as label": (lambda f: edit_json(f, label_names=["a", "b", 3]), "not a class name"),
     "unknown model": (lambda f: edit_json(f, architecture="conv5"), "conv4"),
     "other model": (lambda f: edit_json(f, architecture="test_resnet", model_args={}), "is missing"),
     "other width": (lambda f: edit_json(f, model_args={"width": 7}), "has shape"),
     "unknown option": (lambda f: edit_json(f, model_args={"widht": 6}), "widht"),
     "pickle by option": (lambda f: edit_json(f, model_args={"checkpoint_path": "x.pt"}), "checkpoint_path"),
-    "no arguments": (lambda f: edit_json(f, model_args=[6]), "'model_args' is no dict"),
+    "no arguments": (lambda f: edit_json(f, model_args=[6]), "'model_args' is not of type dict"),
     "no input size": (lambda f: edit_json(f, pretrained_cfg={"input_size": [1]}), "config.json: "),
     "cut model": (
         lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]),
@@ -246,7 +254,7 @@ DAMAGE = {
     ),
     "other trunk": (
         lambda f: edit_tensors(f, "model.safetensors", lambda t: t["blocks.0.conv.weight"].mul_(1.01)),
-        "not the backbone the head was made for",
+        "and the head was written for",
     ),
     "missing in trunk": (
         lambda f: edit_tensors(f, "model.safetensors", lambda t: t.pop("blocks.0.conv.weight")),
@@ -269,7 +277,7 @@ DAMAGE = {
 def test_a_damaged_folder_is_refused_in_one_line(make, tmp_path: Path, name: str) -> None:
     damage, message = DAMAGE[name]
     folder = tmp_path / "head"
-    save_head(folder, **make(samples=4).arguments)
+    make(samples=4).save(folder)
     load_head(folder)
     damage(folder)
     with pytest.raises(InputError) as caught:
@@ -278,9 +286,9 @@ def test_a_damaged_folder_is_refused_in_one_line(make, tmp_path: Path, name: str
 
 
 def test_a_missing_folder_and_a_generator_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a directory"):
         load_head(tmp_path / "absent")
-    with pytest.raises(InputError, match="is no head folder"):
+    with pytest.raises(InputError, match="is not a head folder"):
         load_head(tmp_path)
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(InputError, match="is a generator, not a head"):

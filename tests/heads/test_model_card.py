@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from weightgen.heads.head_folder import save_head
-
 
 def blocks(folder: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (folder / "README.md").read_text(), re.DOTALL | re.MULTILINE)
@@ -20,7 +18,7 @@ def run(code: str, folder: Path, image: Path) -> dict:
 
 @pytest.mark.parametrize("model", ["conv4", "test_resnet"])
 def test_the_cards_timm_and_weightgen_code_agree(make, pictures: Path, tmp_path: Path, model: str) -> None:
-    save_head(tmp_path / "head", **make(model).arguments)
+    make(model).save(tmp_path / "head")
     ours, theirs, _ = (block for block in blocks(tmp_path / "head", "python"))
     image = pictures / "0.png"
     prediction = run(ours, tmp_path / "head", image)["predictions"][0]
@@ -30,7 +28,7 @@ def test_the_cards_timm_and_weightgen_code_agree(make, pictures: Path, tmp_path:
 @pytest.mark.slow
 def test_the_cards_transformers_code_agrees(make, pictures: Path, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    save_head(tmp_path / "head", **make().arguments)
+    make().save(tmp_path / "head")
     ours, _, theirs = (block for block in blocks(tmp_path / "head", "python"))
     image = pictures / "0.png"
     prediction = run(ours, tmp_path / "head", image)["predictions"][0]
@@ -39,13 +37,13 @@ def test_the_cards_transformers_code_agrees(make, pictures: Path, tmp_path: Path
 
 def test_only_custom_architectures_need_the_import(make, tmp_path: Path) -> None:
     for model, needed in (("conv4", True), ("test_resnet", False)):
-        save_head(tmp_path / model, **make(model).arguments)
+        make(model).save(tmp_path / model)
         assert ("import weightgen.backbones" in (tmp_path / model / "README.md").read_text()) is needed
 
 
 def test_class_names_stay_in_their_block(make, tmp_path: Path) -> None:
     made = make()
-    save_head(tmp_path / "head", **{**made.arguments, "class_names": ("a", "b", "```\n# out")})
+    made.save(tmp_path / "head", class_names=("a", "b", "```\n# out"))
     classes, provenance = blocks(tmp_path / "head", "json")
     assert "out" in classes and "0123abcd" in provenance
     assert "\n# out" not in (tmp_path / "head/README.md").read_text()

@@ -19,9 +19,9 @@ from weightgen.methods.no_denoiser import NoDenoiser
 from weightgen.methods.one_step import OneStep
 from weightgen.methods.random_denoiser import RandomDenoiser
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Features, Head
+from weightgen.records import Episode, Features, LinearHeads
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
-from weightgen.schedulers.schedulers import build_scheduler
+from weightgen.schedulers.schedulers import build_scheduler, chain_of
 
 MakeGenerator = Callable[..., WeightGenerationPipeline]
 
@@ -35,7 +35,7 @@ def with_unlabelled(episode: Episode) -> Episode:
     return replace(episode, unlabelled=extra, unlabelled_mask=torch.ones(len(episode), 7, dtype=torch.bool))
 
 
-def assert_same(ours: Head, theirs: Head) -> None:
+def assert_same(ours: LinearHeads, theirs: LinearHeads) -> None:
     assert torch.equal(ours.weight, theirs.weight)
     assert torch.equal(ours.bias, theirs.bias)
 
@@ -53,9 +53,9 @@ def test_inductive_hands_on_no_unlabelled_image(draw_episode: Callable[..., Epis
     seen: list[Episode] = []
 
     class Watching:
-        def heads(self, episode: Episode, _: Sequence[torch.Generator]) -> Head:
+        def heads(self, episode: Episode, _: Sequence[torch.Generator]) -> LinearHeads:
             seen.append(episode)
-            return Head(torch.zeros(2, 1, 3, 8), torch.zeros(2, 1, 3))
+            return LinearHeads(torch.zeros(2, 1, 3, 8), torch.zeros(2, 1, 3))
 
     Inductive(pipeline=Watching()).fit(with_unlabelled(draw_episode()), generators(2))  # type: ignore[arg-type]
     assert seen[0].unlabelled.shape == (2, 0, 8)
@@ -94,7 +94,9 @@ class Knowing(torch.nn.Module):
 def in_segments(pipeline: WeightGenerationPipeline, kind: str) -> torch.Tensor:
     """Put a chain of three segments in the generator, and a denoiser that knows its local targets, which are given."""
     options = {"num_train_timesteps": 11, "beta_schedule": "squaredcos_cap_v2", "prediction_type": kind}
-    pipeline.scheduler = build_scheduler("LocalDDPMScheduler", {**options, "segments": 3})
+    scheduler = build_scheduler("LocalDDPMScheduler", {**options, "segments": 3})
+    pipeline.register_to_config(chain=chain_of(scheduler))
+    pipeline.scheduler = scheduler
     path = torch.randn(3, 3, 8, generator=torch.Generator().manual_seed(4))
     pipeline.denoiser = Knowing(pipeline.scheduler, path)
     pipeline.register_to_config(steps=11)
@@ -149,11 +151,11 @@ class Recording:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
 
-    def dataset_heads(self, features: Features, rngs: list[torch.Generator], **options: Any) -> Head:
+    def dataset_heads(self, features: Features, rngs: list[torch.Generator], **options: Any) -> LinearHeads:
         self.asked.append({"noise": torch.randn(3, generator=rngs[0]).tolist(), "features": features, **options})
         classes, width = len(features.class_names), features.values.shape[1]
         weight = torch.arange(2.0 * classes * width).reshape(1, 2, classes, width).cos()
-        return Head(weight, torch.zeros(1, 2, classes))
+        return LinearHeads(weight, torch.zeros(1, 2, classes))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from weightgen import registry
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.features.class_statistics import ClassStatistics
 from weightgen.interfaces import TunableMethod
-from weightgen.records import PADDING_BIAS, Episode, Head
+from weightgen.records import PADDING_BIAS, Episode, LinearHeads
 
 LABELLED = ["cosine_centroid", "fine_tuned_head", "logistic_regression", "ridge", "shrunk_centroid", "shrunk_lda"]
 UNLABELLED = ["bd_cspn", "laplacian_shot", "soft_kmeans", "tim"]
@@ -33,7 +33,7 @@ def baseline(request: pytest.FixtureRequest, statistics: ClassStatistics) -> Tun
     return registry.create("methods", name, options, statistics=statistics, scale=1.7)
 
 
-def assert_same(ours: Head, theirs: Head) -> None:
+def assert_same(ours: LinearHeads, theirs: LinearHeads) -> None:
     """Equal up to rounding; logistic regression stops its descent within 1e-3."""
     torch.testing.assert_close(ours.weight, theirs.weight, rtol=2e-3, atol=2e-4)
     torch.testing.assert_close(ours.bias, theirs.bias, rtol=2e-3, atol=2e-3)
@@ -58,7 +58,7 @@ def test_permuting_classes_permutes_rows(baseline: TunableMethod, draw: Draw) ->
     episode, order = draw(), torch.tensor([2, 0, 1])
     permuted = replace(episode, support=episode.support[:, order], support_mask=episode.support_mask[:, order])
     head = baseline.fit(episode, [])
-    assert_same(baseline.fit(permuted, []), Head(head.weight[:, :, order], head.bias[:, :, order]))
+    assert_same(baseline.fit(permuted, []), LinearHeads(head.weight[:, :, order], head.bias[:, :, order]))
 
 
 def test_order_of_support_images_does_not_matter(baseline: TunableMethod, draw: Draw) -> None:
@@ -71,7 +71,7 @@ def test_batch_of_two_is_two_of_one(baseline: TunableMethod, draw: Draw) -> None
     head = baseline.fit(episode, [])
     for i in range(2):
         alone = baseline.fit(episode[i : i + 1], [])
-        assert_same(alone, Head(head.weight[i : i + 1], head.bias[i : i + 1]))
+        assert_same(alone, LinearHeads(head.weight[i : i + 1], head.bias[i : i + 1]))
 
 
 def test_ragged_episode_ignores_what_the_mask_hides(baseline: TunableMethod, draw: Draw) -> None:
@@ -97,7 +97,7 @@ def test_padding_class_changes_no_other_and_is_never_chosen(baseline: TunableMet
     assert (head.weight[:, :, 3] == 0).all()
     assert (head.bias[:, :, 3] == PADDING_BIAS).all()
     assert (head.probabilities(episode.query)[..., 3] == 0).all()
-    assert_same(Head(head.weight[:, :, :3], head.bias[:, :, :3]), baseline.fit(episode, []))
+    assert_same(LinearHeads(head.weight[:, :, :3], head.bias[:, :, :3]), baseline.fit(episode, []))
 
 
 def test_queries_are_not_looked_at(baseline: TunableMethod, draw: Draw) -> None:
@@ -142,8 +142,10 @@ def test_absent_images_are_no_images(name: str, statistics: ClassStatistics, dra
         assert_same(baseline.fit(told(torch.zeros_like(one)), []), alone)
         assert_same(baseline.fit(told(one), []), baseline.fit(rest, []))
         mixed = baseline.fit(told(second), [])
-        assert_same(Head(mixed.weight[1:2], mixed.bias[1:2]), Head(alone.weight[1:2], alone.bias[1:2]))
-        assert_same(Head(mixed.weight[:1], mixed.bias[:1]), Head(all_there.weight[:1], all_there.bias[:1]))
+        assert_same(LinearHeads(mixed.weight[1:2], mixed.bias[1:2]), LinearHeads(alone.weight[1:2], alone.bias[1:2]))
+        assert_same(
+            LinearHeads(mixed.weight[:1], mixed.bias[:1]), LinearHeads(all_there.weight[:1], all_there.bias[:1])
+        )
         assert (all_there.weight - alone.weight).abs().max() > 1e-3
 
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from weightgen import WeightGenerationPipeline, generator_folder
+from weightgen import WeightGenerationPipeline
 from weightgen.errors import InputError
 from weightgen.files import read_json, read_tensors, write_json, write_tensors
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 from weightgen.seeds import generator as seeded
 
 MakeGenerator = Callable[..., WeightGenerationPipeline]
@@ -58,7 +58,7 @@ def folder(saved: Path, tmp_path: Path) -> Path:
 
 
 @torch.no_grad()
-def heads(pipeline: WeightGenerationPipeline, episode: Episode, **options: int) -> Head:
+def heads(pipeline: WeightGenerationPipeline, episode: Episode, **options: int) -> LinearHeads:
     return pipeline.heads(episode, [seeded(1, i) for i in range(len(episode))], **options)
 
 
@@ -263,27 +263,7 @@ def test_a_pickle_in_the_place_of_weights_is_refused(folder: Path) -> None:
         WeightGenerationPipeline.from_pretrained(folder)
 
 
-def test_push_to_hub_uploads_the_folder(
-    make_generator: MakeGenerator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    calls: list[tuple] = []
-
-    class Address(str):
-        repo_id = "me/birds"
-
-    class Hub:
-        def __init__(self, *, token: str | None) -> None:
-            calls.append(("token", token))
-
-        def create_repo(self, repo_id: str, **options: bool) -> Address:
-            calls.append((repo_id, options))
-            return Address("https://hub/me/birds")
-
-        def upload_folder(self, *, repo_id: str, folder_path: Path) -> None:
-            calls.append(("upload", repo_id))
-            shutil.copytree(folder_path, tmp_path / "uploaded")
-
-    monkeypatch.setattr(generator_folder, "HfApi", Hub)
+def test_push_to_hub_uploads_the_folder(make_generator: MakeGenerator, hub_calls: list, tmp_path: Path) -> None:
     assert make_generator(steps=6).push_to_hub("birds", private=True, token="t") == "https://hub/me/birds"
-    assert calls == [("token", "t"), ("birds", {"private": True, "exist_ok": True}), ("upload", "me/birds")]
+    assert hub_calls == [("token", "t"), ("birds", {"private": True, "exist_ok": True}), ("upload", "me/birds")]
     assert WeightGenerationPipeline.from_pretrained(tmp_path / "uploaded").config.steps == 6

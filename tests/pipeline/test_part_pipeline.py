@@ -13,14 +13,13 @@ from made_up_pixels import made_up_pixels, pixel_episode, small_backbone
 from PIL import Image
 from safetensors.torch import load_file
 
+from weightgen import load_head
 from weightgen.conditioners.local_targets import LocalTargets
 from weightgen.denoisers.part_transformer import PartTransformer
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.features.vector_scale import VectorScale
 from weightgen.files import read_tensors, write_tensors
-from weightgen.heads.head_folder import load_head
-from weightgen.heads.predictor import Predictor
 from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Episode
@@ -160,7 +159,7 @@ def test_the_exported_model_is_the_functional_one(selector: str, support: Path, 
     torch.testing.assert_close(model(images), wanted, rtol=1e-4, atol=1e-4)
     other = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "head").eval()
     torch.testing.assert_close(other(images).logits, wanted, rtol=1e-4, atol=1e-4)
-    predictions = Predictor.from_head(tmp_path / "head").predict(support)
+    predictions = load_head(tmp_path / "head").predict(support)
     assert len(predictions) == 6
     generated, whole = load_file(tmp_path / "head" / "head.safetensors"), model.state_dict()
     own = pipeline.backbone.trunk.state_dict()
@@ -176,7 +175,7 @@ def test_a_head_folder_whose_parts_were_changed_is_refused(support: Path, tmp_pa
     tensors["blocks.0.norm.weight"] += 1
     metadata = {"class_names": json.dumps([f"class {i}" for i in range(3)])}
     write_tensors(path, tensors, metadata)
-    with pytest.raises(InputError, match=r"holds parts that model\.safetensors lacks"):
+    with pytest.raises(InputError, match=r"holds tensors that model\.safetensors lacks"):
         load_head(tmp_path / "head")
 
 

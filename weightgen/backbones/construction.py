@@ -190,7 +190,7 @@ def _fetched(repository: str, names: Iterable[str], *, model: str) -> Path:
     owner_name, _, revision = repository.partition("@")
     for name in dict.fromkeys(names):
         try:
-            return Path(hf_hub_download(owner_name, name, **({"revision": revision} if revision else {})))
+            return Path(hf_hub_download(owner_name, name, revision=revision or None))
         except Exception as error:  # the hub raises a dozen unrelated types, other ones in every version
             if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
                 continue

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from weightgen.episodes.shots import fewest_and_most, parse_shots, shots_label
 from weightgen.section import Section
 from weightgen.training.options import TrainingOptions
 from weightgen.zoo.fit import FitOptions
 
 _TASKS = 3000
+ShotsRange = Annotated[str, AfterValidator(lambda text: str(shots_label(parse_shots(text))))]
 Share = NonNegativeInt | Annotated[float, Field(gt=0, lt=1)] | list[str]
 
 
@@ -181,12 +183,17 @@ class EvaluationOptions(Section):
 
     ways: Annotated[int, Field(ge=2)] = 5
     """Classes of an episode."""
-    shots: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5)
-    """Support images of a class; one table each."""
+    shots: Annotated[tuple[PositiveInt | ShotsRange, ...], Field(min_length=1)] = (1, 5)
+    """Support images of a class; one table each. 1-10: every class of an episode draws its number from 1 to 10."""
     queries: PositiveInt = 15
     """Query images of a class."""
     episodes: Annotated[int, Field(ge=2)] = 600
     """Episodes of a table."""
+
+    @property
+    def judged_shots(self) -> tuple[int, ...]:
+        """Every number of shots above, and both ends of a range, ascending."""
+        return tuple(sorted({end for shots in self.shots for end in fewest_and_most(parse_shots(shots))}))
 
 
 class Recipe(Section):

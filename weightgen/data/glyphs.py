@@ -66,20 +66,17 @@ def render_glyphs(
             raise InputError(f"glyphs: {name} is {number}; give 1 or more")
     key = files.text_hash(_drawing_version(), *(str(value) for value in (seed, images_per_class, size, classes)))
     path = files.cache_directory() / "glyphs" / f"{key}.arrow"
-    content = None
+    dataset = None
     with files.optional_cache():
-        if not path.exists():
-            content = _render(seed, images_per_class, size, classes, progress)
-            files.write_bytes(path, content)
-        return _encoded(Dataset.from_file(str(path)))
-    if content is None:
+        dataset = Dataset.from_file(str(path)) if path.exists() else None
+    if dataset is None:
         content = _render(seed, images_per_class, size, classes, progress)
-    return _encoded(Dataset.from_buffer(pa.py_buffer(content)))
-
-
-def _encoded(dataset: Dataset) -> Dataset:
-    """Images as they are stored, for the one decoder; older caches say otherwise."""
-    return dataset.cast_column("image", Image(decode=False))
+        with files.optional_cache():
+            files.write_bytes(path, content)
+            dataset = Dataset.from_file(str(path))
+    if dataset is None:
+        dataset = Dataset.from_buffer(pa.py_buffer(content))
+    return dataset.cast_column("image", Image(decode=False))  # older caches say otherwise
 
 
 def _render(

@@ -15,7 +15,10 @@ from weightgen.errors import InputError
 from weightgen.files import is_litter
 
 _NAMED = 5  # files that a remark names
-_DATA = (".md", ".yaml", ".yml", ".toml", ".ini", ".log", ".parquet", ".arrow", ".npy", ".npz", ".safetensors")
+_DATA = (
+    *(".md", ".yaml", ".yml", ".toml", ".ini", ".log", ".jsonl", ".parquet", ".arrow", ".npy", ".npz", ".safetensors"),
+    *(".pt", ".pth", ".pkl", ".db", ".sqlite", ".lnk", ".url", ".md5", ".sha256"),
+)
 
 
 def find_images(folder: Path) -> list[Path]:

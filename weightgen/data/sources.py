@@ -24,6 +24,7 @@ from weightgen.data.labelled import (
 )
 from weightgen.data.parquet import is_parquet, labelled_columns, of_split, parquet_files, read_parquet
 from weightgen.errors import InputError
+from weightgen.files import is_litter
 
 __all__ = [
     "class_counts",
@@ -143,8 +144,8 @@ def _files(path: Path, split: str | None) -> list[Path]:
     """The Parquet files that a path means; none where it means something else."""
     if path.is_dir():
         files = parquet_files(path)
-        classes = sum(has_images(entry) for entry in path.iterdir() if entry.is_dir()) if files else 0
-        return of_split(files, split, where=shown(path)) if files and classes < 2 else []
+        folders = [entry for entry in path.glob("*/") if not is_litter(entry.name)] if files else []
+        return of_split(files, split, where=shown(path)) if files and sum(map(has_images, folders)) < 2 else []
     files = [path] if is_parquet(path) else _matches(path)
     return of_split(files, split, where=shown(path)) if files and split else files
 
@@ -162,3 +163,25 @@ def _open_hub(spec: str) -> Dataset:
     image, label, names = labelled_columns(dataset.features.arrow_schema, column or None, where=spec)
     table = dataset.select_columns([image, label]).with_format("arrow")[:]
     return labelled_images(stored_images(table.column(image), where=spec), table.column(label), names, where=spec)
+
+
+def open_support(support: str | Path, *, fewest: int = 2) -> Dataset:
+    """The images of a user's folder, one sub-folder per class. Raises InputError when it is none.
+
+    fewest: classes that there must be, 1 or 2.
+    """
+    folder = Path(support).expanduser().absolute()
+    if not folder.is_dir():
+        raise InputError(f"{support}: is not a directory; give one with a sub-folder of images per class")
+    return open_folder(folder, fewest=fewest)
+
+
+def open_unlabelled(folder: str | Path, *, besides: Dataset) -> Dataset:
+    """All images in a folder but those of the support, whatever the sub-folders are called.
+
+    Raises InputError when it is no folder.
+    """
+    place = Path(folder).expanduser()
+    if not place.is_dir():
+        raise InputError(f"{place}: is not a directory; give one with unlabelled images")
+    return unlabelled_images(place, besides=besides)

@@ -87,11 +87,9 @@ class LearntDescent(Denoiser):
 
 
 def _shares(condition: Condition) -> Float[Tensor, "batch ways shots"]:
-    """Weights of the images at hand: each stands for an equal part of its class's, all together for one a class."""
+    """Weights of the images at hand: those of each class add up to 1, for many images make no class more likely."""
     there = condition.support_mask
-    classes = condition.mask.sum(-1)[:, None, None].clamp(min=1)
-    total = condition.counts.sum(-1)[:, None, None].clamp(min=1)
-    return there * (condition.counts / there.sum(-1).clamp(min=1))[..., None] * classes / total
+    return there / there.sum(-1, keepdim=True).clamp(min=1)
 
 
 def _descent(

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from weightgen.episodes.shots import Shots, fewest_and_most
 from weightgen.episodes.unlabelled import UnlabelledDraw, pick
 from weightgen.errors import InputError
 from weightgen.records import Episode, Features
@@ -28,7 +29,7 @@ class EpisodeSampler:
         *,
         batch: int,
         ways: int,
-        shots: int | tuple[int, int],
+        shots: Shots,
         queries: int,
         generator: torch.Generator,
         unlabelled: UnlabelledDraw | None = None,
@@ -51,7 +52,7 @@ class EpisodeSampler:
         Raises:
             InputError: too few classes, or a class with fewer than `shots + queries` images.
         """
-        least, most = (shots, shots) if isinstance(shots, int) else shots
+        least, most = fewest_and_most(shots)
         self.check(ways=ways, shots=1 if as_they_hold else most, queries=queries, unlabelled=unlabelled)
         extra = 0 if unlabelled is None else unlabelled.extra_classes
         order = torch.rand(batch, len(self._counts), generator=generator)
@@ -114,8 +115,9 @@ class EpisodeSampler:
         rows, there = (torch.cat(pieces, 1) for pieces in zip(*parts, strict=True))
         return self.features.values[rows], there
 
-    def check(self, *, ways: int, shots: int, queries: int, unlabelled: UnlabelledDraw | None = None) -> None:
+    def check(self, *, ways: int, shots: Shots, queries: int, unlabelled: UnlabelledDraw | None = None) -> None:
         """Raise InputError if episodes of this size cannot be drawn."""
+        shots = fewest_and_most(shots)[1]
         classes, extra = len(self._counts), 0 if unlabelled is None else unlabelled.extra_classes
         if ways > classes:
             raise InputError(f"{ways} ways need {ways} classes and there are {classes}; lower the ways")

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from weightgen import seeds
+from weightgen.episodes.shots import shots_label
 from weightgen.evaluation.chain_states import chain_states
 from weightgen.evaluation.comparison import half_width
 from weightgen.evaluation.scoring import EpisodeSizes
@@ -72,7 +73,7 @@ class Walk:
     ends: places in `states` where the segments of `distances` end.
     """
 
-    shots: int
+    shots: int | str
     distances: tuple[TargetDistances, ...]
     states: Float[Tensor, "shown states ways feature"]
     ends: tuple[int, ...]
@@ -162,7 +163,7 @@ def walk(
     others = (rows.sum(0) - rows) / (len(rows) - 1)
     distances = [_distances(states, targets) for states in (own.at_ends, bare.at_ends, others)]
     return Walk(
-        shots=sizes["shots"],
+        shots=shots_label(sizes["shots"]),
         distances=tuple(
             TargetDistances(first + i + 1, paths.epochs[first + i], *(each[i] for each in distances))
             for i in range(len(own.ends))

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
+from weightgen.episodes.shots import shots_words
 from weightgen.evaluation.chain_paths import ChainPaths, Distance, TruePaths, Walk
 from weightgen.evaluation.figures import as_png, new_figure
 
@@ -68,7 +69,7 @@ def chain_picture(chain: ChainPaths) -> bytes:
         axes.remove()
     for axes, walk in zip(panels.flat, walks, strict=False):
         _draw(axes, plane, chain.paths, walk, near=float(margin) / 2)
-        axes.set(title=f"{walk.shots}-shot", aspect="equal", xlim=xlim, ylim=ylim)
+        axes.set(title=shots_words(walk.shots), aspect="equal", xlim=xlim, ylim=ylim)
         axes.set_xlabel(f"first principal component ({100 * plane.shares[0]:.0f} % of the variance)")
         axes.grid(alpha=0.3)
     for axes in panels[:, 0]:

@@ -12,9 +12,8 @@ from torch import Tensor
 from weightgen import seeds
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.evaluation.scoring import EpisodeSizes
-from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.pipeline import Denoise, WeightGenerationPipeline
 from weightgen.records import Features
-from weightgen.row_pipeline import Denoise
 
 _EPISODES_AT_ONCE = 25
 

@@ -38,6 +38,8 @@ class MethodResult:
     ece_floor: the expected calibration error, in percent, that honest probabilities would show here.
     ood_auroc: percent; how well the head tells its queries from images of other classes, by the best of its scores
         (`weightgen.evaluation.out_of_distribution`), mean over episodes.
+    drift: points; share of predictions that go to classes with more images than their episode's average, beyond their
+        share of the queries. None where all classes have equally many.
     """
 
     name: str
@@ -53,6 +55,7 @@ class MethodResult:
     norm_ratio: float | None = None
     novelty: float | None = None
     ood_auroc: float | None = None
+    drift: float | None = None
     macro_accuracy: float | None = None
     delta_probe: float | None = None
     delta_probe_ci95: float | None = None
@@ -98,6 +101,7 @@ def compare(
                 norm_ratio=None if generated is None or members is None else norm_ratio(generated, members),
                 novelty=None if generated is None or members is None else novelty(generated, members),
                 ood_auroc=_best_auroc(own),
+                drift=None if own.drift is None or not own.drift.any() else 100 * float(own.drift.mean()),
                 macro_accuracy=_macro_accuracy(own) if of_images else None,
                 delta_probe=from_probe[0] if of_images else None,
                 delta_probe_ci95=from_probe[1] if of_images else None,

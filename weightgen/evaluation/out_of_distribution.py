@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from weightgen.interfaces import Classifier
-from weightgen.records import Episode, Features, Head
+from weightgen.records import Episode, Features, LinearHeads
 
 FURTHER_CLASSES = 5
 
@@ -61,7 +61,7 @@ def familiarity(
     logits = classifier.logits(images).double()  # single precision calls many a probability exactly 1
     probabilities = logits.softmax(-1)
     scores = [probabilities.amax(-1), logits.logsumexp(-1)]
-    if isinstance(classifier, Head) and classifier.weight.shape[1] > 1:
+    if isinstance(classifier, LinearHeads) and classifier.weight.shape[1] > 1:
         scores.append(-torch.special.entr(probabilities).sum(-1))
     return torch.stack(scores, 1)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from matplotlib.ticker import ScalarFormatter
 
+from weightgen.episodes.shots import Shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.chain_paths import ChainPaths
 from weightgen.evaluation.chain_section import chain_json, chain_picture, chain_section
@@ -21,14 +23,14 @@ from weightgen.files import write_bytes, write_json, write_text
 
 TRANSFER = "transfer"
 Results = Mapping[str, Any]
-"""One comparison, as `as_json` makes it."""
+"""One comparison, as `episodes_json` or `transfer_json` makes it."""
 _EPISODE_KEYS = (
     *("name", "kind", "accuracy", "ci95", "delta", "delta_ci95", "delta_ci95_classes", "ms_per_episode"),
-    *("ece", "norm_ratio", "novelty", "ece_floor", "ood_auroc"),
+    *("ece", "norm_ratio", "novelty", "ece_floor", "ood_auroc", "drift"),
 )
 _TRANSFER_KEYS = (
     *("name", "kind", "accuracy", "ci95", "macro_accuracy", "ece", "seconds"),
-    *("delta", "delta_ci95", "delta_probe", "delta_probe_ci95", "ece_floor"),
+    *("delta", "delta_ci95", "delta_probe", "delta_probe_ci95", "ece_floor", "drift"),
 )
 
 
@@ -37,7 +39,7 @@ def episodes_json(
     *,
     data: str,
     ways: int,
-    shots: int,
+    shots: Shots,
     queries: int,
     episodes: int,
     seed: int,
@@ -55,7 +57,7 @@ def episodes_json(
     return {
         "data": data,
         "ways": ways,
-        "shots": shots,
+        "shots": shots_label(shots),
         "queries": queries,
         "episodes": episodes,
         "seed": seed,
@@ -126,7 +128,7 @@ def setting_words(comparison: Results) -> str:
     if comparison.get("protocol") == TRANSFER:
         size = words(comparison["images_per_class"])
         return f"{size} {'image' if size == '1' else 'images'} of a class"
-    said = f"{comparison['ways']}-way {comparison['shots']}-shot"
+    said = f"{comparison['ways']}-way {shots_words(comparison['shots'])}"
     extra = comparison["unlabelled"]
     if extra is None:
         return said
@@ -295,6 +297,7 @@ _CALIBRATION = (
     Column("ECE %", "ECE", _value("ece", in_points)),
     Column("ECE floor %", None, _value("ece_floor", in_points)),
 )
+_DRIFT = Column("drift %", None, _value("drift", partial(in_points, signed=True)))
 _EPISODES = (
     *_METHOD,
     Column("± over classes", "± classes", _value("delta_ci95_classes", in_points)),
@@ -303,6 +306,7 @@ _EPISODES = (
     Column("ms per episode", "ms", _value("ms_per_episode", "{:.2f}".format)),
     Column("norm ratio", None, _value("norm_ratio", "{:.2f}".format)),
     Column("novelty", None, _value("novelty", "{:.2f}".format)),
+    _DRIFT,
 )
 _TRANSFER = (
     *_METHOD,
@@ -311,6 +315,7 @@ _TRANSFER = (
     Column("macro accuracy %", None, _value("macro_accuracy", in_points)),
     *_CALIBRATION,
     Column("seconds", "seconds", _value("seconds", in_seconds)),
+    _DRIFT,
 )
 
 

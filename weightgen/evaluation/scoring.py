@@ -15,6 +15,7 @@ from torch import Tensor
 
 from weightgen import seeds
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.episodes.shots import Shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.out_of_distribution import OtherImages, ood_aurocs, other_images
@@ -28,7 +29,7 @@ class EpisodeSizes(TypedDict):
     """The keyword arguments that samplers, tuning and scoring have in common."""
 
     ways: int
-    shots: int
+    shots: Shots
     queries: int
     unlabelled: UnlabelledDraw | None
 
@@ -90,7 +91,7 @@ class Episodes:
 
     @property
     def what(self) -> str:
-        return f"episodes, {self.sizes['shots']}-shot"
+        return f"episodes, {shots_words(shots_label(self.sizes['shots']))}"
 
     @property
     def total(self) -> int:
@@ -117,6 +118,8 @@ class Scores:
     classes: the true class, a row of the features' `class_names`.
     seconds: of making one classifier, features given; the median over tasks.
     unit: what intervals are over.
+    drift: share of an episode's queries that are taken for one of the classes with more images than its average, less
+        the share of those classes among the queries; 0 where no class has more.
     ood_aurocs: how well each of the classifier's scores tells queries from images of other classes (`ood_aurocs`), NaN
         for an episode without such images; None where there is no other class.
     """
@@ -127,6 +130,7 @@ class Scores:
     seconds: float
     unit: Unit = "episodes"
     ood_aurocs: Float[Tensor, "episodes scores"] | None = None
+    drift: Float[Tensor, " episodes"] | None = None
 
     @property
     def accuracies(self) -> Float[Tensor, " units"]:
@@ -160,7 +164,7 @@ def score(
     sampler: EpisodeSampler,
     *,
     ways: int,
-    shots: int,
+    shots: Shots,
     queries: int,
     episodes: int,
     seed: int,
@@ -186,6 +190,7 @@ def _scored(method: Method, support: Episode, task: Task, *, unit: Unit) -> Scor
         classes=episode.classes.gather(1, episode.query_labels),
         seconds=seconds,
         unit=unit,
+        drift=_drift(predicted, episode),
         ood_aurocs=None if others is None else ood_aurocs(classifier, episode, others).cpu(),
     )
 
@@ -198,5 +203,13 @@ def _joined(parts: Sequence[Scores]) -> Scores:
         classes=torch.cat([part.classes for part in parts]),
         seconds=statistics.median(part.seconds for part in parts),
         unit=parts[0].unit,
+        drift=torch.cat([part.drift for part in parts if part.drift is not None]),
         ood_aurocs=torch.cat(aurocs) if aurocs else None,
     )
+
+
+def _drift(predicted: Int[Tensor, "batch queries"], episode: Episode) -> Float[Tensor, " batch"]:
+    counts = episode.counts
+    larger = counts > counts.mean(-1, keepdim=True)
+    taken, there = (larger.gather(1, labels).double().mean(-1) for labels in (predicted, episode.query_labels))
+    return taken - there

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.episodes.shots import Shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.comparison import half_width
 from weightgen.evaluation.scoring import EpisodeSizes, score
 from weightgen.interfaces import Method
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Features, Head
+from weightgen.records import Episode, Features, LinearHeads
 from weightgen.schedulers.schedulers import swap_scheduler
 
 SCHEDULERS = (
@@ -37,7 +38,7 @@ class _Setting(Method):
     name: str
 
     @torch.no_grad()
-    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Head:
+    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         swapped = copy.copy(self.pipeline)
         swapped.scheduler = self.scheduler
         return swapped.heads(episode, rngs, steps=self.steps, samples=1).to(episode.support.device)
@@ -48,7 +49,7 @@ def steps_curve(
     features: Features,
     *,
     ways: int,
-    shots: int,
+    shots: Shots,
     queries: int,
     seed: int,
     unlabelled: UnlabelledDraw | None = None,
@@ -77,11 +78,11 @@ def steps_curve(
             {
                 "scheduler": setting.name.partition("/")[0],
                 "steps": setting.steps,
-                "shots": shots,
+                "shots": shots_label(shots),
                 "accuracy": float(accuracy.mean()),
                 "ci95": half_width(accuracy),
             }
         )
         if progress is not None:
-            progress(f"steps against accuracy, {shots}-shot", i + 1, len(settings))
+            progress(f"steps against accuracy, {shots_words(shots_label(shots))}", i + 1, len(settings))
     return points

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from weightgen import seeds
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.episodes.shots import Shots, fewest_and_most
 from weightgen.episodes.support_folder import episode_of
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
@@ -47,7 +48,7 @@ class BaseClassFolds:
 
     training: Features
     ways: int
-    shots: int
+    shots: Shots
     queries: int
     seed: int
     unlabelled: UnlabelledDraw | None = None
@@ -76,10 +77,11 @@ class BaseClassFolds:
         classes = len(training.class_names)
         if classes < 4:
             raise InputError(f"{classes} training classes cannot tune a baseline; give at least 4")
-        left = int(training.counts.min()) - self.shots
+        most = fewest_and_most(self.shots)[1]
+        left = int(training.counts.min()) - most
         if left < 1:
             name = training.class_names[int(training.counts.argmin())]
-            raise InputError(f"class '{name}' has no image beside {self.shots} shots; lower shots or add images")
+            raise InputError(f"class '{name}' has no image beside {most} shots; lower shots or add images")
         if self.queries >= left and unlabelled is not None and unlabelled.images and not unlabelled.transductive:
             left = max(left // 2, 1)
         halves = _halves(training, self.seed)

@@ -12,7 +12,8 @@ from torch import Tensor
 from weightgen.errors import InputError
 from weightgen.features.rounding import Rounding, ThinRounding, WholeRounding
 from weightgen.features.standardizer import Standardizer
-from weightgen.records import Episode, Head, Space, Statistics
+from weightgen.features.unequal_support import shared_mean
+from weightgen.records import Episode, LinearHeads, Space, Statistics
 
 _FEW = 3  # times the images below the features, their inner products are the quicker way to a root
 
@@ -24,8 +25,9 @@ class AdaptedSpace:
     z are features in the standardised space of base classes. There a covariance of ν images' worth, round and as large
     as this data set's, is counted in with the scatter S of its n images (the posterior mean of an inverse-Wishart
     prior): Σ = (ν·τ·I + S) / (ν + n − classes), F a root of its inverse. From few images F is a mere scale;
-    from many it is the data set's own whitening. The centre c is the mean of the classes' means, so that rows are drawn
-    towards what the classes at hand share and not towards the average base class.
+    from many it is the data set's own whitening. The centre c is the mean of the classes' means, those of few images
+    counting for less, so that rows are drawn towards what the classes at hand share and not towards the average base
+    class.
 
     images: the weight of Σ in images, ν + n − classes; or for each class in a column, and then infinite for classes
         whose images are no part of S.
@@ -67,7 +69,7 @@ class AdaptedSpace:
             rounding = WholeRounding.of(covariance)
         return cls(
             standardizer,
-            centre=statistics.means[counts > 0].mean(0),
+            centre=shared_mean(statistics.means, counts, ratio=_ratio(standardizer))[0],
             rounding=rounding,
             prior_variance=rounding.variances(standardizer.space),
             images=images,
@@ -147,10 +149,10 @@ class AdaptedSpace:
         """Prototypes here, as raw features: undoes `points` and the standardizer's map."""
         return self.standardizer.restore(self.rounding.unpointed(rows) + self.centre)
 
-    def raw_head(self, head: Head) -> Head:
+    def raw_head(self, head: LinearHeads) -> LinearHeads:
         """Heads that act on this space as heads that act on raw features."""
         weight = self.rounding.weights(head.weight)
-        return self.standardizer.raw_head(Head(weight, head.bias - weight @ self.centre))
+        return self.standardizer.raw_head(LinearHeads(weight, head.bias - weight @ self.centre))
 
 
 def _level(standardizer: Standardizer, variance: Float[Tensor, ""], freedom: Float[Tensor, ""]) -> Float[Tensor, "1"]:
@@ -159,3 +161,8 @@ def _level(standardizer: Standardizer, variance: Float[Tensor, ""], freedom: Flo
     variance: that of all images together, averaged over axes.
     """
     return (standardizer.noise_variance + variance) / (1 + freedom)
+
+
+def _ratio(standardizer: Standardizer) -> Float[Tensor, ""]:
+    """The variance between base classes in units of that within them, averaged over axes."""
+    return standardizer.prior_variance.mean() / standardizer.noise_variance.mean()

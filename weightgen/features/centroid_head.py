@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightgen.records import PADDING_BIAS, Head
+from weightgen.records import PADDING_BIAS, LinearHeads
 
 
 def centroid_head(
@@ -14,7 +14,7 @@ def centroid_head(
     mask: Bool[Tensor, "batch ways shots"],
     *,
     scale: Float[Tensor, " batch"] | float,
-) -> Head:
+) -> LinearHeads:
     """logits = scale · ĉ·f / r on raw features, ĉ the direction of a class's mean feature.
 
     r, the mean length of the support's features, stands for each query's own length, which a linear layer cannot
@@ -27,4 +27,4 @@ def centroid_head(
     factor = (torch.as_tensor(scale).to(support) / radius.clamp(min=1e-8))[:, None, None]
     weight = factor * torch.nn.functional.normalize(means, dim=-1)
     bias = torch.where(mask.any(-1), 0.0, PADDING_BIAS).to(weight)
-    return Head(weight[:, None], bias[:, None])
+    return LinearHeads(weight[:, None], bias[:, None])

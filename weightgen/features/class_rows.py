@@ -11,8 +11,9 @@ from torch import Tensor
 
 from weightgen.errors import InputError
 from weightgen.features.temperature import Calibration
+from weightgen.features.unequal_support import even_bias
 from weightgen.interfaces import FeatureSpace
-from weightgen.records import Head
+from weightgen.records import LinearHeads
 from weightgen.registry import nearest
 
 Readout = Literal["cosine", "gaussian"]
@@ -30,9 +31,11 @@ class RowReader(Generic[AnySpace]):
         The constant radius stands for each image's own length, which a linear layer cannot divide by; the ranking of
         classes is the same. The cosine to the average base class is taken off all logits alike: that changes no
         probability, but makes a large logit mean "more like this class than like any other", and not "a long feature".
+        A direction forgets how long the row was, which is short where images were few; `even_bias` makes up for it.
     gaussian: logits = log N(z; w, v) up to a constant, = w·z/v − w²/2v. v is the noise of one image plus what the
         average number of support images leaves unknown of a prototype (the predictive variance of a
         linear-Gaussian class; probabilistic LDA, Ioffe 2006), shared by the classes so that the head stays linear.
+        All boundaries are half-way between the rows, whatever the numbers of images.
         Where rows are `draws`, what is unknown is in their spread, and v is the noise alone.
 
     `scale` multiplies the logits and makes the probabilities honest.
@@ -49,7 +52,7 @@ class RowReader(Generic[AnySpace]):
 
     def standardised_head(
         self, rows: Float[Tensor, "batch samples ways feature"], counts: Float[Tensor, "batch ways"]
-    ) -> Head:
+    ) -> LinearHeads:
         """The head that acts on standardised features.
 
         `counts` are support images per class; a class without any is padding and gets probability 0.
@@ -62,8 +65,8 @@ class RowReader(Generic[AnySpace]):
             directions = torch.nn.functional.normalize(rows - origin, dim=-1)
             far = origin.norm() > _FAR * self.standardizer.radius  # else the average class has no direction
             average = torch.nn.functional.normalize(-origin, dim=-1) * far
-            rows = (directions - average) / self.standardizer.radius
-            bias = -rows @ origin
+            predicted, rows = rows - origin, (directions - average) / self.standardizer.radius
+            bias = even_bias(rows, rows.new_zeros(rows.shape[:-1]), predicted, counts[:, None]) - rows @ origin
         else:
             space = self.standardizer.space
             along = space.along_axes(rows)
@@ -71,9 +74,11 @@ class RowReader(Generic[AnySpace]):
             bias = -(along * weights).sum(-1) / 2
             rows = space.from_axes(weights)
         bias = torch.where(real, scale * bias, torch.full_like(bias, _NEVER))
-        return Head(scale[..., None] * rows * real[..., None], bias)
+        return LinearHeads(scale[..., None] * rows * real[..., None], bias)
 
-    def head(self, rows: Float[Tensor, "batch samples ways feature"], counts: Float[Tensor, "batch ways"]) -> Head:
+    def head(
+        self, rows: Float[Tensor, "batch samples ways feature"], counts: Float[Tensor, "batch ways"]
+    ) -> LinearHeads:
         """The same head acting on raw features: the affine map folded into rows and biases."""
         return self.standardizer.raw_head(self.standardised_head(rows, counts))
 

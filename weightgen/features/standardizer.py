@@ -14,7 +14,7 @@ from torch import Tensor
 
 from weightgen.errors import InputError
 from weightgen.features.class_statistics import ClassStatistics, shrink_to_isotropic
-from weightgen.records import Episode, Features, Head, Space
+from weightgen.records import Episode, Features, LinearHeads, Space
 
 Map = Literal["identity", "scale", "whiten"]
 
@@ -207,10 +207,10 @@ class Standardizer(ModelMixin, ConfigMixin):
         """Rows that were fitted in this space: the same."""
         return fitted
 
-    def raw_head(self, head: Head) -> Head:
+    def raw_head(self, head: LinearHeads) -> LinearHeads:
         """Heads that act on standardised features as heads that act on raw ones: the affine map folded in."""
         weight = head.weight @ self.matrix
-        return Head(weight, head.bias - weight @ self.mean)
+        return LinearHeads(weight, head.bias - weight @ self.mean)
 
     def restore(self, rows: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Prototypes in the generator's space, as raw features: the inverse of `query`."""

@@ -1,8 +1,8 @@
-"""Names of a head's classes: which are allowed, and which class is meant."""
+"""Names of a head's classes: which are allowed, and which class a name stands for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from weightgen.data.labelled import composed
@@ -10,55 +10,58 @@ from weightgen.errors import InputError
 from weightgen.registry import nearest
 
 
-def check_class_names(names: Sequence[Any], *, place: str) -> None:
+def check_class_names(names: Sequence[Any], *, place: str = "class names") -> None:
     """Raise InputError unless the names are different strings that a file can hold."""
-    seen: set[str] = set()
-    for name in names:
+    for i, name in enumerate(names):
         if not isinstance(name, str) or not name:
-            raise InputError(f"{place}: {name!r} is no class name; give every class a text")
-        if name in seen:
+            raise InputError(f"{place}: {name!r} is not a class name; give every class a non-empty text")
+        if name in names[:i]:
             raise InputError(f"{place}: class {name!r} is named twice; rename one")
         if any("\ud800" <= letter <= "\udfff" for letter in name):
             raise InputError(f"{place}: class {name!r} is not valid Unicode; rename its folder")
-        seen.add(name)
-    if not seen:
+    if not names:
         raise InputError(f"{place}: there is no class; give one or more")
 
 
-def find_class(name: str, names: Sequence[str], *, place: str) -> int:
-    """Position of a class, by its name or one that looks like it. Raises InputError with the nearest name."""
-    found = _position(name, names)
-    if found is None:
-        raise InputError(f"{place}: has no class {name!r}{nearest(name, names)}")
-    return found
-
-
-def find_renaming(pair: str, names: Sequence[str], *, place: str) -> tuple[str, str]:
-    """The two names of OLD=NEW, both of which may hold further '='.
-
-    Raises InputError unless exactly one way to split it has a class on its left.
-    """
-    splits = list(_splits(pair))
-    if not splits:
-        raise InputError(f"{pair!r} is no renaming; give OLD=NEW")
-    possible = [(old, new) for old, new in splits if _position(old, names) is not None]
-    if len(possible) > 1:
-        either = " or ".join(repr(old) for old, _ in possible)
-        raise InputError(f"{pair!r} may rename {either}; give one of them a name without '=' first")
-    if not possible:
-        find_class(splits[0][0], names, place=place)
-    return possible[0]
-
-
-def _position(name: str, names: Sequence[str]) -> int | None:
+def position(name: str, names: Sequence[str]) -> int | None:
+    """Position of a class by its name, or by one that looks like it where only one class does; else None."""
     if name in names:
         return names.index(name)
     alike = [i for i, other in enumerate(names) if composed(other) == composed(name)]
     return alike[0] if len(alike) == 1 else None
 
 
-def _splits(pair: str) -> Iterator[tuple[str, str]]:
-    """Every way to split a text at one '='."""
-    for i, letter in enumerate(pair):
-        if letter == "=":
-            yield pair[:i], pair[i + 1 :]
+def positions(chosen: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Positions of some classes. Raises InputError for none, one that is unknown, and one that is named twice."""
+    places: list[int] = []
+    for name in chosen:
+        place = position(name, names)
+        if place is None:
+            raise InputError(f"the head has no class {name!r}{nearest(name, names)}")
+        if place in places:
+            raise InputError(f"class {names[place]!r} is named twice; name it once")
+        places.append(place)
+    if not places:
+        raise InputError("no class is named; name one or more")
+    return places
+
+
+def read_renaming(pairs: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """New names by old ones from OLD=NEW texts, where both names may hold further '='.
+
+    Raises InputError for a text that has no class before any '=', or several, and for a class renamed twice.
+    """
+    renaming = [_split(pair, names) for pair in pairs]
+    positions([old for old, _ in renaming], names)
+    return dict(renaming)
+
+
+def _split(pair: str, names: Sequence[str]) -> tuple[str, str]:
+    splits = [(pair[:i], pair[i + 1 :]) for i, letter in enumerate(pair) if letter == "="]
+    if not splits:
+        raise InputError(f"{pair!r} is not a renaming; give OLD=NEW")
+    possible = [(old, new) for old, new in splits if position(old, names) is not None]
+    if len(possible) > 1:
+        either = " or ".join(repr(old) for old, _ in possible)
+        raise InputError(f"{pair!r} may rename {either}; give one of them a name without '=' first")
+    return (possible or splits)[0]

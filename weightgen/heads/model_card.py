@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import timm
 
-from weightgen.backbones.backbone import Backbone
+if TYPE_CHECKING:
+    from weightgen.heads.head import Head
 
 _SHOWN_CLASSES = 20
 _CARD = """---
@@ -18,7 +19,7 @@ tags: [image-classification, timm, transformers, weightgen]
 
 # A {architecture} classifier for {ways} classes
 
-{made} {draws}{memory}
+{made} {draws}{support}
 
 Classes, in the order of the logits{cut}:
 
@@ -31,9 +32,9 @@ Classes, in the order of the logits{cut}:
 In weightgen, with class names and uncertainty:
 
 ```python
-from weightgen.heads.predictor import Predictor
+from weightgen import load_head
 
-predictions = Predictor.from_head("FOLDER").predict(["IMAGE"])
+predictions = load_head("FOLDER").predict(["IMAGE"])
 ```
 
 In timm:
@@ -73,41 +74,31 @@ _ADAPTED = (
     "{parts} tensors of this model's backbone were written by weightgen, not trained, and its head holds the class "
     "means of the images they were written for; all generated tensors are in `head.safetensors`."
 )
-_MEMORY = (
+_SUPPORT = (
     " `statistics.safetensors` keeps what it takes to add classes: how many images the head was written from, their "
     "means and scatter, and the features of some. Delete it before you publish a head of private images; all else "
     "works without."
 )
 
 
-def model_card(
-    backbone: Backbone,
-    class_names: Sequence[str],
-    *,
-    samples: int,
-    provenance: Mapping[str, str],
-    parts: Sequence[str] = (),
-    remembers: bool = False,
-) -> str:
-    """Markdown with code that runs once FOLDER and IMAGE are put in.
-
-    parts: generated tensors of the backbone. remembers: whether the folder keeps what the head was written from.
-    """
-    shown = list(class_names[:_SHOWN_CLASSES])
-    custom = timm.model_entrypoint(backbone.architecture).__module__.startswith("weightgen.")
+def model_card(head: Head) -> str:
+    """Markdown with code that runs once FOLDER and IMAGE are put in."""
+    shown = list(head.class_names[:_SHOWN_CLASSES])
+    architecture, parts = head.backbone.architecture, len(head.parts)
+    custom = timm.model_entrypoint(architecture).__module__.startswith("weightgen.")
     return _CARD.format(
-        architecture=backbone.architecture,
-        ways=len(class_names),
-        made=_ADAPTED.format(parts=len(parts)) if parts else _FROZEN,
-        draws=f"It is the mean of {samples} draws, kept in `samples.safetensors`."
-        if samples > 1
+        architecture=architecture,
+        ways=len(head.class_names),
+        made=_ADAPTED.format(parts=parts) if parts else _FROZEN,
+        draws=f"It is the mean of {head.samples} draws, kept in `samples.safetensors`."
+        if head.samples > 1
         else "It is one draw.",
-        memory=_MEMORY if remembers else "",
-        cut="" if len(shown) == len(class_names) else f" (the first {len(shown)}; all are in `config.json`)",
+        support="" if head.support is None else _SUPPORT,
+        cut="" if len(shown) == len(head.class_names) else f" (the first {len(shown)}; all are in `config.json`)",
         classes=_fenced(shown),
-        custom=f"import weightgen.backbones  # makes '{backbone.architecture}' known to timm\n" if custom else "",
-        mode=backbone.preprocess.mode,
-        provenance=_fenced(dict(sorted(provenance.items()))),
+        custom=f"import weightgen.backbones  # makes '{architecture}' known to timm\n" if custom else "",
+        mode=head.backbone.preprocess.mode,
+        provenance=_fenced(dict(sorted(head.provenance.items()))),
     )
 
 

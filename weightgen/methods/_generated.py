@@ -10,7 +10,7 @@ import torch
 
 from weightgen.interfaces import Method
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 
 
 class Generated(Method):
@@ -20,15 +20,15 @@ class Generated(Method):
         self.pipeline = pipeline
 
     @abstractmethod
-    def heads(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Head:
+    def heads(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         """One head per episode."""
 
     @torch.no_grad()
-    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Head:
+    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         """The chain in place of a fit, its noise drawn from `rngs`."""
         return self.heads(episode, rngs).to(episode.support.device)
 
-    def written(self, episode: Episode, rngs: Sequence[torch.Generator], **chosen: Any) -> Head:
+    def written(self, episode: Episode, rngs: Sequence[torch.Generator], **chosen: Any) -> LinearHeads:
         """What the pipeline writes; `chosen` are keyword arguments of `WeightGenerationPipeline.heads`."""
         if episode.class_names is None:
             return self.pipeline.heads(episode, rngs, **chosen)

@@ -21,7 +21,8 @@ class CosineCentroid(ClassicalMethod):
 
     Prototypical networks without training (Snell et al. 2017) with the centring of SimpleShot (Wang et al. 2019). A
     linear head cannot normalise a query, so the mean distance of images from the origin takes the place of each query's
-    own length; that changes confidences, never the ranking.
+    own length; that changes confidences, never the ranking. Unequal supports are left to favour classes of many images,
+    as they do in what people use.
 
     Args:
         statistics: of base classes, for their mean and radius; None takes the mean of the class means for the origin.
@@ -31,6 +32,7 @@ class CosineCentroid(ClassicalMethod):
         own_lengths: divide every query by its own length; the classifier is then no linear layer.
     """
 
+    even = False
     untuned = {"own_lengths": True, "unit_support": False, "scale": 10.0}  # noqa: RUF012
 
     def __init__(

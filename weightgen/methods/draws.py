@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from weightgen.methods._generated import Ablation
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 
 SAMPLES = 8
 
@@ -15,5 +15,5 @@ class Draws(Ablation):
 
     protocols = ("episodes",)
 
-    def heads(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Head:
+    def heads(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         return self.written(episode, rngs, samples=SAMPLES)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from weightgen.methods._generated import Generated
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 
 
 class Generator(Generated):
@@ -13,5 +13,5 @@ class Generator(Generated):
 
     kind = "generator"
 
-    def heads(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Head:
+    def heads(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         return self.written(episode, rngs)

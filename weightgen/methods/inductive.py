@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from weightgen.methods._generated import Ablation
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 
 
 class Inductive(Ablation):
@@ -14,5 +14,5 @@ class Inductive(Ablation):
     protocols = ("episodes",)
     uses_unlabelled = True
 
-    def heads(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Head:
+    def heads(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         return self.written(episode.labelled_only(), rngs)

@@ -11,7 +11,7 @@ from torch import Tensor
 from weightgen.interfaces import Method
 from weightgen.methods._classical import Frame, one_by_one
 from weightgen.methods._discriminant import Discriminant
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 
 _SCALE = 10.0  # where no image differs from the mean of its class, so that nothing says how sure to be
 
@@ -20,13 +20,13 @@ class Lda(Method):
     """Linear discriminant analysis with the shrinkage of Ledoit and Wolf (2004); nothing is held out.
 
     The shrinkage is scikit-learn's, of the residuals of all classes together, where its own discriminant analysis
-    estimates one for each class and cannot take classes of one image. Probabilities are those of the model, in which
-    classes are as likely as their images are many.
+    estimates one for each class and cannot take classes of one image. Probabilities are those of the model, all classes
+    equally likely.
     """
 
     protocols = ("transfer",)
 
-    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Head:
+    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         """Nothing is drawn from `rngs`."""
         frame = Frame.of(episode)
         return frame.head(one_by_one(frame.support(episode), episode, _fit), episode)
@@ -39,5 +39,4 @@ def _fit(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     else:
         shrinkage = float(ledoit_wolf_shrinkage(found.residuals.numpy(), assume_centered=True))
         weight = found.rows(shrinkage) / found.variance
-    log_priors = (torch.bincount(labels).double() / len(labels)).log()
-    return weight, log_priors - (weight * found.means).sum(-1) / 2
+    return weight, -(weight * found.means).sum(-1) / 2

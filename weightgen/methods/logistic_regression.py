@@ -26,19 +26,18 @@ class LogisticRegression(ClassicalMethod):
     """Logistic regression on the support features, scikit-learn's, one episode after another.
 
     For few images what "Rethinking few-shot classification" (Tian et al. 2020) uses, for a whole data set the linear
-    probe (Kornblith et al. 2019).
+    probe (Kornblith et al. 2019). Every class weighs the same.
 
     Args:
         statistics: of base classes, for their mean and radius.
         scale: factor on the logits.
         inverse_penalty: scikit-learn's C.
         unit_support: bring every support image to distance 1 from the origin first.
-        balanced: every class weighs the same; False weighs every image the same.
     """
 
     tuning_episodes = 30
     keeps_scale = True
-    untuned = {"inverse_penalty": 1.0, "unit_support": False, "balanced": False}  # noqa: RUF012
+    untuned = {"inverse_penalty": 1.0, "unit_support": False}  # noqa: RUF012
 
     def __init__(
         self,
@@ -47,18 +46,16 @@ class LogisticRegression(ClassicalMethod):
         scale: float = 1.0,
         inverse_penalty: float = 1.0,
         unit_support: bool = True,
-        balanced: bool = True,
     ) -> None:
         super().__init__(statistics=statistics, scale=scale)
         self.inverse_penalty = inverse_penalty
         self.unit_support = unit_support
-        self.balanced = balanced
 
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:
         if not base_classes:
             penalties = (10 ** (2 * exponent / 3 - 1) for exponent in range(7))
-            return [{"inverse_penalty": c, "unit_support": False, "balanced": False} for c in penalties]
+            return [{"inverse_penalty": c, "unit_support": False} for c in penalties]
         return [
             {"inverse_penalty": inverse_penalty, "unit_support": unit}
             for inverse_penalty in (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -103,8 +100,7 @@ class LogisticRegression(ClassicalMethod):
         turned = self.statistics is not None or len(inputs) < inputs.shape[1]
         axes = PrincipalAxes.of(inputs).axes if turned else None
         seen = (inputs if axes is None else inputs @ axes).numpy()
-        weights = "balanced" if self.balanced else None
-        regression, fitted = SklearnLogisticRegression(class_weight=weights, warm_start=True, max_iter=1000), []
+        regression, fitted = SklearnLogisticRegression(class_weight="balanced", warm_start=True, max_iter=1000), []
         for regression.C in inverse_penalties:
             with warnings.catch_warnings():
                 # 1000 steps of L-BFGS are near enough, and many classes of few images are no regression problem.

@@ -24,14 +24,14 @@ _TEMPERATURE = 0.07
 class Votes:
     """Logits = scale · log of the share of votes among the k nearest images by cosine.
 
-    A vote weighs exp(cosine / 0.07), as in DINO (Caron et al. 2021); the k votes and one more, spread over all classes,
-    make the shares, so that none is 0.
+    A vote weighs exp(cosine / 0.07), as in DINO (Caron et al. 2021), divided by the images of its class, so that many
+    make no class more likely; the k votes and one more, spread over all classes, make the shares, so that none is 0.
     """
 
     origin: Float[Tensor, "1 feature"]
     index: SklearnNearestNeighbors
     labels: Int[Tensor, " images"]
-    classes: int
+    counts: Int[Tensor, " classes"]
     neighbours: int
     scale: float
 
@@ -50,9 +50,10 @@ class Votes:
         self, distances: Float[Tensor, "images k"], found: Int[Tensor, "images k"]
     ) -> Float[Tensor, "images classes"]:
         k = found.shape[1]
-        weights = (-distances.square() / 2 / _TEMPERATURE).softmax(-1).float()  # ‖a − b‖² / 2 = 1 − cosine
-        shares = weights.new_zeros(len(found), self.classes).scatter_add_(1, self.labels[found], weights)
-        return ((k * shares + 1 / self.classes) / (k + 1)).log()
+        voters, classes = self.labels[found], len(self.counts)
+        weights = -distances.square() / 2 / _TEMPERATURE - self.counts[voters].log()  # ‖a − b‖² / 2 = 1 − cosine
+        shares = distances.new_zeros(len(found), classes).scatter_add_(1, voters, weights.softmax(-1)).float()
+        return ((k * shares + 1 / classes) / (k + 1)).log()
 
 
 class NearestNeighbours(TunableMethod):
@@ -96,7 +97,7 @@ class NearestNeighbours(TunableMethod):
         directions = _directions(images.values, frame.origin)
         index = SklearnNearestNeighbors(algorithm="brute").fit(directions.numpy())
         neighbours = min(self.neighbours, len(directions))
-        return Votes(frame.origin, index, images.labels, len(images.class_names), neighbours, self.scale)
+        return Votes(frame.origin, index, images.labels, images.counts, neighbours, self.scale)
 
 
 def _directions(

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 
 from weightgen.methods._generated import Ablation
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 
 
 class NoDenoiser(Ablation):
     """The generator without what its network learnt: same statistics, same chain, same readout."""
 
-    def heads(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Head:
+    def heads(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         return self.written(episode, rngs, denoiser=self.pipeline.denoiser.without_network)

@@ -6,7 +6,7 @@ import torch
 
 from weightgen.methods._generated import Ablation
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 
 
 class RandomDenoiser(Ablation):
@@ -31,5 +31,5 @@ class RandomDenoiser(Ablation):
         self.denoiser.attune(pipeline.scheduler)
         self.denoiser.to(pipeline.device).eval()
 
-    def heads(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Head:
+    def heads(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         return self.written(episode, rngs, denoiser=self.denoiser)

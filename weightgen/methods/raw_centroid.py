@@ -17,7 +17,7 @@ class RawCentroid(Method):
     """Cosine to the mean of each class's raw features, times 10: no statistics of base classes, nothing chosen.
 
     The least that a frozen backbone is worth (MetaDiff's prediction rule with the support means as its rows), and among
-    the methods of every table.
+    the methods of every table. Unequal supports are left to favour classes of many images.
     """
 
     def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Cosines:

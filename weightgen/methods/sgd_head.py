@@ -13,7 +13,7 @@ from torch import Tensor
 from weightgen import seeds
 from weightgen.interfaces import Method
 from weightgen.methods._classical import Frame, one_by_one
-from weightgen.records import Episode, Head
+from weightgen.records import Episode, LinearHeads
 
 BATCH = 64
 LEARNING_RATE = 0.03
@@ -23,7 +23,7 @@ class SgdHead(Method):
     """A linear layer trained on cross-entropy by Adam, from zeros; nothing is held out.
 
     Minibatches of 64 images, a learning rate that falls from 0.03 to 0 along half a cosine, features centred and
-    divided by their mean length.
+    divided by their mean length. Every class weighs the same.
 
     Args:
         epochs: times that every image is seen.
@@ -40,7 +40,7 @@ class SgdHead(Method):
     def variants(cls) -> dict[str, dict[str, Any]]:
         return {f"sgd_head_{epochs}": {"epochs": epochs} for epochs in (1, 10, 100)}
 
-    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Head:
+    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         """The seeds of `rngs` and the names of the classes decide the order of the images."""
         frame, orders = Frame.of(episode), self._orders(episode, rngs)
 
@@ -64,11 +64,12 @@ def _fit(inputs: Tensor, labels: Tensor, orders: Int[Tensor, "epochs images"]) -
     inputs = torch.nn.functional.pad(inputs, (0, 1), value=1.0).float()  # the last column is the bias's
     rows = inputs.new_zeros(int(labels.max()) + 1, inputs.shape[1])
     adam = torch.optim.Adam([rows], lr=LEARNING_RATE, fused=True)
+    share = (len(labels) / len(rows) / torch.bincount(labels))[labels].float()[:, None]  # 1 on average
     batches = [batch for order in orders for batch in order.split(BATCH)]
     for step, batch in enumerate(batches):
         residual = (inputs[batch] @ rows.mT).softmax(-1)
         residual[torch.arange(len(batch)), labels[batch]] -= 1
-        rows.grad = residual.mT @ inputs[batch] / len(batch)  # of the mean cross-entropy
+        rows.grad = (share[batch] * residual).mT @ inputs[batch] / len(batch)  # of the mean cross-entropy
         adam.param_groups[0]["lr"] = LEARNING_RATE * (1 + math.cos(math.pi * step / len(batches))) / 2
         adam.step()
     return rows[:, :-1].double(), rows[:, -1].double()

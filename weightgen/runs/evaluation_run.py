@@ -18,6 +18,7 @@ from weightgen.config.paths import absolute_spec
 from weightgen.config.recipe import Recipe
 from weightgen.data.sources import data_fingerprint, open_data
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.episodes.shots import Shots, parse_shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.chain_paths import ChainPaths, chain_paths
@@ -50,7 +51,7 @@ def evaluate_run(
     *,
     data: str | None = None,
     ways: int | None = None,
-    shots: Sequence[int] | None = None,
+    shots: Sequence[int | str] | None = None,
     queries: int | None = None,
     episodes: int | None = None,
     methods: Sequence[str] | None = None,
@@ -63,7 +64,8 @@ def evaluate_run(
 
     Args:
         data: SPEC whose classes are all used; None, or the very data of training, means the run's novel classes.
-        ways, shots, queries, episodes: as in the recipe's evaluation section, if None.
+        ways, shots, queries, episodes: as in the recipe's evaluation section, if None. Shots "1-10" let every class of
+            an episode draw its number of images.
         methods: names among the registered methods; all of the protocol if None, except those that need unlabelled
             images where there are none. A generator of parts has methods of its own (`PART_METHODS`). The raw cosine
             centroid is always among them.
@@ -79,12 +81,12 @@ def evaluate_run(
     ways = options.ways if ways is None else ways
     queries = options.queries if queries is None else queries
     episodes = options.episodes if episodes is None else episodes
-    numbers = list(options.shots if shots is None else shots)
-    _check_numbers(ways=[ways], queries=[queries], episodes=[episodes], shots=numbers)
+    numbers = _chosen_shots(options.shots if shots is None else shots)
+    _check_numbers(ways=[ways], queries=[queries], episodes=[episodes])
     if isinstance(pipeline, PartPipeline):
         if unlabelled is not None:
             raise InputError("--unlabelled: a generator of parts learns nothing from such images; leave it out")
-        names = chosen_part_methods(methods)
+        names, numbers = chosen_part_methods(methods), [_equal(number) for number in numbers]
     else:
         has_unlabelled = unlabelled is not None
         names = chosen_methods(methods, protocol="episodes", unlabelled=has_unlabelled, can_draw=pipeline.can_draw)
@@ -112,6 +114,22 @@ def evaluate_run(
             curve += steps_curve(pipeline, unseen, episodes=fewer, seed=seed, progress=progress, **each)
         write_report(report, results, curve, _chain_paths(recipe, pipeline, setting, sizes, progress=progress))
     return results
+
+
+def _chosen_shots(shots: Sequence[int | str]) -> list[Shots]:
+    try:
+        return [parse_shots(given) for given in shots]
+    except ValueError as error:
+        raise InputError(f"--shots is {error}") from None
+
+
+def _equal(shots: Shots) -> int:
+    """For generators of parts, whose episodes have equal numbers."""
+    if isinstance(shots, int):
+        return shots
+    raise InputError(
+        f"--shots is {shots_label(shots)}: a generator of parts takes a number; give one, such as {shots[1]}"
+    )
 
 
 def _check_numbers(**numbers: Sequence[int]) -> None:
@@ -188,7 +206,7 @@ def _evaluate(
 
     def built(number: int) -> None:
         if progress is not None:
-            progress(f"tuning the baselines, {sizes['shots']}-shot", number, len(names))
+            progress(f"tuning the baselines, {shots_words(shots_label(sizes['shots']))}", number, len(names))
 
     folds = BaseClassFolds(training, seed=setting.seed, **sizes)
     methods = build_methods(names, pipeline, folds=folds, built=built)

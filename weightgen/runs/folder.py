@@ -10,9 +10,9 @@ from weightgen.config.loading import load_recipe, recipe_hash
 from weightgen.config.paths import with_portable_paths
 from weightgen.config.recipe import Recipe
 from weightgen.errors import InputError
-from weightgen.generator_folder import pipeline_name
 from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.pipeline_io import pipeline_name
 
 _RECIPE = "recipe.yaml"
 

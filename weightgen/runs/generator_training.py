@@ -46,7 +46,7 @@ class GeneratorTraining:
     def __init__(self, recipe: Recipe, backbone: Backbone, base: Features, accelerator: Accelerator) -> None:
         options, seed = recipe.training, recipe.seed
         self.recipe, self.base, self.accelerator = recipe, base, accelerator
-        self.shots = tuple(sorted(set(recipe.evaluation.shots)))
+        self.shots = recipe.evaluation.judged_shots
         self.learning, self.held = split_held_out(base, options.held_out_classes, seed=seed)
         space = self._choose_space()
         standardizer = Standardizer(**space.shape).fit(self.learning)

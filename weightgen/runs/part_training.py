@@ -105,7 +105,7 @@ class PartTraining:
         if self.held is None:
             return None
         options, pipeline = self.recipe.evaluation, self.pipeline
-        shots = tuple(sorted(set(options.shots)))
+        shots = options.judged_shots
         judged = HeldOutPixels(
             self.held, options.ways, shots, options.queries, episodes=_HELD_OUT_EPISODES, seed=self.recipe.seed
         )

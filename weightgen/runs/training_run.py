@@ -180,7 +180,7 @@ def _check_novel(recipe: Recipe, novel: datasets.Dataset) -> None:
             f"data.novel: gives {len(names)} classes and evaluation.ways is {options.ways}; raise it, lower the ways, "
             "or set it to 0 for no evaluation"
         )
-    fewest, wanted = int(counts.argmin()), max(options.shots) + options.queries
+    fewest, wanted = int(counts.argmin()), options.judged_shots[-1] + options.queries
     if counts[fewest] < wanted:
         raise InputError(
             f"class '{names[fewest]}' of data.novel has {counts[fewest]} images, and evaluation.shots with "

@@ -106,8 +106,8 @@ def check_scheduler(scheduler: SchedulerMixin, chain: Mapping[str, Any]) -> None
 
     Raises InputError, which names the difference and the way to make one that fits.
     """
-    name = type(scheduler).__name__
-    if not isinstance(scheduler, tuple(map(scheduler_class, scheduler_names()))):
+    name, classes = type(scheduler).__name__, tuple(map(scheduler_class, scheduler_names()))
+    if not isinstance(scheduler, SchedulerMixin) or not isinstance(scheduler, classes):
         raise InputError(f"scheduler {name} cannot run this chain; use one of {', '.join(scheduler_names())}")
     for key, given in chain_of(scheduler).items():
         if given != chain.get(key, _TRAINED[key]):

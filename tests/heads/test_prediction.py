@@ -6,15 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
+from weightgen import load_head
 from weightgen.errors import InputError
-from weightgen.heads.generated_head import GeneratedHead
-from weightgen.heads.head_folder import load_head, save_head
-from weightgen.heads.predictor import Predictor, normalised_entropy
-from weightgen.records import Head
-
-
-def predictor_of(made) -> Predictor:
-    return Predictor(head=made.head, class_names=made.class_names, backbone=made.backbone)
+from weightgen.heads.prediction import normalised_entropy
+from weightgen.records import LinearHeads
 
 
 def rows(predictions) -> torch.Tensor:
@@ -25,13 +20,13 @@ def rows(predictions) -> torch.Tensor:
 @pytest.mark.parametrize("samples", [1, 4])
 def test_probabilities_are_the_mixture_of_the_draws(make, pictures: Path, samples: int) -> None:
     made = make(samples=samples)
-    predictions = predictor_of(made).predict(pictures)
+    predictions = made.head().predict(pictures)
     inputs = torch.stack([made.backbone.preprocess(Image.open(p.path)) for p in predictions])
     features = made.backbone(inputs)
-    draws = [(features @ made.head.weight[0, s].T + made.head.bias[0, s]).softmax(-1) for s in range(samples)]
+    draws = [(features @ made.draws.weight[0, s].T + made.draws.bias[0, s]).softmax(-1) for s in range(samples)]
     expected = torch.stack(draws).mean(0)
     torch.testing.assert_close(rows(predictions), expected)
-    torch.testing.assert_close(predictor_of(made).probabilities(features), expected)
+    torch.testing.assert_close(made.head().probabilities(features), expected)
     for prediction, row in zip(predictions, expected, strict=True):
         assert tuple(prediction.probabilities) == made.class_names
         assert prediction.class_name == made.class_names[int(row.argmax())]
@@ -46,32 +41,30 @@ def test_probabilities_are_the_mixture_of_the_draws(make, pictures: Path, sample
 
 
 def test_a_folder_files_and_images_give_the_same(make, pictures: Path) -> None:
-    predictor = predictor_of(make())
+    head = make().head()
     paths = sorted(pictures.iterdir())
-    by_folder = predictor.predict(pictures)
+    by_folder = head.predict(pictures)
     assert [prediction.path for prediction in by_folder] == paths
-    assert predictor.predict([str(path) for path in paths]) == by_folder
-    by_image = predictor.predict([Image.open(path) for path in paths])
+    assert head.predict([str(path) for path in paths]) == by_folder
+    by_image = head.predict([Image.open(path) for path in paths])
     assert all(prediction.path is None for prediction in by_image)
     torch.testing.assert_close(rows(by_image), rows(by_folder))
-    assert predictor.predict(paths[0]) == predictor.predict([paths[0]])
-    assert predictor.predict([]) == []
+    assert head.predict(paths[0]) == head.predict([paths[0]])
+    assert head.predict([]) == []
 
 
 def test_batches_change_nothing_and_report_progress(make, pictures: Path) -> None:
-    predictor, calls = predictor_of(make(samples=4)), []
-    small = predictor.predict(pictures, batch_size=2, progress=lambda *call: calls.append(call))
-    torch.testing.assert_close(rows(small), rows(predictor.predict(pictures)), rtol=1e-5, atol=1e-6)
+    head, calls = make(samples=4).head(), []
+    small = head.predict(pictures, batch_size=2, progress=lambda *call: calls.append(call))
+    torch.testing.assert_close(rows(small), rows(head.predict(pictures)), rtol=1e-5, atol=1e-6)
     assert calls == [("predicting", 2, 5), ("predicting", 4, 5), ("predicting", 5, 5)]
 
 
 def test_uncertainty_is_0_for_a_sure_head_and_1_for_an_ignorant_one(make, pictures: Path) -> None:
     made = make()
-    zero = torch.zeros_like(made.head.weight)
-    sure = Predictor(
-        head=Head(zero, torch.tensor([[[0.0, 500.0, 0.0]]])), class_names=made.class_names, backbone=made.backbone
-    )
-    ignorant = Predictor(head=Head(zero, torch.zeros(1, 1, 3)), class_names=made.class_names, backbone=made.backbone)
+    zero = torch.zeros_like(made.draws.weight)
+    sure = made.head(draws=LinearHeads(zero, torch.tensor([[[0.0, 500.0, 0.0]]])))
+    ignorant = made.head(draws=LinearHeads(zero, torch.zeros(1, 1, 3)))
     assert [p.uncertainty for p in sure.predict(pictures)] == [0.0] * 5
     assert [p.uncertainty for p in ignorant.predict(pictures)] == pytest.approx([1.0] * 5)
     assert [p.class_name for p in sure.predict(pictures)] == [made.class_names[1]] * 5
@@ -82,8 +75,7 @@ def test_disagreement_tells_contradiction_from_shared_doubt(make, pictures: Path
     weight = torch.zeros(1, 3, 3, made.backbone.feature_width)
 
     def predict(bias: torch.Tensor):
-        head = Head(weight[:, : bias.shape[1]], bias)
-        return Predictor(head=head, class_names=made.class_names, backbone=made.backbone).predict(pictures)[0]
+        return made.head(draws=LinearHeads(weight[:, : bias.shape[1]], bias)).predict(pictures)[0]
 
     contradicting, doubting = predict(500 * torch.eye(3)[None]), predict(torch.zeros(1, 3, 3))
     assert contradicting.uncertainty == pytest.approx(1) and contradicting.disagreement == pytest.approx(1)
@@ -98,45 +90,52 @@ def test_normalised_entropy_of_one_class_is_0() -> None:
 def test_files_that_are_no_images_are_refused(make, pictures: Path) -> None:
     (pictures / "5.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"5\.png"):
-        predictor_of(make()).predict([pictures / "5.png"])
+        make().head().predict([pictures / "5.png"])
     with pytest.raises(InputError, match="absent"):
-        predictor_of(make()).predict([pictures / "absent.png"])
+        make().head().predict([pictures / "absent.png"])
 
 
 def test_a_head_of_another_backbone_is_refused(make) -> None:
-    made, other = make(), make("test_resnet")
     with pytest.raises(InputError, match="made for this backbone"):
-        Predictor(head=made.head, class_names=made.class_names, backbone=other.backbone)
-    with pytest.raises(InputError, match="made for this backbone"):
-        GeneratedHead(made.head, made.class_names, other.backbone)
+        make().head(backbone=make("test_resnet").backbone)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("samples", [1, 4])
-def test_a_generated_head_predicts_as_its_folder_does(make, pictures: Path, tmp_path: Path, samples: int) -> None:
-    made = make(samples=samples)
-    head = GeneratedHead(made.head, made.class_names, made.backbone, made.provenance)
-    head.save_pretrained(tmp_path / "head")
-    assert head.predict(pictures) == Predictor.from_head(tmp_path / "head").predict(pictures)
-    saved = load_head(tmp_path / "head")
-    assert made.provenance.items() <= saved.provenance.items()
-    assert torch.equal(saved.model(made.images), head.attach()(made.images))
+def test_a_fresh_head_is_what_its_folder_holds(make, pictures: Path, tmp_path: Path, samples: int) -> None:
+    made = make(samples=samples, support=True)
+    fresh = made.head()
+    fresh.save_pretrained(tmp_path / "head")
+    loaded = load_head(tmp_path / "head")
+    assert fresh.predict(pictures) == loaded.predict(pictures)
+    assert torch.equal(fresh.attach()(made.images), loaded.attach()(made.images))
+    for name in ("class_names", "provenance", "parts", "samples", "support_counts", "summary"):
+        assert getattr(fresh, name) == getattr(loaded, name)
+    assert fresh.support_counts == dict(zip(made.class_names, (7, 2, 9), strict=True))
+    assert made.provenance.items() <= fresh.provenance.items()
     features = made.backbone(made.images)
-    torch.testing.assert_close(head.probabilities(features), made.head.probabilities(features[None])[0])
+    torch.testing.assert_close(fresh.probabilities(features), made.draws.probabilities(features[None])[0])
 
 
 @torch.no_grad()
 def test_attach_leaves_the_backbone_alone(make) -> None:
     made = make()
     before = made.backbone(made.images)
-    attached = GeneratedHead(made.head, made.class_names, made.backbone).attach()
+    attached = made.head().attach()
     for parameter in attached.parameters():
         parameter.zero_()
     assert torch.equal(made.backbone(made.images), before)
 
 
-def test_predictor_refuses_a_damaged_folder(make, tmp_path: Path) -> None:
-    save_head(tmp_path / "head", **make().arguments)
-    (tmp_path / "head/model.safetensors").unlink()
-    with pytest.raises(InputError, match=r"model\.safetensors"):
-        Predictor.from_head(tmp_path / "head")
+@torch.no_grad()
+def test_unreadable_files_are_reported_and_the_others_answered(make, pictures: Path, tmp_path: Path) -> None:
+    head, errors = make().head(), []
+    (pictures / "1.png").write_bytes(b"")
+    found = list(head.stream([pictures, tmp_path / "absent.png"], batch_size=2, failed=errors.append))
+    good = [pictures / f"{i}.png" for i in (0, 2, 3, 4)]
+    assert [one.path for one in found] == good
+    torch.testing.assert_close(rows(found), rows(head.predict(good)), rtol=1e-5, atol=1e-6)
+    assert [str(error).partition(": ")[0] for error in errors] == [
+        str(pictures / "1.png"),
+        str(tmp_path / "absent.png"),
+    ]

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
-from huggingface_hub import HfApi
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
-from weightgen.files import is_litter, new_folder, read_json, read_tensors, write_json, write_tensors
+from weightgen.files import is_litter, new_folder, push_folder, read_json, read_tensors, write_json, write_tensors
 from weightgen.interfaces import Conditioner, Denoiser
-from weightgen.schedulers.schedulers import scheduler_class
+from weightgen.registry import nearest
+from weightgen.schedulers.schedulers import chain_of, check_scheduler, scheduler_class
 
 Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 _INDEX = "model_index.json"
@@ -29,6 +29,110 @@ _NOTHING: Mapping[str, type] = {}
 # Before 0.2 whitened features were turned to the axes of their own base classes, a system that every fold had anew.
 _STANDARDIZER_OF_0_1 = "weightgen.parameters.standardizer"
 _SEE_COORDINATES = {"TokenTransformer", "PartTransformer", "GradientMlp", "LocalTargets"}
+
+
+class GeneratorPipeline(DiffusionPipeline):
+    """A diffusers pipeline that is saved as safetensors and JSON alone.
+
+    further: kinds of the components, by name, that a subclass has beside those below.
+    """
+
+    denoiser: Denoiser
+    conditioner: Conditioner
+    standardizer: Standardizer
+    scheduler: SchedulerMixin
+    backbone: Backbone
+    further: ClassVar[Mapping[str, type]] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        chain = self._trained_chain if name == "scheduler" else None
+        if chain is not None:
+            check_scheduler(value, chain)
+        super().__setattr__(name, value)
+
+    @property
+    def _trained_chain(self) -> Mapping[str, Any] | None:
+        """What the denoiser learnt of its chain (`chain_of`); None before the components are there."""
+        return getattr(self, "_internal_dict", {}).get("chain")
+
+    def _keep_chain(self) -> None:
+        """Take the scheduler for the one of training, unless a folder says which that was."""
+        self.register_to_config(chain=dict(self._trained_chain or chain_of(self.scheduler)))
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move all components to a device, in diffusers' notations. They work in float32 alone.
+
+        Raises InputError for another type of numbers, and for a device that torch does not have here.
+        """
+        given = [*args, *(kwargs.get(key) for key in ("device", "dtype", "torch_dtype"))]
+        check_dtype(*(one for one in given if isinstance(one, torch.dtype)))
+        for device in (one for one in given if one is not None and not isinstance(one, torch.dtype)):
+            try:
+                for module in self._modules():
+                    module.to(torch.device(device))
+            except (AssertionError, RuntimeError, TypeError) as error:
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise InputError(f"device {device}: torch cannot use it here ({reason}); take cpu") from error
+        return self
+
+    def enable_model_cpu_offload(self, *_: Any, **__: Any) -> None:
+        """Refused: a generator is moved whole."""
+        raise InputError("a generator is too small to be offloaded in parts; move it whole, with pipeline.to(device)")
+
+    enable_sequential_cpu_offload = enable_model_cpu_offload
+    enable_group_offload = enable_model_cpu_offload
+
+    @property
+    def device(self) -> torch.device:
+        """Where the chain runs."""
+        return self.standardizer.mean.device
+
+    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
+        """Write the generator's folder, whole or not at all; safetensors and JSON only."""
+        save_components(self, Path(save_directory), further=self.further)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the generator's folder to a hub repository; returns its address."""
+        return push_folder(self.save_pretrained, repo_id, **options)
+
+    @classmethod
+    def _read(cls, folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Components and config of a folder that this class has saved. Raises InputError for another's."""
+        name = pipeline_name(Path(folder))
+        if name != cls.__name__:
+            raise InputError(f"{folder}: holds a {name}, not a {cls.__name__}; load it by that class")
+        return load_components(Path(folder), further=cls.further)
+
+    @classmethod
+    def _checked(cls, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """What a caller of `from_pretrained` wants otherwise than the folder has it: options of the class.
+
+        Raises InputError for others, and for another type of numbers than float32.
+        """
+        check_dtype(changes.get("torch_dtype"), changes.get("dtype"))
+        kept = {key: value for key, value in changes.items() if key not in ("torch_dtype", "dtype")}
+        known = set(inspect.signature(cls.__init__).parameters) - {"self"}
+        for key in kept:
+            if key not in known:
+                raise InputError(f"from_pretrained takes no '{key}'{nearest(key, known)}")
+        return kept
+
+    def _evaluating(self) -> None:
+        """Put all modules into evaluation mode."""
+        for module in self._modules():
+            module.eval()
+
+    def _modules(self) -> list[torch.nn.Module]:
+        return [getattr(self, name) for name in ("denoiser", "conditioner", "standardizer", "backbone", *self.further)]
+
+
+def check_dtype(*dtypes: Any) -> None:
+    """Raise InputError for a type of numbers that a generator does not work in."""
+    for dtype in dtypes:
+        if dtype not in (None, "auto", torch.float32, "float32"):
+            raise InputError(
+                f"{dtype}: a generator works in float32, for heads follow small differences of features; leave it out"
+            )
 
 
 def save_components(pipeline: DiffusionPipeline, folder: Path, *, further: Mapping[str, type] = _NOTHING) -> None:
@@ -129,16 +233,6 @@ def _check_sizes(components: dict[str, Any], folder: Path) -> None:
                     f"{folder / name / 'config.json'}: {key} is {own}, but backbone and scheduler have {size}; "
                     "these parts are not of one generator, save it again"
                 )
-
-
-def push_folder(save: Callable[[Path], None], repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-    """Save into a temporary folder and upload it to a hub repository; returns its address."""
-    api = HfApi(token=token)
-    address = api.create_repo(repo_id, private=private, exist_ok=True)
-    with TemporaryDirectory() as folder:
-        save(Path(folder) / "generator")
-        api.upload_folder(repo_id=address.repo_id, folder_path=Path(folder) / "generator")
-    return str(address)
 
 
 def _class_of(module: str, class_name: str, kind: type, index: Path) -> type:

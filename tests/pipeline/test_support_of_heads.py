@@ -1,4 +1,4 @@
-"""A head that was written for a folder remembers its images, and which generator may go on from them."""
+"""A head keeps statistics of the folder it was written for, and the hash of the generator that can extend it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import pytest
 import torch
 from made_up_folders import paint
 
-from weightgen import WeightGenerationPipeline
+from weightgen import WeightGenerationPipeline, load_head
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
-from weightgen.heads.head_folder import load_head
 
 MakeGenerator = Callable[..., WeightGenerationPipeline]
 SIZES = {"dark": 2, "half": 3, "stripes": 5}
@@ -23,7 +22,7 @@ def support(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("adapting", [False, True])
-def test_a_head_remembers_what_it_was_written_from(
+def test_a_head_keeps_statistics_of_its_support(
     make_generator: MakeGenerator, support: Path, tmp_path: Path, adapting: bool
 ) -> None:
     generator = make_generator()
@@ -31,44 +30,44 @@ def test_a_head_remembers_what_it_was_written_from(
         generator.conditioner = DatasetStatistics()
     made = generator(support)
     made.save_pretrained(tmp_path / "head")
-    memory = load_head(tmp_path / "head").memory
-    assert memory is not None and made.memory is not None
-    assert memory.generator == generator.generator_hash()
-    assert memory.statistics.counts.tolist() == [2, 3, 5]
-    assert memory.sample_mask.sum(1).tolist() == [2, 3, 5]
-    means = memory.sample.sum(1) / memory.statistics.counts[:, None]
-    torch.testing.assert_close(memory.statistics.means, means, rtol=2e-3, atol=2e-3)  # half precision
-    away = made.memory.sample[made.memory.sample_mask] - means.repeat_interleave(torch.tensor([2, 3, 5]), 0)
-    torch.testing.assert_close(memory.scatter, away.T @ away, rtol=1e-2, atol=1e-2)
-    assert memory.origin.founding.all() and memory.origin.shots == pytest.approx(10 / 3)
-    assert set(memory.origin.space) == ({"centre", "rounding", "images", "temper"} if adapting else set())
+    kept = load_head(tmp_path / "head").support
+    assert kept is not None and made.support is not None
+    assert kept.generator == generator.generator_hash()
+    assert kept.statistics.counts.tolist() == [2, 3, 5]
+    assert kept.sample_mask.sum(1).tolist() == [2, 3, 5]
+    means = kept.sample.sum(1) / kept.statistics.counts[:, None]
+    torch.testing.assert_close(kept.statistics.means, means, rtol=2e-3, atol=2e-3)  # half precision
+    away = made.support.sample[made.support.sample_mask] - means.repeat_interleave(torch.tensor([2, 3, 5]), 0)
+    torch.testing.assert_close(kept.scatter, away.T @ away, rtol=1e-2, atol=1e-2)
+    assert kept.space_classes.all() and kept.shots == pytest.approx(10 / 3)
+    assert set(kept.space) == ({"centre", "rounding", "images", "temper"} if adapting else set())
 
 
-def test_unlabelled_images_are_not_remembered(make_generator: MakeGenerator, support: Path, tmp_path: Path) -> None:
+def test_unlabelled_images_are_not_kept(make_generator: MakeGenerator, support: Path, tmp_path: Path) -> None:
     generator = make_generator()
     plain = generator(support)
     helped = generator(support, unlabelled=paint(tmp_path / "mixed", {"anything": 4}, seed=3))
-    assert helped.memory is not None and plain.memory is not None
-    assert not torch.equal(helped.head.weight, plain.head.weight)
-    told = zip(helped.memory.tensors().values(), plain.memory.tensors().values(), strict=True)
+    assert helped.support is not None and plain.support is not None
+    assert not torch.equal(helped.draws.weight, plain.draws.weight)
+    told = zip(helped.support.tensors().values(), plain.support.tensors().values(), strict=True)
     assert all(torch.equal(one, other) for one, other in told)
 
 
 def test_a_space_that_was_made_is_recalled(make_generator: MakeGenerator, support: Path) -> None:
     generator = make_generator()
     generator.conditioner = DatasetStatistics()
-    memory = generator(support).memory
-    assert memory is not None
-    episode, standardizer = memory.episode(), generator.standardizer
+    kept = generator(support).support
+    assert kept is not None
+    episode, standardizer = kept.episode(), generator.standardizer
     own, made = generator.conditioner.adapted(episode, standardizer)
     again, recalled = generator.conditioner.recalled(
-        episode, standardizer, space=memory.origin.space, founding=memory.origin.founding
+        episode, standardizer, space=kept.space, founding=kept.space_classes
     )
     torch.testing.assert_close(own.support, again.support)
     torch.testing.assert_close(made.prior_variance, recalled.prior_variance)
     for name in ("centre", "rounding"):
         assert torch.equal(made.tensors()[name], recalled.tensors()[name])
-    assert recalled.temper == pytest.approx(made.temper)
+    assert recalled.temper == pytest.approx(made.temper, rel=2e-2)  # of a sample in half precision
 
 
 def test_the_hash_survives_a_folder_and_tells_generators_apart(make_generator: MakeGenerator, tmp_path: Path) -> None:
