@@ -53,6 +53,7 @@ class Bench:
 
     @property
     def sizes(self) -> EpisodeSizes:
+        """Sizes of the episodes that every network is judged on."""
         options = self.common.recipe.evaluation
         return EpisodeSizes(ways=options.ways, shots=options.shots[0], queries=options.queries, unlabelled=None)
 

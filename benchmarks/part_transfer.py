@@ -59,6 +59,7 @@ class Centroid(Method):
     """The head that a generator of parts writes itself."""
 
     def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
+        """The cosine centroids of the training images."""
         return centroid_head(episode.support, episode.support_mask, scale=1.0)
 
 
@@ -70,6 +71,7 @@ class HeadGenerator:
     base: Features
 
     def on(self, part: Part, offset: Offset) -> Generator:
+        """The method on features of the backbone with `offset` added to its part."""
         own = Standardizer.from_pretrained(self.run.path / "generator" / "standardizer")
         made = Standardizer.from_config(own.config, feature_width=part.backbone.feature_width)
         made.fit(features_under(part, offset, self.base)).sharpness.copy_(own.sharpness)

@@ -18,6 +18,7 @@ class OneLineErrors(TyperGroup):
     """
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run the command; an error ends it with one line and its exit code."""
         prepare_streams()
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})

@@ -85,7 +85,8 @@ def evaluate(
 ) -> None:
     """Compare a generator with cheap baselines on the same episodes of unseen classes.
 
-    Example: weightgen evaluate runs/metadiff-1a2b3c4d --data flowers/ --ways 5 --shots 1 --shots 5"""
+    Example: weightgen evaluate runs/metadiff-1a2b3c4d --data flowers/ --ways 5 --shots 1 --shots 5
+    """
     output = Output(format, quiet)
     from weightgen.config.protocol_flags import check_episode_flags, check_transfer_flags
     from weightgen.config.unlabelled_flags import unlabelled_draw

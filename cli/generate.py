@@ -53,6 +53,7 @@ def generate(
         samples=samples,
         steps=steps,
         seed=seed,
+        remark=output.remark,
     )
     sentence = written_sentence(written)
     output.result(written, lambda console: console.print(sentence, highlight=False, markup=False, soft_wrap=True))

@@ -39,9 +39,9 @@ def prepare_streams() -> None:
 
 
 def utf8_stdout() -> IO[str]:
-    """Standard output for programs: UTF-8 whatever the terminal.
+    r"""Standard output for programs: UTF-8 whatever the terminal.
 
-    Bytes of a file name that are not UTF-8 are written as JSON writes them, `\\udcff`.
+    Bytes of a file name that are not UTF-8 are written as JSON writes them, `\udcff`.
     """
     _reconfigure(sys.stdout, encoding="utf-8", errors="backslashreplace")
     return sys.stdout

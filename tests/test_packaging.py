@@ -77,6 +77,7 @@ def test_the_command_is_installed_under_its_name() -> None:
 def test_one_version() -> None:
     source = (ROOT / "weightgen" / "__init__.py").read_text()
     assert f'__version__ = "{PROJECT["project"]["version"]}"' in source
+    assert f"\nversion: {PROJECT['project']['version']}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -22,28 +22,34 @@ if TYPE_CHECKING:
     from weightgen.features.standardizer import Standardizer
 
 
+@runtime_checkable
 class FeatureSpace(Protocol):
-    """Where conditions and rows live: the space of the base classes, or one that a data set has made round for itself.
-
-    prior_variance: of class prototypes, along each axis. noise_variance: of images around their prototype.
-    pole: origin of lengths and angles. radius: root mean square distance of images from it.
-    temper: factor on logits that is known before any calibration.
-    """
+    """Where conditions and rows live: the space of the base classes, or one whitened by the data set itself."""
 
     @property
-    def prior_variance(self) -> Float[Tensor, " feature"]: ...
+    def prior_variance(self) -> Float[Tensor, " feature"]:
+        """Variance of class prototypes along each axis."""
+        ...
 
     @property
-    def noise_variance(self) -> Float[Tensor, "1"]: ...
+    def noise_variance(self) -> Float[Tensor, "1"]:
+        """Variance of images around the prototype of their class."""
+        ...
 
     @property
-    def pole(self) -> Float[Tensor, " feature"]: ...
+    def pole(self) -> Float[Tensor, " feature"]:
+        """Origin of lengths and angles."""
+        ...
 
     @property
-    def radius(self) -> Float[Tensor, ""]: ...
+    def radius(self) -> Float[Tensor, ""]:
+        """Root mean square distance of images from the origin."""
+        ...
 
     @property
-    def temper(self) -> float: ...
+    def temper(self) -> float:
+        """Factor on logits that is known before any calibration."""
+        ...
 
     @property
     def space(self) -> Space:
@@ -127,8 +133,7 @@ class Conditioner(ModelMixin, ConfigMixin, ABC):
 
 
 class Denoiser(ModelMixin, ConfigMixin, ABC):
-    """Predicts what its `prediction_type` says, one token per class row; or, where it `denoises` parts, per chunk of a
-    vector of parameters.
+    """Predicts what its `prediction_type` says for noisy tokens: class rows of a head, or chunks of a parameter vector.
 
     `prediction_type` is one of diffusers' parameterisations ("epsilon", "sample", "v_prediction"); the scheduler
     of a recipe is built with it. Constructors take `feature_width`, the width of a row, and their own options.
@@ -190,6 +195,7 @@ class Objective(ABC):
         """
 
 
+@runtime_checkable
 class Classifier(Protocol):
     """What a method makes of a batch of episodes: a classifier for each, usually the linear layer of `LinearHeads`."""
 
@@ -264,6 +270,8 @@ class TunableMethod(Method):
     def leave_one_out(
         cls, episode: Episode, grid: Sequence[Mapping[str, Any]]
     ) -> Iterator[Float[Tensor, "images ways"]] | None:
-        """For each combination of options the logits of all images of a single episode, each image by a classifier
-        made without it; None for a method that cannot give them cheaply."""
+        """For each combination of options logits of all images of a single episode, each by a fit without the image.
+
+        None for a method that cannot give them cheaply.
+        """
         return None

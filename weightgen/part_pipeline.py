@@ -41,7 +41,7 @@ class PartPipeline(GeneratorPipeline):
     backbone as it is.
 
     Config: `selector`, its name and options; `calibration`, knots of the head's scale over shots; `steps`, the default
-    of a call; `provenance`, written into every head; `chain`, as in `WeightGenerationPipeline`.
+    of a call; `provenance`, written into every head; `chain` and `images`, as in `WeightGenerationPipeline`.
     """
 
     vector_scale: VectorScale
@@ -62,6 +62,7 @@ class PartPipeline(GeneratorPipeline):
         steps: int = 20,
         provenance: dict[str, str] | None = None,
         chain: Mapping[str, Any] | None = None,
+        images: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(

@@ -57,7 +57,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
     Config: `readout` and `calibration` say how rows become logits (see `RowReader`), `draw_calibration` for several
     draws; `steps` and `samples` are the defaults of a call, `draw_steps` those of several draws; `provenance` is
     written into every head; `chain` is what the denoiser learnt of its chain, that of `scheduler` if None: a scheduler
-    of another chain is refused.
+    of another chain is refused; `images` are those it was trained on: `source`, `colour` and `side` in pixels.
     """
 
     @register_to_config
@@ -78,6 +78,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         draw_steps: int = 20,
         provenance: dict[str, str] | None = None,
         chain: Mapping[str, Any] | None = None,
+        images: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(

@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
@@ -27,6 +27,7 @@ _KINDS: dict[str, type] = {"denoiser": Denoiser, "conditioner": Conditioner, "st
 _OTHERS = ("scheduler", "backbone")
 _NOTHING: Mapping[str, type] = {}
 # Before 0.2 whitened features were turned to the axes of their own base classes, a system that every fold had anew.
+_MOVED_SINCE_0_1 = ("weightgen.parameters.", "weightgen.features.")
 _STANDARDIZER_OF_0_1 = "weightgen.parameters.standardizer"
 _SEE_COORDINATES = {"TokenTransformer", "PartTransformer", "GradientMlp", "LocalTargets"}
 
@@ -59,7 +60,7 @@ class GeneratorPipeline(DiffusionPipeline):
         """Take the scheduler for the one of training, unless a folder says which that was."""
         self.register_to_config(chain=dict(self._trained_chain or chain_of(self.scheduler)))
 
-    def to(self, *args: Any, **kwargs: Any) -> Self:
+    def to(self, *args: Any, **kwargs: Any) -> GeneratorPipeline:
         """Move all components to a device, in diffusers' notations. They work in float32 alone.
 
         Raises InputError for another type of numbers, and for a device that torch does not have here.
@@ -184,6 +185,7 @@ def load_components(folder: Path, *, further: Mapping[str, type] = _NOTHING) -> 
         if of_0_1 and name == "standardizer":
             components[name] = _load_module(Standardizer, folder / name, change=_without_turn)
         else:
+            module = module.replace(*_MOVED_SINCE_0_1) if of_0_1 else module
             components[name] = _load_module(_class_of(module, class_name, kind, folder / _INDEX), folder / name)
     components["scheduler"] = _load_scheduler(index["scheduler"][1], folder / "scheduler")
     components["backbone"] = Backbone.from_pretrained(folder / "backbone")

@@ -86,6 +86,7 @@ class Statistics:
     scatter: Float[Tensor, "feature feature"] | None
 
     def to(self, device: torch.device | str) -> Statistics:
+        """The same on another device."""
         scatter = None if self.scatter is None else self.scatter.to(device)
         return Statistics(self.counts.to(device), self.means.to(device), scatter)
 
@@ -127,6 +128,7 @@ class Episode:
 
     @property
     def ways(self) -> int:
+        """Number of class rows, padding included."""
         return self.support.shape[1]
 
     @property
@@ -157,6 +159,7 @@ class Episode:
         return replace(self, unlabelled=self.unlabelled[:, :0], unlabelled_mask=self.unlabelled_mask[:, :0])
 
     def to(self, device: torch.device | str) -> Episode:
+        """The same on another device."""
         moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors()}
         return replace(self, statistics=None if self.statistics is None else self.statistics.to(device), **moved)
 
@@ -248,6 +251,7 @@ class Condition:
         return replace(self, **batched)
 
     def with_gradient(self, gradient: Float[Tensor, "batch ways feature"]) -> Condition:
+        """The same condition with the gradient at the noisy rows."""
         return replace(self, gradient=gradient)
 
 
@@ -282,6 +286,7 @@ class LinearHeads:
         return LinearHeads(self.weight.mean(1, keepdim=True), self.bias.mean(1, keepdim=True))
 
     def to(self, device: torch.device | str) -> LinearHeads:
+        """The same on another device."""
         return LinearHeads(self.weight.to(device), self.bias.to(device))
 
 

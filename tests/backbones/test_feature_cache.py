@@ -1,7 +1,9 @@
 """Features are computed once, and what is on disk is either whole or computed again."""
 
+import errno
 import io
 import os
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -73,6 +75,33 @@ def test_second_time_comes_from_disk(backbone, monkeypatch):
     again = features_of(backbone, images(), data_fingerprint="x")
     assert torch.equal(again.values, first.values) and torch.equal(again.labels, first.labels)
     assert again.class_names == first.class_names
+
+
+@pytest.mark.parametrize("damage", ["a file in the way", "a full disk", "no home"])
+def test_a_cache_that_cannot_be_written_costs_one_remark(backbone, monkeypatch, tmp_path, caplog, damage):
+    expected = features_of(backbone, images(), data_fingerprint="x")
+    (tmp_path / "file").write_text("")
+    if damage == "a full disk":
+        monkeypatch.setenv("WEIGHTGEN_CACHE", str(tmp_path / "other"))
+        monkeypatch.setattr(files.os, "fsync", full_disk)
+    elif damage == "no home":
+        monkeypatch.delenv("WEIGHTGEN_CACHE")
+        monkeypatch.setattr(Path, "home", homeless)
+    else:
+        monkeypatch.setenv("WEIGHTGEN_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(files, "_unusable", set())
+    found = [features_of(backbone, images(), data_fingerprint="x") for _ in range(2)]
+    (remark,) = caplog.messages
+    assert "cannot be used as a cache" in remark and "set WEIGHTGEN_CACHE" in remark
+    assert all(torch.equal(each.values, expected.values) for each in found)
+
+
+def full_disk(*_args):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def homeless():
+    raise RuntimeError("Could not determine home directory.")
 
 
 def test_what_is_read_again_is_mapped_not_copied(backbone):

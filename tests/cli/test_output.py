@@ -26,7 +26,7 @@ EVALUATION_KEYS = {
 }
 METHOD_KEYS = {
     *("name", "kind", "accuracy", "ci95", "delta", "delta_ci95", "delta_ci95_classes"),
-    *("ms_per_episode", "ece", "norm_ratio", "novelty", "ece_floor", "ood_auroc"),
+    *("ms_per_episode", "ece", "norm_ratio", "novelty", "ece_floor", "ood_auroc", "drift"),
 }
 FEW = ("--methods", "generator,cosine_centroid", "--shots", "1", "--episodes", "4")
 

@@ -77,7 +77,7 @@ def turned(condition: Condition, rotation: torch.Tensor) -> Condition:
 
 
 def descent(rows: torch.Tensor, condition: Condition) -> torch.Tensor:
-    """By autograd: downhill on the cross-entropy of left-out images, one a class in all, weighted as all are.
+    """By autograd: downhill on the cross-entropy of left-out images, the mean of each class.
 
     With the same variance along all axes; a step is measured before the sharpness and that variance.
     """
@@ -85,11 +85,9 @@ def descent(rows: torch.Tensor, condition: Condition) -> torch.Tensor:
     rows = rows.clone().requires_grad_()
     logits = condition.space.sharpness * honest_logits(condition, rows)
     at_hand = condition.support_mask.sum(-1)
-    total = condition.counts.sum()
     loss = torch.zeros((), dtype=torch.float64)
     for c, k in (judgeable(condition)[0]).nonzero().tolist():
-        share = condition.counts[0, c] / at_hand[0, c] / total * int(condition.mask.sum())
-        loss = loss - share * logits[0, c, k].log_softmax(-1)[c]
+        loss = loss - logits[0, c, k].log_softmax(-1)[c] / at_hand[0, c]
     loss.backward()
     assert rows.grad is not None
     return -rows.grad * (1 + condition.variance[0, 0, 0]) / condition.space.sharpness
@@ -119,7 +117,7 @@ def test_the_form_is_that_of_the_other_denoisers(tell: Tell) -> None:
 
 @pytest.mark.parametrize("most", [10, 3], ids=["all images", "a sample"])
 def test_steps_go_down_the_loss_of_left_out_images(tell: Tell, most: int) -> None:
-    """Those of a sample count for the images of their class that are not at hand."""
+    """The mean of each class, whatever their numbers."""
     condition, noisy = even(tell(sample_of(data_set(seed=4), most))), 0.2 * noise(5)
     start = steady(step=0.0)(noisy, TIME, condition)
     down = descent(start, condition)

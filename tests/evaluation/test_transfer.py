@@ -179,7 +179,7 @@ def test_keys_are_the_contract() -> None:
     for method in made["methods"]:
         assert list(method) == [
             *("name", "kind", "accuracy", "ci95", "macro_accuracy", "ece", "seconds"),
-            *("delta", "delta_ci95", "delta_probe", "delta_probe_ci95", "ece_floor"),
+            *("delta", "delta_ci95", "delta_probe", "delta_probe_ci95", "ece_floor", "drift"),
         ]
     json.dumps(made, allow_nan=False)
 

@@ -460,7 +460,7 @@ def read_head(name: str) -> Tensors:
     saved = load_head(FOLDERS / name)
     queries = torch.from_numpy(inputs.pixel_episodes().query[0]).unflatten(1, (1, inputs.SIDE, inputs.SIDE))
     images = saved.backbone.preprocess.normalise(queries)
-    return {"logits": saved.head.logits(saved.backbone(images)[None])[0], "model": saved.model(images)}
+    return {"logits": saved.draws.logits(saved.backbone(images)[None])[0], "model": saved.model(images)}
 
 
 def extended_head() -> Tensors:
@@ -468,8 +468,8 @@ def extended_head() -> Tensors:
     pipeline, saved = WeightGenerationPipeline.from_pretrained(FOLDERS / "generator"), load_head(FOLDERS / "head")
     with tempfile.TemporaryDirectory() as folder:
         pictures = inputs.write_pictures(Path(folder) / "support", (4, 5))
-        larger = pipeline.extended(saved, pictures, generator=noise()[0])
-    return {"weight": larger.head.weight, "bias": larger.head.bias}
+        larger = pipeline.extend(saved, pictures, generator=noise()[0])
+    return {"weight": larger.draws.weight, "bias": larger.draws.bias}
 
 
 READ: dict[str, Subject] = {
@@ -526,6 +526,10 @@ def _of_generators() -> Iterator[tuple[str, Subject]]:
     yield "generators/mcdi.segment", partial(written_head, "mcdi", "scale", *told, "denoiser.told=true")
     for scheduler in ("DDIMScheduler", "DPMSolverMultistepScheduler"):
         yield f"generators/metadiff.{scheduler}", partial(written_head, "metadiff", "scale", scheduler=scheduler)
+    yield from _of_ablations()
+
+
+def _of_ablations() -> Iterator[tuple[str, Subject]]:
     for recipe, space in (("metadiff", "whiten"), ("metadiff", "scale_power"), ("mcdi", "whiten"), ("mcdi", "scale")):
         for method in ("no_denoiser", "one_step", "draws", "inductive"):
             if (recipe, method) != ("mcdi", "draws"):  # a chain in segments has no noise to draw with

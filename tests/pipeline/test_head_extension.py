@@ -247,7 +247,9 @@ def test_what_cannot_be_extended(
     refused("samples is 2, and the head has 1; take 1, or rewrite all classes", num_samples=2)
     refused("steps is 0; it must be 1 or more", num_inference_steps=0)
     refused("nowhere: is not a directory", support="nowhere")
-    refused("the head was written by another generator .*, and this generator is", by=generators["adapting"])
+    refused(
+        r"the head was written by another generator \(.*, weightgen .*\), and this one is", by=generators["adapting"]
+    )
     other = make()
     other.backbone = Backbone.create(model="conv4", options={"width": 8, "img_size": 16}, seed=5)
     refused(f"the head is for a conv4 with weights {head.backbone.weights_hash()}, and the generator's have", by=other)

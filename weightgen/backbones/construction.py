@@ -140,7 +140,7 @@ def check_slot(model: nn.Module, architecture: str, slot: str) -> int:
 
 
 def download(model: str) -> Path:
-    """timm's own weights as safetensors, from the hub's cache or the network. Raises InputError otherwise.
+    """The weights of timm as safetensors, from the hub's cache or the network. Raises InputError otherwise.
 
     timm itself falls back to pickled files where the hub holds no safetensors, and for models that are
     served from a plain address; so the file is fetched here.

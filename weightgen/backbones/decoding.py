@@ -69,7 +69,9 @@ class ImageReader:
         for start in range(0, len(self), size):
             yield start, self.read(range(start, min(start + size, len(self))))
 
-    def _decode(self, examples: list[dict], rows: Sequence[int]) -> UInt8[Tensor, "images channels height width"]:
+    def _decode(
+        self, examples: list[dict[str, Any]], rows: Sequence[int]
+    ) -> UInt8[Tensor, "images channels height width"]:
         pairs = zip(examples, rows, strict=True)
         return torch.stack([self._preprocess.pixels(decoded(encoded(e), _name(e, row))) for e, row in pairs])
 

@@ -79,6 +79,7 @@ class Preprocessing:
         return (pixels.float() / 255 - self._mean.to(pixels.device)) / self._std.to(pixels.device)
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "channels height width"]:
+        """The normalised pixels that the backbone reads."""
         return self.normalise(self.pixels(image))
 
     def key(self) -> str:

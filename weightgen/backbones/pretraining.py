@@ -38,6 +38,7 @@ class CosineHead(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
     def forward(self, features: Float[Tensor, "batch feature"]) -> Float[Tensor, "batch classes"]:
+        """Scaled cosines between features and class weights."""
         cosine = functional.normalize(features, dim=-1) @ functional.normalize(self.weight, dim=-1).mT
         return self.log_scale.exp() * cosine  # (batch, classes)
 

@@ -103,6 +103,7 @@ class ResNet12(nn.Module):
         return pooled if pre_logits else self.fc(pooled)
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+        """Logits of images."""
         return self.forward_head(self.forward_features(images))
 
 

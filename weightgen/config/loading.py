@@ -144,7 +144,7 @@ def _value(text: str, override: str) -> Any:
             raise InputError(
                 f"'{override}': the value is not valid YAML; quote it, names with special characters in single quotes"
             ) from error
-    tag = _Loader("").resolve(yaml.ScalarNode, word, (True, False))
+    tag = _Loader("").resolve(yaml.ScalarNode, word, (True, False))  # type: ignore[no-untyped-call]
     value = _Loader("").plain(yaml.ScalarNode(tag, word)) if tag in _Loader.plain_tags else text
     return replace(value, text=text) if isinstance(value, _Plain) else text
 

@@ -121,7 +121,7 @@ def stored_images(images: pa.ChunkedArray, *, where: str) -> pa.ChunkedArray:
     return pa.chunked_array(named, Image().pa_type)
 
 
-def _as_png(rows: list | None) -> bytes | None:
+def _as_png(rows: list[Any] | None) -> bytes | None:
     """Whole numbers of 8 bits, or grey ones of 16. Raises ValueError for others."""
     if rows is None:
         return None

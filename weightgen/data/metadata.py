@@ -137,7 +137,7 @@ def _strip_tiff(content: bytes) -> tuple[bytes, bytes]:
 
 
 def _strip_avif(content: bytes) -> bytes:
-    """Items that hold EXIF are called something that no decoder looks for. (AVIF itself says how to turn it.)"""
+    """Items that hold EXIF are called something that no decoder looks for; AVIF itself says how to turn it."""
     return content.replace(b"Exif", b"free").replace(b"application/rdf+xml", b"application/unknown")
 
 

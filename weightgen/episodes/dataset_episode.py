@@ -14,7 +14,7 @@ MOST_SAMPLED = 4096
 
 
 def dataset_episode(
-    batches: Iterable[Float[Tensor, "images feature"]],
+    batches: Iterable[Float[Tensor, "_ feature"]],
     labels: Int[Tensor, " images"],
     *,
     classes: int,

@@ -101,7 +101,7 @@ class EpisodeSampler:
         left: tuple[Int[Tensor, "batch ways images"], Bool[Tensor, "batch ways images"]],
         strangers: Int[Tensor, "batch extra"],
         generator: torch.Generator,
-    ) -> tuple[Float[Tensor, "batch extra feature"], Bool[Tensor, "batch extra"]]:
+    ) -> tuple[Float[Tensor, "batch unlabelled feature"], Bool[Tensor, "batch unlabelled"]]:
         """Images beside support and queries (`left`), and of other classes; and which of them are there."""
         if wanted is not None and wanted.transductive:
             return query, torch.ones(query.shape[:2], dtype=torch.bool)

@@ -59,6 +59,7 @@ class GeneratedOffset(PartMethod):
     kind = "generator"
 
     def offsets(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
+        """One per episode."""
         return self.pipeline.offsets(episode, rngs)
 
 
@@ -66,6 +67,7 @@ class NoOffset(PartMethod):
     """The backbone as it is."""
 
     def offsets(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
+        """One per episode."""
         return torch.zeros_like(self.pipeline.part.own).expand(len(episode), -1)
 
 
@@ -73,6 +75,7 @@ class MeanOffset(PartMethod):
     """The mean of the zoo for all episodes, which tells what is due to the episode alone."""
 
     def offsets(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
+        """One per episode."""
         return self.pipeline.vector_scale.end.to(self.pipeline.part.own).expand(len(episode), -1)
 
 
@@ -80,6 +83,7 @@ class OffsetFittedOnSupport(PartMethod):
     """Fitted to the support as the zoo's are to all images."""
 
     def offsets(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
+        """One per episode."""
         part = self.pipeline.part
         return fit_to_support(part, episode, options=self.options, seed=self.zoo_seed, draw=rngs[0]).targets[:, -1]
 
@@ -90,6 +94,7 @@ class OracleOffset(PartMethod):
     kind = "oracle"
 
     def offsets(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
+        """One per episode."""
         part, classes = self.pipeline.part, episode.classes
         fitted = fit_to_classes(part, self.pixels, classes, options=self.options, seed=self.zoo_seed, draw=rngs[0])
         return fitted.targets[:, -1]

@@ -161,8 +161,9 @@ def write_report(
     curve: Sequence[Results] = (),
     chain: ChainPaths | None = None,
 ) -> None:
-    """Write `results.json`, `report.md` and, where there is something to draw, `learning_curve.png`,
-    `steps_accuracy.png` and `chain.png`.
+    """Write `results.json`, `report.md` and pictures.
+
+    Pictures where there is something to draw: `learning_curve.png`, `steps_accuracy.png` and `chain.png`.
 
     Args:
         folder: made if missing; other files in it stay.

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, TypedDict
+from typing import ClassVar, Literal, Protocol, TypedDict, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -46,20 +46,24 @@ class Task:
     others: OtherImages | None = None
 
 
+@runtime_checkable
 class Tasks(Protocol):
     """What a protocol judges methods by.
 
-    unit: what is independent, so that intervals are over it: episodes, or the images of one test set. what: for
-    progress. total: episodes in all.
+    unit: what is independent, so that intervals are over it: episodes, or the images of one test set.
     """
 
     unit: ClassVar[Unit]
 
     @property
-    def what(self) -> str: ...
+    def what(self) -> str:
+        """Of what, for progress."""
+        ...
 
     @property
-    def total(self) -> int: ...
+    def total(self) -> int:
+        """Episodes in all."""
+        ...
 
     def __iter__(self) -> Iterator[Task]: ...
 
@@ -91,10 +95,12 @@ class Episodes:
 
     @property
     def what(self) -> str:
+        """The setting."""
         return f"episodes, {shots_words(shots_label(self.sizes['shots']))}"
 
     @property
     def total(self) -> int:
+        """Number of episodes."""
         return self.episodes
 
     def __iter__(self) -> Iterator[Task]:

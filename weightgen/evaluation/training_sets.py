@@ -35,10 +35,12 @@ class TrainingSets:
 
     @property
     def what(self) -> str:
+        """The setting."""
         return f"training sets of {words(self.images)} a class"
 
     @property
     def total(self) -> int:
+        """Number of episodes."""
         return draws_of(self.images)
 
     def __iter__(self) -> Iterator[Task]:

@@ -11,9 +11,9 @@ DECIMALS = 1
 
 
 def verdict(results: Sequence[MethodResult]) -> str:
-    """One plain sentence: where the generator stands against the best baseline; of training sets, also against the
-    linear probe, and in what time.
+    """One plain sentence: where the generator stands against the best baseline.
 
+    For training sets it goes on with the linear probe, and with the times of both.
     "level with" where the interval, as printed, includes 0. Where that over classes
     includes 0 although that over episodes does not, the sentence says so.
     """

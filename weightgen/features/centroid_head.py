@@ -15,7 +15,7 @@ def centroid_head(
     *,
     scale: Float[Tensor, " batch"] | float,
 ) -> LinearHeads:
-    """logits = scale · ĉ·f / r on raw features, ĉ the direction of a class's mean feature.
+    """Logits are scale · ĉ·f / r on raw features, ĉ the direction of a class's mean feature.
 
     r, the mean length of the support's features, stands for each query's own length, which a linear layer cannot
     divide by; the ranking of classes is that of the cosine. No statistics of other classes take part, so that on an

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar, get_args
+from typing import Any, Generic, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from weightgen.errors import InputError
 from weightgen.features.temperature import Calibration
@@ -17,7 +18,7 @@ from weightgen.records import LinearHeads
 from weightgen.registry import nearest
 
 Readout = Literal["cosine", "gaussian"]
-AnySpace = TypeVar("AnySpace", bound=FeatureSpace)
+AnySpace = TypeVar("AnySpace", bound=FeatureSpace, default=Any)
 _HONEST = Calibration()
 _FAR = 0.1
 _NEVER = -1e9  # bias of a padding class: finite, and softmax gives it probability 0
@@ -42,7 +43,7 @@ class RowReader(Generic[AnySpace]):
     """
 
     standardizer: AnySpace
-    readout: Readout
+    readout: str
     scale: Calibration = _HONEST
     draws: bool = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch import Tensor
 from weightgen.records import Space
 
 
+@runtime_checkable
 class Rounding(Protocol):
     """F with F Σ Fᵀ = I for some covariance Σ; values and weights are rows, some or many."""
 

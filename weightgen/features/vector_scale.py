@@ -51,6 +51,7 @@ class VectorScale(ModelMixin, ConfigMixin):
         return self
 
     def standardize(self, vectors: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch parameters"]:
+        """Vectors with mean 0 and unit scale over the zoo."""
         return (vectors - self.mean) / self.scale
 
     def restore(self, vectors: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch parameters"]:

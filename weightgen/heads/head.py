@@ -248,10 +248,10 @@ class Head:
                 f"{backbone}; name the generator that wrote it"
             )
         if self.support.generator != generator:
-            name = self.provenance.get("generator", "another generator")
+            name, version = self.provenance.get("generator", "another generator"), self.provenance["weightgen_version"]
             raise InputError(
-                f"the head was written by {name} ({self.support.generator}), and this generator is {generator}; "
-                "name the one that wrote it, or generate the head again from all images"
+                f"the head was written by {name} ({self.support.generator}, weightgen {version}), and this one is "
+                f"{generator}; name the one that wrote it, or generate the head again from all images"
             )
         return self.support
 

@@ -29,7 +29,6 @@ FitOne = Callable[
 class Frame:
     """Where features are seen from, and in which unit: (feature − origin) / radius.
 
-
     statistics: of the base classes whose mean and radius these are; None where they are each episode's own.
     """
 
@@ -78,8 +77,7 @@ class Frame:
         return self.support(episode, unit=unit).sum(2) / episode.counts.clamp(min=1)[..., None]
 
     def _predicted_means(self, episode: Episode) -> Float[Tensor, "batch ways feature"]:
-        """E[class mean | support]: by the covariances of base classes, or by the episode's own variances, which all
-        axes share."""
+        """E[class mean | support], by the covariances of base classes, or one variance of the episode's own."""
         means, counts = self.means(episode), episode.counts.to(self.origin)
         if self.statistics is not None:
             basis = joint_eigenbasis(self.statistics, within=0.5, between=0.5)

@@ -59,9 +59,11 @@ class Ridge(ClassicalMethod):
     def leave_one_out(
         cls, episode: Episode, grid: Sequence[Mapping[str, Any]]
     ) -> Iterator[Float[Tensor, "images ways"]]:
-        """In closed form (Allen 1974): with the hat matrix H, residuals of a fit without the image are those of the
-        whole fit, (y_i − ŷ_i), divided by 1 − H_ii. All options share one factorisation, so they differ in the penalty
-        alone."""
+        """In closed form (Allen 1974).
+
+        With the hat matrix H, the residual of a fit without the image is that of the whole fit, y_i − ŷ_i, divided by
+        1 − H_ii. All options share one factorisation, so they differ in the penalty alone.
+        """
         method, mask = cls(**grid[0]), episode.support_mask.flatten()
         inputs, targets, weights = (part[0, mask] for part in method._regression(episode, method.frame(episode)))
         share = weights[:, None] / weights.sum()

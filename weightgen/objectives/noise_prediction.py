@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,9 @@ class NoisePrediction(Objective):
         path: Float[Tensor, "batch targets ways width"],
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
-        denoised = denoise_once(denoiser, conditioner, scheduler, reader.standardizer, episode, path[:, -1], generator)
+        denoised = denoise_once(
+            denoiser, conditioner, scheduler, reader.standardizer, episode, path[:, -1], generator=generator
+        )
         return {"loss": denoised.loss()}
 
 
@@ -64,6 +67,7 @@ def denoise_once(
     standardizer: Standardizer,
     episode: Episode,
     target: Float[Tensor, "batch ways width"],
+    *,
     generator: torch.Generator,
 ) -> Denoised:
     """Add noise to `target` at random times, one per episode, and ask the denoiser once."""
@@ -73,9 +77,10 @@ def denoise_once(
     noise, timestep = noise.to(target.device), timestep.to(target.device)
     noisy = scheduler.add_noise(target, noise, timestep)
     condition = conditioner.at(conditioner(episode, standardizer), noisy)
-    wanted = {
+    answers: dict[str, Callable[[], Tensor]] = {
         "epsilon": lambda: noise,
         "sample": lambda: target,
         "v_prediction": lambda: scheduler.get_velocity(target, noise, timestep),
-    }[scheduler.config.prediction_type]()
+    }
+    wanted = answers[scheduler.config.prediction_type]()
     return Denoised(denoiser.real(condition), noisy, timestep, denoiser(noisy, timestep, condition), wanted)

@@ -43,7 +43,9 @@ class QueryLoss(Objective):
         path: Float[Tensor, "batch targets ways width"],
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
-        denoised = denoise_once(denoiser, conditioner, scheduler, reader.standardizer, episode, path[:, -1], generator)
+        denoised = denoise_once(
+            denoiser, conditioner, scheduler, reader.standardizer, episode, path[:, -1], generator=generator
+        )
         head = reader.standardised_head(clean_rows(denoised, scheduler)[:, None], episode.counts)
         logits = head.logits(episode.query)
         query_loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), episode.query_labels.flatten())

@@ -25,6 +25,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
+        """Whether the generator is written, which is the last step of training."""
         return (self.path / "generator" / "model_index.json").exists()
 
     def recipe(self) -> Recipe:

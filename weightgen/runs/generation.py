@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from weightgen.heads.head import Head, load_head
 from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.runs.folder import RunFolder, newest_run, read_generator
+from weightgen.runs.image_kind import ImageKind, introduced, mismatch
 from weightgen.seeds import generator as seeded
 
 
@@ -27,6 +29,7 @@ def write_head(
     steps: int | None = None,
     seed: int = 0,
     runs: Path = Path("runs"),
+    remark: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Generate a head for `support`, or add its classes to the head in a folder, and write a head folder.
 
@@ -38,6 +41,7 @@ def write_head(
         rewrite: write the rows of its old classes anew too.
         out: the folder to write; if None that of the extended head, which is replaced whole or not at all, or `head`.
         samples, steps: of the generator if None; where a head is extended, its own number of draws.
+        remark: told which generator was used, and when the support is of another kind than its training images.
 
     Returns:
         What was written, as JSON values. `steps` and `samples` are those of the new rows; `added` names the classes
@@ -64,6 +68,8 @@ def write_head(
     else:
         head = _extending(pipeline, found).extend(old, support, rewrite=rewrite, **chosen)
     head.save_pretrained(target)
+    if remark is not None:
+        introduce(found, pipeline, support, remark)
     return {
         "head": str(target),
         "generator": str(found),
@@ -76,6 +82,18 @@ def write_head(
         "seconds": time.perf_counter() - start,
         **({} if old is None else {"added": list(head.class_names[len(old.class_names) :])}),
     }
+
+
+def introduce(
+    found: Path, pipeline: WeightGenerationPipeline | PartPipeline, support: Path, remark: Callable[[str], None]
+) -> None:
+    """Say which generator writes a head, and whether the support is of the kind of its training images."""
+    backbone, images = pipeline.backbone, pipeline.config.images or {}
+    images = images if {"source", "colour", "side"} <= images.keys() else None  # not every generator keeps them
+    remark(introduced(str(found), backbone, images))
+    warning = mismatch(ImageKind.of_folder(support), backbone, images)
+    if warning is not None:
+        remark(warning)
 
 
 def open_generator(folder: Path) -> WeightGenerationPipeline | PartPipeline:

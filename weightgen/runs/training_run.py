@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -23,6 +25,7 @@ from weightgen.files import new_folder, write_text
 from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import GeneratorTraining
+from weightgen.runs.image_kind import ImageKind
 from weightgen.runs.metrics import MetricsFile
 from weightgen.runs.part_training import PartTraining
 from weightgen.runs.run_card import run_card
@@ -122,7 +125,7 @@ def _prepared(
     write_text(run.path / "recipe.yaml", to_yaml(recipe))
     metrics = MetricsFile(run.path / "metrics.jsonl")
     if recipe.backbone.pretraining is not None:
-        backbone = _pretrained(recipe, backbone, parts, run, metrics, accelerator, progress)
+        backbone = _pretrained(recipe, backbone, parts, run, metrics, accelerator, progress=progress)
     with accelerator.main_process_first():  # the others read what it has kept: all learn from the same bits
         base = base_features(recipe.data, backbone, parts, device=str(accelerator.device), progress=progress)
     training: GeneratorTraining | PartTraining
@@ -130,6 +133,9 @@ def _prepared(
         training = GeneratorTraining(recipe, backbone, base, accelerator)
     else:
         training = PartTraining(recipe, backbone, base, base_pixels(recipe.data, backbone, parts), accelerator)
+    kind = ImageKind.of_dataset(parts.base)
+    source = recipe.data.source if recipe.data.source.startswith("hub:") else Path(recipe.data.source).name
+    training.pipeline.register_to_config(images={"source": source, **asdict(kind)})
     if recipe.zoo.targets == "trajectories":
         training.fit_zoo(ZooFolder(run.path / "zoo"), progress=progress)
     return training
@@ -142,6 +148,7 @@ def _pretrained(
     run: RunFolder,
     metrics: MetricsFile,
     accelerator: Accelerator,
+    *,
     progress: Progress | None,
 ) -> Backbone:
     """The backbone trained on its classes, by the main process alone; kept in the run folder."""

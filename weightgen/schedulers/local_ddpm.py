@@ -65,7 +65,7 @@ class LocalDDPMScheduler(MeanDDPMScheduler):
         self._walk = self._walk_factors()
 
     @property
-    def boundaries(self) -> Int[Tensor, " segments+1"]:
+    def boundaries(self) -> Int[Tensor, " boundaries"]:
         """s_0 = T, s_1, …, s_k = 0: the noise levels between which the segments lie."""
         chain, k = self.config.num_train_timesteps, self.config.segments
         return torch.tensor([chain - (2 * i * chain + k) // (2 * k) for i in range(k + 1)])

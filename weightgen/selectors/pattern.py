@@ -9,11 +9,11 @@ from weightgen.selectors._selector import Selector, head_slot
 
 
 class Pattern(Selector):
-    """All parameters of the modules outside the head whose names match, in the words and by the rules of PEFT.
+    r"""All parameters of the modules outside the head whose names match, in the words and by the rules of PEFT.
 
     Where a matched module holds an excluded one, or the other way round, the inner one decides.
 
-    target_modules: a regular expression for the whole name of a module (`'blocks\\.5\\..*'`), or a list of names
+    target_modules: a regular expression for the whole name of a module (`'blocks\.5\..*'`), or a list of names
         or of their ends (`[qkv, mlp.fc1]`).
     exclude_modules: modules to leave out, in the same form.
     """

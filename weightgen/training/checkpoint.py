@@ -22,6 +22,7 @@ class CheckpointFolder:
         self.folder = folder
 
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Write the checkpoint of `step`, then delete the others."""
         older = self._all()
         with new_folder(self.folder / f"step-{step:07d}") as path:
             write_tensors(path / "tensors.safetensors", tensors)

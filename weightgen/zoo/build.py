@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -34,6 +34,7 @@ class Source:
     reader: RowReader
 
 
+@runtime_checkable
 class Plan(Protocol):
     """What a zoo is made of, shard by shard."""
 

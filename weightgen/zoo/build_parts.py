@@ -39,6 +39,7 @@ class PartPlan:
 
     @property
     def shards(self) -> int:
+        """Number of shards."""
         return -(-self.tasks // _TASKS_IN_SHARD)
 
     @property

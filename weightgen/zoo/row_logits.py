@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.features.class_rows import Readout, RowReader
+from weightgen.features.class_rows import RowReader
 
 _ALL_IMAGES = 1e9  # shots: rows are fitted to whole classes, so nothing of a prototype is left unknown
 
@@ -26,7 +26,7 @@ class RowLogits:
     noise: standard deviation of an image around its class's prototype, along one axis.
     """
 
-    readout: Readout
+    readout: str
     factor: float
     origin: Float[Tensor, " feature"]
     noise: float

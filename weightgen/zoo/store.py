@@ -29,6 +29,7 @@ class ZooFolder:
         self.path = path
 
     def shard_path(self, number: int) -> Path:
+        """File of shard `number`."""
         return self.path / f"shard-{number:05d}.safetensors"
 
     def write_shard(self, number: int, shard: Shard, *, key: str) -> None:
