@@ -204,7 +204,5 @@ def test_the_shared_mean_is_the_best_unbiased_estimate() -> None:
     generator, counts = torch.Generator().manual_seed(3), torch.tensor([1.0, 1.0, 2.0, 40.0])
     means = torch.randn(20000, 4, 1, generator=generator) * (0.7 + 1 / counts).sqrt()[:, None]
     every = counts.expand(20000, 4)
-    errors = [
-        float(shared_mean(means, every, ratio=torch.tensor(ratio)).square().mean()) for ratio in (0.7, 1e6, 1e-6)
-    ]
+    errors = [float(shared_mean(means, every, ratio=torch.tensor(ratio)).square().mean()) for ratio in (0.7, 1e6, 1e-6)]
     assert errors[0] < min(errors[1:]) - 0.01
