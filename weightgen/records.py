@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Features:
     `labels` are sorted ascending and index `class_names`.
     """
 
-    values: Float[Tensor, "images feature"]
+    values: Num[Tensor, "images feature"]
     labels: Int[Tensor, " images"]
     class_names: tuple[str, ...]
 
@@ -103,12 +103,12 @@ class Episode:
     `class_names`, of a batch of one, are those of a data set of which `support` holds every image; None otherwise.
     """
 
-    support: Float[Tensor, "batch ways shots feature"]
+    support: Num[Tensor, "batch ways shots feature"]
     support_mask: Bool[Tensor, "batch ways shots"]
-    query: Float[Tensor, "batch queries feature"]
+    query: Num[Tensor, "batch queries feature"]
     query_labels: Int[Tensor, "batch queries"]
     classes: Int[Tensor, "batch ways"]
-    unlabelled: Float[Tensor, "batch extra feature"]
+    unlabelled: Num[Tensor, "batch extra feature"]
     unlabelled_mask: Bool[Tensor, "batch extra"]
     statistics: Statistics | None = None
     class_names: tuple[str, ...] | None = None

@@ -92,13 +92,13 @@ def test_evaluations_keep_their_keys(trained: Path) -> None:
         assert (one["ways"], one["queries"], one["episodes"], one["seed"]) == (4, 4, 4, 9)
         assert one["generator"] == trained.name
         assert [method["name"] for method in one["methods"]] == ["generator", "cosine_centroid", "raw_centroid"]
-        assert [method["kind"] for method in one["methods"]] == ["generator", "baseline"]
+        assert [method["kind"] for method in one["methods"]] == ["generator", "baseline", "baseline"]
         for method in one["methods"]:
             assert set(method) == METHOD_KEYS
             assert 0 <= method["accuracy"] <= 100
             assert 0 <= method["ood_auroc"] <= 100
         assert one["unlabelled"] is None
-        assert one["methods"][1]["delta"] == 0
+        assert max(method["delta"] for method in one["methods"][1:]) == 0
 
 
 def test_the_same_seed_gives_the_same_numbers(trained: Path) -> None:
