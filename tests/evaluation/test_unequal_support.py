@@ -97,17 +97,23 @@ def alone(name: str) -> Classify:
     return classify
 
 
-def untrained(conditioner: Conditioner, readout: str) -> Classify:
-    """A generator whose rows are what its conditioner expects them to be."""
+def untrained(conditioner: Conditioner, readout: str, samples: int = 1) -> Classify:
+    """A generator whose rows are what its conditioner expects them to be, or several draws of what they may be."""
+    generator = torch.Generator()
     standardizer = Standardizer(feature_width=WIDTH, within_shrinkage=0.2, between_shrinkage=0.2).fit(classes(0))
 
     def classify(episode: Episode) -> Tensor:
         heads = []
         for _, own, space in conditioner.in_spaces(standardizer.standardize(episode), standardizer):
             condition = conditioner(own, space)
-            heads.append(RowReader(space, readout).head(condition.tokens[:, None], condition.counts))
+            rows = condition.tokens[:, None]
+            if samples > 1:
+                assert condition.variance is not None
+                noise = torch.randn(len(own), samples, *rows.shape[2:], generator=generator.manual_seed(0))
+                rows = rows + space.space.from_axes(noise * condition.variance.sqrt()[:, None])
+            heads.append(RowReader(space, readout, draws=samples > 1).head(rows, condition.counts))
         joined = LinearHeads(torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads]))
-        return joined.logits(episode.query)
+        return joined.probabilities(episode.query)
 
     return classify
 
@@ -124,6 +130,7 @@ METHODS: dict[str, tuple[Classify, int]] = {
         for kind in (TaskPrototypes, DatasetStatistics)
         for readout in ("gaussian", "cosine")
     },
+    **{f"draws {readout}": (untrained(TaskPrototypes(), readout, 8), EPISODES) for readout in ("gaussian", "cosine")},
 }
 
 

@@ -32,12 +32,14 @@ class RowReader(Generic[AnySpace]):
         The constant radius stands for each image's own length, which a linear layer cannot divide by; the ranking of
         classes is the same. The cosine to the average base class is taken off all logits alike: that changes no
         probability, but makes a large logit mean "more like this class than like any other", and not "a long feature".
-        A direction forgets how long the row was, which is short where images were few; `even_bias` makes up for it.
     gaussian: logits = log N(z; w, v) up to a constant, = w·z/v − w²/2v. v is the noise of one image plus what the
         average number of support images leaves unknown of a prototype (the predictive variance of a
         linear-Gaussian class; probabilistic LDA, Ioffe 2006), shared by the classes so that the head stays linear.
-        All boundaries are half-way between the rows, whatever the numbers of images.
         Where rows are `draws`, what is unknown is in their spread, and v is the noise alone.
+
+    The boundary between two classes lies half-way between the rows of a Gaussian head. A cosine forgets that a row is
+    short where images were few, and a draw is as long as any other, so that their boundaries lie nearer the class of
+    few images; `even_bias` brings them half-way between the rows, or between their means over draws.
 
     `scale` multiplies the logits and makes the probabilities honest.
     """
@@ -61,19 +63,21 @@ class RowReader(Generic[AnySpace]):
         real = (counts > 0)[:, None]
         shots = counts.sum(-1) / (counts > 0).sum(-1).clamp(min=1)
         scale = self.standardizer.temper * self.scale.at(shots)[:, None, None]
+        predicted = rows.mean(1, keepdim=True)
         if self.readout == "cosine":
             origin = self.standardizer.pole
             directions = torch.nn.functional.normalize(rows - origin, dim=-1)
             far = origin.norm() > _FAR * self.standardizer.radius  # else the average class has no direction
             average = torch.nn.functional.normalize(-origin, dim=-1) * far
-            predicted, rows = rows - origin, (directions - average) / self.standardizer.radius
-            bias = even_bias(rows, rows.new_zeros(rows.shape[:-1]), predicted, counts[:, None]) - rows @ origin
+            rows = (directions - average) / self.standardizer.radius
+            bias = -rows @ origin
         else:
             space = self.standardizer.space
             along = space.along_axes(rows)
             weights = along / self._predictive_variance(shots)[:, None, None]
             bias = -(along * weights).sum(-1) / 2
             rows = space.from_axes(weights)
+        bias = bias + even_bias(rows, bias, predicted, counts[:, None])
         bias = torch.where(real, scale * bias, torch.full_like(bias, _NEVER))
         return LinearHeads(scale[..., None] * rows * real[..., None], bias)
 

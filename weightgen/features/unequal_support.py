@@ -21,11 +21,11 @@ def shared_mean(
 
 
 def even_bias(
-    weight: Float[Tensor, "*batch ways feature"],
-    bias: Float[Tensor, "*batch ways"],
-    predicted: Float[Tensor, "*batch ways feature"],
-    counts: Float[Tensor, "*batch ways"],
-) -> Float[Tensor, "*batch ways"]:
+    weight: Float[Tensor, "*#batch ways feature"],
+    bias: Float[Tensor, "*#batch ways"],
+    predicted: Float[Tensor, "*#batch ways feature"],
+    counts: Float[Tensor, "*#batch ways"],
+) -> Float[Tensor, "*#batch ways"]:
     """What to add to the bias of a linear head so that classes with more support images are not favoured by them.
 
     A row that few images decided points less surely at its class: images of that class have smaller logits for it than
@@ -47,7 +47,7 @@ def even_bias(
     real = (counts > 0).to(weight)
     classes = real.sum(-1, keepdim=True).clamp(min=1)
 
-    def centred(values: Float[Tensor, "*batch ways"]) -> Float[Tensor, "*batch ways"]:
+    def centred(values: Float[Tensor, "*any ways"]) -> Float[Tensor, "*any ways"]:
         return (values - (values * real).sum(-1, keepdim=True) / classes) * real
 
     share = (real / classes)[..., None]
