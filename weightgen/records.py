@@ -24,7 +24,8 @@ exactly 0 in single precision."""
 class Features:
     """Backbone features of labelled images, the rows of one class next to each other.
 
-    `labels` are sorted ascending and index `class_names`.
+    `labels` are sorted ascending and index `class_names`. For parts of the backbone `values` are pixels, a row of bytes
+    for each image.
     """
 
     values: Num[Tensor, "images feature"]
@@ -136,7 +137,8 @@ class Episode:
         """Labelled images per class."""
         if self.statistics is not None:
             return self.statistics.counts[None]
-        return self.support_mask.sum(-1).to(self.support.dtype)
+        dtype = self.support.dtype if self.support.is_floating_point() else torch.float32  # pixels are bytes
+        return self.support_mask.sum(-1).to(dtype)
 
     def support_means(self) -> Float[Tensor, "batch ways feature"]:
         """Mean feature of the labelled images of every class (0 for padding)."""

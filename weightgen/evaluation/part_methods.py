@@ -27,7 +27,8 @@ class AdaptedBackbones:
 
     def logits(self, features: UInt8[Tensor, "batch images pixels"]) -> Float[Tensor, "batch images ways"]:
         """Of pixels."""
-        episode = replace(self.support, query=features)
+        unknown = torch.zeros(features.shape[:2], dtype=torch.int64)
+        episode = replace(self.support, query=features, query_labels=unknown)
         return self.pipeline.part.query_logits(self.offsets, episode, scale=self.pipeline.scale(episode))
 
 
