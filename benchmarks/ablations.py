@@ -12,7 +12,7 @@ from _trained import trained
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.comparison import paired_difference
 from weightgen.evaluation.scoring import Scores, score
-from weightgen.runs.rivals import GeneratorMethod
+from weightgen.methods.generator import Generator
 
 UNLABELLED = UnlabelledDraw(75)
 WITHOUT = {
@@ -34,7 +34,7 @@ def scores(overrides: list[str]) -> dict[tuple[int, bool], Scores]:
     sizes = {"ways": chosen.ways, "queries": chosen.queries, "episodes": chosen.episodes, "seed": 0}
     return {
         (shots, unlabelled is not None): score(
-            GeneratorMethod(made.pipeline), made.novel, shots=shots, unlabelled=unlabelled, **sizes
+            Generator(pipeline=made.pipeline), made.novel, shots=shots, unlabelled=unlabelled, **sizes
         )
         for shots in chosen.shots
         for unlabelled in (None, UNLABELLED)
@@ -46,7 +46,7 @@ def main(overrides: list[str]) -> None:
     settings = [f"{shots}-shot{', unlabelled' if unlabelled else ''}" for shots, unlabelled in full]
     print("| without | " + " | ".join(settings) + " |")
     print("| --- |" + " ---: |" * len(settings))
-    accuracies = (f"{100 * float(own.episode_accuracies.mean()):.2f}" for own in full.values())
+    accuracies = (f"{100 * float(own.accuracies.mean()):.2f}" for own in full.values())
     print("| nothing (accuracy) | " + " | ".join(accuracies) + " |", flush=True)
     for name, changes in WITHOUT.items():
         differences = (paired_difference(own, full[key]) for key, own in scores([*overrides, *changes]).items())

@@ -21,11 +21,13 @@ from weightgen.config.loading import load_recipe, recipe_hash
 from weightgen.evaluation.chain_paths import Distance, chain_paths
 from weightgen.evaluation.comparison import half_width
 from weightgen.evaluation.scoring import EpisodeSizes, score
+from weightgen.evaluation.tuning import BaseClassFolds
 from weightgen.interfaces import Method
+from weightgen.methods.generator import Generator
 from weightgen.records import Features
 from weightgen.runs.data_parts import base_features, open_parts
 from weightgen.runs.generator_training import GeneratorTraining
-from weightgen.runs.rivals import GeneratorMethod, build_method
+from weightgen.runs.methods import build_methods
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator
 from weightgen.zoo.store import ZooFolder
@@ -47,7 +49,7 @@ class Bench:
         """Accuracy in percent of every episode."""
         options = self.common.recipe.evaluation
         scores = score(method, self.common.novel, episodes=options.episodes, seed=0, **self.sizes)
-        return 100 * scores.episode_accuracies
+        return 100 * scores.accuracies
 
     @property
     def sizes(self) -> EpisodeSizes:
@@ -80,9 +82,9 @@ def outcome(bench: Bench, name: str, seed: int) -> Outcome:
             pipeline, bench.common.novel.features, [bench.sizes], fit=recipe.zoo.fit, zoo_seed=training.zoo_plan.seed
         )
         missed = tuple(distance.generator for distance in paths.walks[0].distances)
-    parts = {part: build_method(part, pipeline, bench.base, sizes=bench.sizes, seed=0) for part in PARTS}
+    parts = build_methods(PARTS, pipeline)
     return Outcome(
-        bench.score(GeneratorMethod(pipeline)), {part: bench.score(method) for part, method in parts.items()}, missed
+        bench.score(Generator(pipeline=pipeline)), {part: bench.score(method) for part, method in parts.items()}, missed
     )
 
 
@@ -111,7 +113,8 @@ def main(arguments: list[str]) -> None:
             flush=True,
         )
     for name in RIVALS:
-        accuracy = bench.score(build_method(name, common.pipeline, bench.base, sizes=bench.sizes, seed=0))
+        folds = BaseClassFolds(bench.base, seed=0, **bench.sizes)
+        accuracy = bench.score(build_methods([name], common.pipeline, folds=folds)[name])
         print(f"| {name} | {told(accuracy)} | | {told(accuracy - first, sign='+')} | | | |", flush=True)
 
 

@@ -7,7 +7,7 @@ of a kind that the generator should not have seen. Every training set gets a par
 `condition` of its images a class (as many as RUN has seen at once). What it has to beat is less the backbone as it is
 than that backbone with the mean offset of the zoo, the same for all data; what it saves is the fit of a part to the
 training set, which needs no zoo and no generator. All are in the table, with the time from pixels to offset, and so is
-the usual rival, a linear probe on the frozen backbone.
+the usual baseline, a linear probe on the frozen backbone.
 
 HEADRUN is a finished run of `weightgen train transfer/metadiff`, or of another generator of heads whose denoiser sees
 scalars alone and so serves any features: here those of the adapted backbone, where its space is told by `base` images
@@ -20,7 +20,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,36 +33,34 @@ from weightgen.backbones.pixels import pixels_of
 from weightgen.config.recipe import Recipe
 from weightgen.data.sources import open_data
 from weightgen.episodes.support_folder import episode_of
-from weightgen.evaluation.comparison import half_width
+from weightgen.evaluation.comparison import LINEAR_PROBE, half_width
 from weightgen.evaluation.training_sets import aligned, draw_training, draws_of, sizes_that_differ, words
-from weightgen.evaluation.transfer import TransferMethod
 from weightgen.features.centroid_head import centroid_head
 from weightgen.features.standardizer import Standardizer
+from weightgen.interfaces import Method
+from weightgen.methods.generator import Generator
 from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.probes.linear_probe import LinearProbe
-from weightgen.probes.shrunk_lda import ShrunkLda
-from weightgen.records import Features
+from weightgen.records import Episode, Features, LinearHeads
 from weightgen.runs.data_parts import base_pixels, open_parts
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import zoo_seed
-from weightgen.runs.transfer_methods import GeneratorFit, WrittenClassifier
+from weightgen.runs.methods import build_methods
 from weightgen.selectors._part import Part
 from weightgen.zoo.build_parts import fit_to_classes
 
 COMPARED = (("mean", "frozen"), ("generated", "frozen"), ("generated", "mean"), ("fitted", "frozen"))
-HEADS = ("centroid", "shrunk_lda", "linear_probe")
+HEADS = ("centroid", "shrunk_lda", LINEAR_PROBE)
 
 Offset = Float[Tensor, " parameters"]
 
 
-class Centroid:
+class Centroid(Method):
     """The head that a generator of parts writes itself."""
 
-    def fit(self, train: Features, *, seed: int) -> WrittenClassifier:
+    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         """The cosine centroids of the training images."""
-        episode = episode_of(train)
-        return WrittenClassifier(centroid_head(episode.support, episode.support_mask, scale=1.0))
+        return centroid_head(episode.support, episode.support_mask, scale=1.0)
 
 
 @dataclass(frozen=True)
@@ -72,12 +70,13 @@ class HeadGenerator:
     run: RunFolder
     base: Features
 
-    def on(self, part: Part, offset: Offset) -> GeneratorFit:
+    def on(self, part: Part, offset: Offset) -> Generator:
         """The method on features of the backbone with `offset` added to its part."""
         own = Standardizer.from_pretrained(self.run.path / "generator" / "standardizer")
         made = Standardizer.from_config(own.config, feature_width=part.backbone.feature_width)
         made.fit(features_under(part, offset, self.base)).sharpness.copy_(own.sharpness)
-        return GeneratorFit(WeightGenerationPipeline.from_pretrained(self.run.path / "generator", standardizer=made))
+        folder = self.run.path / "generator"
+        return Generator(pipeline=WeightGenerationPipeline.from_pretrained(folder, standardizer=made))
 
 
 @dataclass(frozen=True)
@@ -102,11 +101,11 @@ class Transfer:
         fitted = fit_to_classes(part, train, classes, options=fit, seed=zoo_seed(self.recipe), draw=halves)
         yield "fitted", fitted.targets[0, -1]
 
-    def methods(self, offset: Offset) -> dict[str, TransferMethod]:
+    def methods(self, offset: Offset) -> dict[str, Method]:
         """What makes a head of features under an offset."""
-        made: list[TransferMethod] = [Centroid(), ShrunkLda(), LinearProbe()]
+        _, *chosen = HEADS
         written = {} if self.heads is None else {"generated head": self.heads.on(self.pipeline.part, offset)}
-        return {**dict(zip(HEADS, made, strict=True)), **written}
+        return {HEADS[0]: Centroid(), **build_methods(chosen, None), **written}
 
     @torch.no_grad()
     def report(self, images: int | None) -> None:
@@ -119,7 +118,8 @@ class Transfer:
                 seconds[name].append(time.perf_counter() - begin)
                 ours, theirs = (features_under(self.pipeline.part, offset, each) for each in (train, self.test))
                 for head, method in self.methods(offset).items():
-                    answers = method.fit(ours, seed=draw)(theirs.values).argmax(-1)
+                    classifier = method.fit(episode_of(ours), [torch.Generator().manual_seed(draw)])
+                    answers = classifier.logits(theirs.values[None])[0].argmax(-1)
                     right[name, head].append(100.0 * (answers == theirs.labels))
                 begin = time.perf_counter()
         shares = {key: torch.stack(each).double().mean(0) for key, each in right.items()}
@@ -138,7 +138,7 @@ def show(shares: dict[tuple[str, str], Float[Tensor, " images"]], seconds: dict[
     for name, taken in seconds.items():
         print(f"| {name} | {taken:.1f} | {' | '.join(f'{float(shares[name, head].mean()):.1f}' for head in heads)} |")
     rows = {f"{one} - {other}": [shares[one, head] - shares[other, head] for head in heads] for one, other in COMPARED}
-    rows["generated - probe"] = [shares["generated", head] - shares["frozen", "linear_probe"] for head in heads]
+    rows["generated - probe"] = [shares["generated", head] - shares["frozen", LINEAR_PROBE] for head in heads]
     for name, differences in rows.items():
         cells = [f"{float(each.mean()):+.1f} ± {half_width(each):.1f}" for each in differences]
         print(f"| {name} | | {' | '.join(cells)} |", flush=True)

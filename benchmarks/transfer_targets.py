@@ -1,4 +1,4 @@
-"""A transfer generator and its rivals on many data sets, each as one training set, and the mean over them.
+"""A transfer generator and the baselines on many data sets, each as one training set, and the mean over them.
 
 python benchmarks/transfer_targets.py RUN D OUT [methods=a,b] [targets=cifar10,signs] [seed=0]
 
@@ -17,6 +17,7 @@ from typing import Any
 
 from weightgen.backbones.feature_cache import features_of
 from weightgen.data.sources import data_fingerprint, open_data, select_classes
+from weightgen.evaluation.comparison import LINEAR_PROBE
 from weightgen.evaluation.training_sets import SIZES, held_out
 from weightgen.files import read_json, write_json
 from weightgen.pipeline import WeightGenerationPipeline
@@ -27,7 +28,6 @@ from weightgen.runs.transfer_evaluation import compare_on
 ALPHABETS = slice(4, None, 5)  # none that anything was chosen on
 BLOCKS = ("GREEK", "CYRILLIC", "ARMENIAN")
 CHARACTERS = 40  # of a block, at most
-PROBE = "linear_probe"
 
 
 def targets(
@@ -84,7 +84,8 @@ def _value(evaluation: Mapping[str, Any], name: str, key: str) -> float | None:
         return None
     if key in ("ratio", "speed"):
         what = "accuracy" if key == "ratio" else "seconds"
-        return 100 * float(methods[name][what]) / float(methods[PROBE][what]) if PROBE in methods else None
+        linear = methods.get(LINEAR_PROBE)
+        return None if linear is None else 100 * float(methods[name][what]) / float(linear[what])
     return float(methods[name][key])
 
 

@@ -11,7 +11,7 @@ from _trained import trained
 
 from weightgen.evaluation.comparison import paired_difference
 from weightgen.evaluation.scoring import score
-from weightgen.runs.rivals import GeneratorMethod
+from weightgen.methods.generator import Generator
 
 SETTINGS = ((2, 1), (5, 1), (5, 5), (20, 1), (20, 5), (50, 1), (5, 20))
 QUERIES, EPISODES = 5, 600
@@ -26,7 +26,7 @@ def main(overrides: list[str]) -> None:
         special = trained([*overrides, *own, f"evaluation.shots=[{shots}]", f"evaluation.queries={QUERIES}"])
         ours, theirs = (
             score(
-                GeneratorMethod(made.pipeline),
+                Generator(pipeline=made.pipeline),
                 general.novel,
                 ways=ways,
                 shots=shots,
@@ -37,7 +37,7 @@ def main(overrides: list[str]) -> None:
             for made in (general, special)
         )
         difference, half_width = paired_difference(ours, theirs)
-        accuracy = 100 * float(ours.episode_accuracies.mean())
+        accuracy = 100 * float(ours.accuracies.mean())
         print(f"| {ways} | {shots} | {accuracy:.2f} | {difference:+.2f} ± {half_width:.2f} |", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""weightgen evaluate"""
+"""weightgen evaluate, weightgen transfer"""
 
 from enum import StrEnum
 from pathlib import Path
@@ -7,6 +7,21 @@ from typing import Annotated
 import typer
 
 from .output import Format, FormatOption, Output, QuietOption
+
+RunArgument = Annotated[
+    Path | None, typer.Argument(metavar="[RUN]", help="Run folder; the newest finished run if left out.")
+]
+ImagesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="N|all",
+        help="Training images of a class; give it again for more.",
+        show_default="1 2 5 10 20 50 all",
+    ),
+]
+MethodsOption = Annotated[str | None, typer.Option(help="Comma-separated methods; all if left out.")]
+SeedOption = Annotated[int, typer.Option(help="Decides the episodes or training sets.")]
+ReportOption = Annotated[Path | None, typer.Option(help="Also write report.md, results.json and pictures here.")]
 
 
 class Protocol(StrEnum):
@@ -17,15 +32,13 @@ class Protocol(StrEnum):
 
 
 def evaluate(
-    run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="Run folder; the newest finished run if left out.")
-    ] = None,
+    run: RunArgument = None,
     data: Annotated[
         str | None,
         typer.Option(help="glyphs, a folder, Parquet or hub:owner/name; the run's novel classes if left out."),
     ] = None,
     protocol: Annotated[
-        Protocol, typer.Option(help="Episodes, or one head for all classes of a training set, judged on a test set.")
+        Protocol, typer.Option(help="Episodes, or whole training sets as `weightgen transfer` compares them.")
     ] = Protocol.episodes,
     test: Annotated[
         str | None,
@@ -33,14 +46,7 @@ def evaluate(
             metavar="SPEC|SHARE", help="transfer: test images of the classes of --data, or a share of them to hold out."
         ),
     ] = None,
-    images: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="N|all",
-            help="transfer: training images of a class; give it again for more.",
-            show_default="1 2 5 10 20 50 all",
-        ),
-    ] = None,
+    images: ImagesOption = None,
     ways: Annotated[int | None, typer.Option(help="Classes of an episode.")] = None,
     shots: Annotated[
         list[str] | None,
@@ -51,7 +57,7 @@ def evaluate(
     ] = None,
     queries: Annotated[int | None, typer.Option(help="Query images of a class.")] = None,
     episodes: Annotated[int | None, typer.Option(help="Episodes of a table.")] = None,
-    methods: Annotated[str | None, typer.Option(help="Comma-separated methods; all if left out.")] = None,
+    methods: MethodsOption = None,
     unlabelled: Annotated[
         int | None, typer.Option(metavar="N", help="Unlabelled images of an episode; none if left out.")
     ] = None,
@@ -72,27 +78,23 @@ def evaluate(
             "--transductive", help="The queries are the unlabelled images, whatever the three options above say."
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Decides the episodes.")] = 0,
-    report: Annotated[Path | None, typer.Option(help="Also write report.md, results.json and pictures here.")] = None,
+    seed: SeedOption = 0,
+    report: ReportOption = None,
     format: FormatOption = Format.text,
     quiet: QuietOption = False,
 ) -> None:
     """Compare a generator with cheap baselines on the same episodes of unseen classes.
 
     Example: weightgen evaluate runs/metadiff-1a2b3c4d --data flowers/ --ways 5 --shots 1 --shots 5
-
-    Example: weightgen evaluate --protocol transfer --data flowers/ --test 0.5 --report report/
     """
     output = Output(format, quiet)
-    from weightgen.config.protocol_flags import check_episode_flags, check_transfer_flags, training_sizes
+    from weightgen.config.protocol_flags import check_episode_flags, check_transfer_flags
     from weightgen.config.unlabelled_flags import unlabelled_draw
     from weightgen.runs.evaluation_run import evaluate_run
     from weightgen.runs.folder import RunFolder, newest_run
-    from weightgen.runs.transfer_evaluation import evaluate_transfer
 
-    from .tables import print_evaluations, print_transfer
+    from .tables import print_evaluations
 
-    names = None if methods is None else [name.strip() for name in methods.split(",")]
     if protocol is Protocol.transfer:
         of_episodes = {
             **{"--ways": ways, "--shots": shots, "--queries": queries, "--episodes": episodes},
@@ -100,20 +102,7 @@ def evaluate(
             "--transductive": transductive,
         }
         training, judged = check_transfer_flags(data, test, of_episodes)
-        sizes = training_sizes(images)
-        chosen = RunFolder(run) if run is not None else newest_run(Path("runs"))
-        with output.progress() as progress:
-            compared = evaluate_transfer(
-                chosen,
-                data=training,
-                test=judged,
-                sizes=sizes,
-                methods=names,
-                seed=seed,
-                report=report,
-                progress=progress,
-            )
-        output.result(compared, lambda console: print_transfer(console, compared))
+        compare_training_sets(run, training, judged, images, methods, seed, report, output)
         return
     check_episode_flags({"--test": test, "--images": images})
     extra = unlabelled_draw(unlabelled, shares=shares, distractors=distractors, transductive=transductive)
@@ -126,10 +115,68 @@ def evaluate(
             shots=shots or None,
             queries=queries,
             episodes=episodes,
-            methods=names,
+            methods=_names(methods),
             unlabelled=extra,
             seed=seed,
             report=report,
             progress=progress,
         )
     output.result(evaluations, lambda console: print_evaluations(console, evaluations))
+
+
+def transfer(
+    data: Annotated[str, typer.Option(help="Training images: glyphs, a folder, a .parquet file or hub:owner/name.")],
+    test: Annotated[
+        str,
+        typer.Option(metavar="SPEC|SHARE", help="Test images of the same classes, or a share of --data to hold out."),
+    ],
+    run: RunArgument = None,
+    images: ImagesOption = None,
+    methods: MethodsOption = None,
+    seed: SeedOption = 0,
+    report: ReportOption = None,
+    format: FormatOption = Format.text,
+    quiet: QuietOption = False,
+) -> None:
+    """Compare a generator with baselines, each making one head for all classes of a training set.
+
+    Example: weightgen transfer runs/transfer-metadiff-1a2b3c4d --data flowers/ --test 0.5 --report report/
+    """
+    compare_training_sets(run, data, test, images, methods, seed, report, Output(format, quiet))
+
+
+def compare_training_sets(
+    run: Path | None,
+    data: str,
+    test: str,
+    images: list[str] | None,
+    methods: str | None,
+    seed: int,
+    report: Path | None,
+    output: Output,
+) -> None:
+    """What `transfer` does, and `evaluate --protocol transfer`."""
+    from weightgen.config.protocol_flags import training_sizes
+    from weightgen.runs.folder import RunFolder, newest_run
+    from weightgen.runs.transfer_evaluation import evaluate_transfer
+
+    from .tables import print_transfer
+
+    sizes = training_sizes(images)
+    chosen = RunFolder(run) if run is not None else newest_run(Path("runs"))
+    with output.progress() as progress:
+        compared = evaluate_transfer(
+            chosen,
+            data=data,
+            test=test,
+            sizes=sizes,
+            methods=_names(methods),
+            seed=seed,
+            report=report,
+            progress=progress,
+        )
+    output.result(compared, lambda console: print_transfer(console, compared))
+
+
+def _names(methods: str | None) -> list[str] | None:
+    return None if methods is None else [name.strip() for name in methods.split(",")]

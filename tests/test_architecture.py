@@ -15,7 +15,7 @@ LAYERS = (
     ("features", "schedulers", "backbones", "episodes"),
     ("selectors", "conditioners", "denoisers", "objectives", "heads"),
     ("zoo", "pipeline_io", "pipeline", "part_pipeline"),
-    ("training", "baselines", "probes"),
+    ("training", "methods"),
     ("evaluation",),
     ("config",),
     ("runs",),
@@ -86,8 +86,8 @@ def test_imports_only_from_below(module: str, path: Path) -> None:
         ("weightgen.data.images", "from ..episodes import sampler"),
         ("weightgen.pipeline_io", "from weightgen.pipeline import WeightGenerationPipeline"),
         ("weightgen.seeds", "from weightgen.data.images import read_image"),
-        ("weightgen.baselines.ridge", "from weightgen.training.loop import train"),
-        ("weightgen.probes.ridge", "from weightgen.baselines.ridge import Ridge"),
+        ("weightgen.methods.ridge", "from weightgen.training.loop import train"),
+        ("weightgen.methods.ridge", "from weightgen.evaluation.tuning import CrossValidation"),
     ],
 )
 def test_a_wrong_import_is_found(module: str, source: str) -> None:

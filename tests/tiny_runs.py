@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner, Result
 from weightgen.cli.main import app
 
-from weightgen.baselines.logistic_regression import LogisticRegression
 from weightgen.data.glyphs import render_glyphs
 from weightgen.evaluation import steps_curve
+from weightgen.methods.logistic_regression import LogisticRegression
 
 CLASSES, IMAGES_PER_CLASS = 26, 13
 WAYS, SHOTS, QUERIES, EPISODES = 3, (1, 2), 4, 10

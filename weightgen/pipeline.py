@@ -248,11 +248,12 @@ class WeightGenerationPipeline(GeneratorPipeline):
         generators: Sequence[torch.Generator],
         *,
         steps: int | None = None,
+        samples: int | None = None,
         denoiser: Denoise | None = None,
     ) -> LinearHeads:
         """A head on raw features for all classes of a data set, in the order of its `class_names`; a batch of one."""
         episode = self._dataset_episode(features.values.split(_IMAGES_AT_ONCE), features.labels, None)
-        return self._heads(episode, generators, steps=steps, denoiser=denoiser)
+        return self._heads(episode, generators, steps=steps, samples=samples, denoiser=denoiser)
 
     @property
     def can_draw(self) -> bool:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from weightgen.interfaces import Classifier
 
 TURNED = ", turned by "
 """Ends the name of a class made by turning the images of another; what follows says how far."""
+PADDING_BIAS = -1e9
+"""The logit of a class without support images: finite, so that no 0·∞ arises later, and so low that its probability is
+exactly 0 in single precision."""
 
 
 @dataclass(frozen=True)
 class Features:
     """Backbone features of labelled images, the rows of one class next to each other.
 
-    `labels` are sorted ascending and index `class_names`.
+    `labels` are sorted ascending and index `class_names`. For parts of the backbone `values` are pixels, a row of bytes
+    for each image.
     """
 
-    values: Float[Tensor, "images feature"]
+    values: Num[Tensor, "images feature"]
     labels: Int[Tensor, " images"]
     class_names: tuple[str, ...]
 
@@ -94,19 +101,31 @@ class Episode:
     `classes` gives the row of `Features.class_names` that each way was drawn from.
     `statistics`, of a batch of one, are those of a data set of which `support` is but a sample; None where the support
     is all there is.
+    `class_names`, of a batch of one, are those of a data set of which `support` holds every image; None otherwise.
     """
 
-    support: Float[Tensor, "batch ways shots feature"]
+    support: Num[Tensor, "batch ways shots feature"]
     support_mask: Bool[Tensor, "batch ways shots"]
-    query: Float[Tensor, "batch queries feature"]
+    query: Num[Tensor, "batch queries feature"]
     query_labels: Int[Tensor, "batch queries"]
     classes: Int[Tensor, "batch ways"]
-    unlabelled: Float[Tensor, "batch extra feature"]
+    unlabelled: Num[Tensor, "batch extra feature"]
     unlabelled_mask: Bool[Tensor, "batch extra"]
     statistics: Statistics | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return self.support.shape[0]
+
+    def images(self, i: int) -> Features:
+        """The support images of one episode; classes without any are left out.
+
+        Where the episode has no `class_names`, its numbers in `classes` stand for them.
+        """
+        mask = self.support_mask[i]
+        real, labels = mask.nonzero()[:, 0].unique(return_inverse=True)
+        names = self.class_names or [str(number) for number in self.classes[i].tolist()]
+        return Features(self.support[i][mask], labels, tuple(names[way] for way in real.tolist()))
 
     @property
     def ways(self) -> int:
@@ -118,7 +137,8 @@ class Episode:
         """Labelled images per class."""
         if self.statistics is not None:
             return self.statistics.counts[None]
-        return self.support_mask.sum(-1).to(self.support.dtype)
+        dtype = self.support.dtype if self.support.is_floating_point() else torch.float32  # pixels are bytes
+        return self.support_mask.sum(-1).to(dtype)
 
     def support_means(self) -> Float[Tensor, "batch ways feature"]:
         """Mean feature of the labelled images of every class (0 for padding)."""
@@ -248,15 +268,43 @@ class LinearHeads:
     bias: Float[Tensor, "batch samples ways"]
 
     def logits(self, features: Float[Tensor, "batch images feature"]) -> Float[Tensor, "batch images ways"]:
-        """Logits of the exported head: the mean over draws of weight and bias."""
-        mean = self.mean()
-        return features @ mean.weight[:, 0].mT + mean.bias[:, 0, None]
+        """Logits of the mixture of all draws, of a single one those of the linear layer.
+
+        Softmax gives the mean of the draws' probabilities, and the logarithm of the sum of exponentials is that over
+        all draws; in double precision, for single precision calls many a probability exactly 1.
+        """
+        logits = torch.einsum("bif,bswf->bsiw", features, self.weight) + self.bias[:, :, None]
+        if self.weight.shape[1] == 1:
+            return logits[:, 0]
+        logits = logits.double()
+        return logits.log_softmax(-1).logsumexp(1).log_softmax(-1) + logits.logsumexp((1, 3))[..., None]
 
     def probabilities(self, features: Float[Tensor, "batch images feature"]) -> Float[Tensor, "batch images ways"]:
         """Class probabilities of the mixture of all draws."""
-        logits = torch.einsum("bif,bswf->bsiw", features, self.weight) + self.bias[:, :, None]
-        return logits.softmax(-1).mean(1)
+        return self.logits(features).softmax(-1).to(self.weight)
 
     def mean(self) -> LinearHeads:
         """One head per episode, the average of its draws."""
         return LinearHeads(self.weight.mean(1, keepdim=True), self.bias.mean(1, keepdim=True))
+
+    def to(self, device: torch.device | str) -> LinearHeads:
+        """The same on another device."""
+        return LinearHeads(self.weight.to(device), self.bias.to(device))
+
+
+@dataclass(frozen=True)
+class OneByOne:
+    """Classifiers that were made for the episodes of a batch one after the other.
+
+    members: one per episode, for its real classes. real: the classes that have support images.
+    """
+
+    members: Sequence[Classifier]
+    real: Bool[Tensor, "batch ways"]
+
+    def logits(self, features: Float[Tensor, "batch images feature"]) -> Float[Tensor, "batch images ways"]:
+        """Each episode's by its own member."""
+        logits = features.new_full((*features.shape[:2], self.real.shape[1]), PADDING_BIAS)
+        for i, member in enumerate(self.members):
+            logits[i, :, self.real[i]] = member.logits(features[i : i + 1])[0].to(logits)
+        return logits

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from weightgen.errors import InputError
 
-KINDS = ("selectors", "conditioners", "denoisers", "objectives", "baselines", "probes")
+KINDS = ("selectors", "conditioners", "denoisers", "objectives", "methods")
 _ROOT = Path(__file__).parent
 
 

@@ -18,7 +18,7 @@ from weightgen.cli.generate import written_sentence
 
 from weightgen import registry
 from weightgen.files import read_tensors, tensors_hash
-from weightgen.runs.rivals import chosen_methods
+from weightgen.runs.methods import chosen_methods
 
 EVALUATION_KEYS = {
     *("data", "ways", "shots", "queries", "episodes", "seed", "backbone", "generator", "methods", "verdict", "chain"),
@@ -91,14 +91,14 @@ def test_evaluations_keep_their_keys(trained: Path) -> None:
         assert set(one) == EVALUATION_KEYS
         assert (one["ways"], one["queries"], one["episodes"], one["seed"]) == (4, 4, 4, 9)
         assert one["generator"] == trained.name
-        assert [method["name"] for method in one["methods"]] == ["generator", "cosine_centroid"]
-        assert [method["kind"] for method in one["methods"]] == ["generator", "baseline"]
+        assert [method["name"] for method in one["methods"]] == ["generator", "cosine_centroid", "raw_centroid"]
+        assert [method["kind"] for method in one["methods"]] == ["generator", "baseline", "baseline"]
         for method in one["methods"]:
             assert set(method) == METHOD_KEYS
             assert 0 <= method["accuracy"] <= 100
             assert 0 <= method["ood_auroc"] <= 100
         assert one["unlabelled"] is None
-        assert one["methods"][1]["delta"] == 0
+        assert max(method["delta"] for method in one["methods"][1:]) == 0
 
 
 def test_the_same_seed_gives_the_same_numbers(trained: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_report_on_request(trained: Path, tmp_path: Path, quick: None) -> None
 
 def test_no_classes_beyond_the_episodes_own(trained: Path) -> None:
     (one,) = json.loads(succeed("evaluate", trained, *FEW, "--ways", "5", "--format", "json").stdout)
-    assert [method["ood_auroc"] for method in one["methods"]] == [None, None]
+    assert [method["ood_auroc"] for method in one["methods"]] == [None] * 3
 
 
 @pytest.mark.parametrize("columns", ["80", "35"])
@@ -144,7 +144,7 @@ def test_the_table_names_every_method_and_the_verdict(
     """Every cell whole, within 80 characters; on a narrower terminal the terminal breaks the lines."""
     monkeypatch.setenv("COLUMNS", columns)
     lines = succeed("evaluate", trained, "--shots", "2", "--episodes", "4", "--quiet").stdout.splitlines()
-    names = chosen_methods(None, unlabelled=False, can_draw=True)
+    names = chosen_methods(None, protocol="episodes", can_draw=True)
     assert lines[0].startswith("3-way 2-shot, 4 episodes of ")
     (header,) = (i for i, line in enumerate(lines) if "accuracy" in line)
     assert re.split(r" {2,}", lines[header].strip()) == [
@@ -184,8 +184,8 @@ def test_unlabelled_images_on_request(
     (one,) = json.loads(succeed("evaluate", trained, *sizes, *arguments, "--format", "json").stdout)
     assert set(one) == EVALUATION_KEYS
     assert one["unlabelled"] == told
-    everything = ["generator", *registry.names("baselines")]
-    assert [method["name"] for method in one["methods"]] == [name for name in everything if name != "draws"]
+    names = [method["name"] for method in one["methods"]]
+    assert names == chosen_methods(None, protocol="episodes", unlabelled=True, can_draw=True)
     kinds = {method["name"]: method["kind"] for method in one["methods"]}
     own = {"inductive", "no_denoiser", "one_step", "random_denoiser"}
     assert {name for name, kind in kinds.items() if kind == "ablation"} == own

@@ -1,4 +1,4 @@
-"""`weightgen evaluate --protocol transfer`: what it prints, writes and refuses."""
+"""`weightgen transfer`, and `evaluate --protocol transfer`: what it prints, writes and refuses."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from weightgen.part_pipeline import PartPipeline
 from weightgen.runs.folder import RunFolder
 
 TRANSFER = ("--protocol", "transfer")
-FEW = ("--methods", "generator, one_step,ridge,linear_probe")
-QUICK = ("--methods", "generator,centroid,ridge")
+FEW = ("--methods", "generator, one_step,ridge,logistic_regression")
+QUICK = ("--methods", "generator,raw_centroid,ridge")
 
 
 def test_one_object_for_each_size(trained: Path, pictures: Path) -> None:
@@ -30,10 +30,24 @@ def test_one_object_for_each_size(trained: Path, pictures: Path) -> None:
             ("generator", "generator"),
             ("one_step", "ablation"),
             ("ridge", "baseline"),
-            ("linear_probe", "baseline"),
+            ("logistic_regression", "baseline"),
+            ("raw_centroid", "baseline"),
         ]
         assert all(0 <= method["accuracy"] <= 100 and method["seconds"] > 0 for method in made["methods"])
         assert made["verdict"].startswith("the generator is ")
+
+
+def test_transfer_is_the_protocol_of_evaluate(trained: Path, pictures: Path) -> None:
+    sets = ("--data", pictures / "support", "--test", pictures / "query", *QUICK, "--images", "1", "--format", "json")
+    (one,), (other,) = (
+        json.loads(succeed(*command, trained, *sets).stdout) for command in (("transfer",), ("evaluate", *TRANSFER))
+    )
+    for made in (one, other):
+        for method in made["methods"]:
+            method.pop("seconds")
+        made.pop("verdict")  # it says how long things took
+    assert one == other
+    assert "--test" in refuse("transfer", trained, "--data", pictures / "support")
 
 
 def test_a_share_of_the_training_data_is_of_its_novel_classes(trained: Path, images: Path, tmp_path: Path) -> None:
@@ -45,7 +59,7 @@ def test_a_share_of_the_training_data_is_of_its_novel_classes(trained: Path, ima
     assert files_below(tmp_path) == {"results.json", "report.md", "learning_curve.png"}
     lines = result.stdout.splitlines()
     assert [line.split() for line in lines if line.strip().startswith("method")] == [["method", "3", "all"]] * 2
-    assert sum(line.strip().startswith("centroid") for line in lines) == 2
+    assert sum(line.strip().startswith("raw_centroid") for line in lines) == 2
     assert f"With all images of a class {whole['verdict']}." in lines
 
 
@@ -77,19 +91,19 @@ SHARE = ("--data", "IMAGES", "--test", "0.5")
 BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "a test set for episodes": (
         ("--test", "0.5"),
-        "--test belongs to training on a whole set; give --protocol transfer",
+        "--test is for whole training sets; use `weightgen transfer`",
     ),
-    "images for episodes": (("--images", "3"), "--images belongs to training on a whole set"),
+    "images for episodes": (("--images", "3"), "--images is for whole training sets"),
     "no training set": ((*TRANSFER, "--test", "0.5"), "needs a training set; give --data SPEC"),
     "no test set": ((*TRANSFER, "--data", "IMAGES"), "needs a test set; give --test SPEC, or --test 0.5"),
-    "ways": ((*TRANSFER, *SHARE, "--ways", "3"), "--ways belongs to episodes"),
-    "shots": ((*TRANSFER, *SHARE, "--shots", "3"), "--shots belongs to episodes"),
-    "queries": ((*TRANSFER, *SHARE, "--queries", "3"), "--queries belongs to episodes"),
-    "episodes": ((*TRANSFER, *SHARE, "--episodes", "3"), "--episodes belongs to episodes"),
-    "unlabelled": ((*TRANSFER, *SHARE, "--unlabelled", "0"), "--unlabelled belongs to episodes"),
-    "shares": ((*TRANSFER, *SHARE, "--shares", "2"), "--shares belongs to episodes"),
-    "distractors": ((*TRANSFER, *SHARE, "--distractors", "0"), "--distractors belongs to episodes"),
-    "transductive": ((*TRANSFER, *SHARE, "--transductive"), "--transductive belongs to episodes"),
+    "ways": ((*TRANSFER, *SHARE, "--ways", "3"), "--ways is for episodes"),
+    "shots": ((*TRANSFER, *SHARE, "--shots", "3"), "--shots is for episodes"),
+    "queries": ((*TRANSFER, *SHARE, "--queries", "3"), "--queries is for episodes"),
+    "episodes": ((*TRANSFER, *SHARE, "--episodes", "3"), "--episodes is for episodes"),
+    "unlabelled": ((*TRANSFER, *SHARE, "--unlabelled", "0"), "--unlabelled is for episodes"),
+    "shares": ((*TRANSFER, *SHARE, "--shares", "2"), "--shares is for episodes"),
+    "distractors": ((*TRANSFER, *SHARE, "--distractors", "0"), "--distractors is for episodes"),
+    "transductive": ((*TRANSFER, *SHARE, "--transductive"), "--transductive is for episodes"),
     "a share of all": ((*TRANSFER, "--data", "IMAGES", "--test", "1.0"), "--test is 1.0; a share lies between 0 and 1"),
     "no test data": ((*TRANSFER, "--data", "IMAGES", "--test", "nowhere"), "nowhere: does not exist"),
     "no training data": ((*TRANSFER, "--data", "nowhere", "--test", "0.5"), "nowhere: does not exist"),
@@ -119,7 +133,7 @@ def test_what_cannot_be_compared(
 def test_a_generator_of_parts_writes_no_head(trained: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RunFolder, "generator", lambda run: object.__new__(PartPipeline))
     given = ("evaluate", trained, *TRANSFER, "--data", images, "--test", "0.5")
-    assert "--protocol transfer judges heads, and its generator writes parts" in refuse(*given)
+    assert "whole training sets are for generators of heads, and this one writes parts" in refuse(*given)
 
 
 def test_novel_classes_there_are_none(trained: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

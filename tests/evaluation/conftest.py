@@ -9,6 +9,7 @@ import torch
 from tiny_runs import images, quick
 
 from weightgen.evaluation.scoring import Scores
+from weightgen.interfaces import Method
 from weightgen.records import Episode, Features, LinearHeads
 
 __all__ = ["images", "quick"]
@@ -26,18 +27,17 @@ def features() -> Features:
     return Features(values.flatten(0, 1), torch.arange(12).repeat_interleave(25), names)
 
 
-class NearestMean:
+class NearestMean(Method):
     """Euclidean nearest support mean, with a little noise from the episode's generator."""
 
-    def __init__(self, name: str = "nearest_mean", noise: float = 0.0) -> None:
-        self.name = name
+    def __init__(self, noise: float = 0.0) -> None:
         self.noise = noise
         self.seen: list[Episode] = []
 
-    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> LinearHeads:
+    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         self.seen.append(episode)
         means = episode.support_means()
-        draws = torch.stack([torch.randn(means.shape[1:], generator=generator) for generator in generators])
+        draws = torch.stack([torch.randn(means.shape[1:], generator=generator) for generator in rngs])
         means = means + self.noise * draws
         return LinearHeads(means[:, None], -means.square().sum(-1)[:, None] / 2)
 

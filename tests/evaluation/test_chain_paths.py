@@ -21,7 +21,7 @@ from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features
 from weightgen.runs.evaluation_run import evaluate_run
 from weightgen.runs.folder import RunFolder
-from weightgen.schedulers.schedulers import build_scheduler
+from weightgen.schedulers.schedulers import build_scheduler, chain_of
 from weightgen.zoo.build import Source, fit_tasks, shared_start
 from weightgen.zoo.fit import FitOptions
 
@@ -42,9 +42,11 @@ def unseen(make_features: Callable[..., Features]) -> Features:
 def pipeline(make_generator: MakeGenerator) -> WeightGenerationPipeline:
     """A generator whose chain has three segments."""
     made = make_generator(chain=CHAIN, steps=CHAIN)
-    made.scheduler = build_scheduler(
+    scheduler = build_scheduler(
         "LocalDDPMScheduler", {"segments": SEGMENTS, "num_train_timesteps": CHAIN, "prediction_type": "sample"}
     )
+    made.register_to_config(chain=chain_of(scheduler))
+    made.scheduler = scheduler
     made.denoiser.attune(made.scheduler)
     return made
 

@@ -30,7 +30,7 @@ def test_compare_against_the_best_baseline(make_scores: Any) -> None:
     for name, result in results.items():
         assert result.accuracy == pytest.approx(means[name])
         assert result.delta == pytest.approx(means[name] - means["ridge"])
-        assert result.ms_per_episode == pytest.approx(2.5)
+        assert result.seconds == 0.5
         assert result.norm_ratio is None and result.novelty is None
     ridge, ours = results["ridge"], results["metadiff"]
     assert (ridge.delta, ridge.delta_ci95, ridge.delta_ci95_classes) == (0, 0, 0)
@@ -78,8 +78,11 @@ def test_interval_over_classes_matches_its_definition() -> None:
 def test_the_best_score_of_a_head_speaks_for_it(make_scores: Any) -> None:
     """The best over all episodes, not the best of each; an episode without other images counts for nothing."""
     aurocs = torch.tensor([[0.9, 0.5], [0.2, 0.8], [torch.nan, torch.nan]], dtype=torch.float64)
-    scores = {"ridge": replace(make_scores(0.7), ood_aurocs=aurocs), "one_step": make_scores(0.6)}
-    nowhere = replace(make_scores(0.5), ood_aurocs=torch.full((3, 2), torch.nan))
+    scores = {
+        "ridge": replace(make_scores(0.7, episodes=3), ood_aurocs=aurocs),
+        "one_step": make_scores(0.6, episodes=3),
+    }
+    nowhere = replace(make_scores(0.5, episodes=3), ood_aurocs=torch.full((3, 2), torch.nan))
     ridge, bare, empty = compare({**scores, "metadiff": nowhere}, KINDS)
     assert ridge.ood_auroc == pytest.approx(65)
     assert bare.ood_auroc is empty.ood_auroc is None

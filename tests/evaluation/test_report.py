@@ -12,10 +12,10 @@ from PIL import Image
 
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.comparison import MethodResult
-from weightgen.evaluation.report import as_json, markdown_table, setting_words, write_report
+from weightgen.evaluation.report import episodes_json, markdown, setting_words, table, write_report
 
-OURS = MethodResult("metadiff", "generator", 80.26, 0.5, 1.24, 0.3, 0.8, 1.5, 2.0, 0.91, 1.2, 1.7, 68.24)
-RIDGE = MethodResult("ridge", "baseline", 79.02, 0.52, 0.0, 0.0, 0.0, 0.1, 3.0, None, None, 1.1, None)
+OURS = MethodResult("metadiff", "generator", 80.26, 0.5, 1.24, 0.3, 0.8, 0.0015, 2.0, 1.7, 0.91, 1.2, 68.24)
+RIDGE = MethodResult("ridge", "baseline", 79.02, 0.52, 0.0, 0.0, 0.0, 0.0001, 3.0, 1.1)
 SETTING: dict[str, Any] = {"data": "glyphs", "ways": 5, "shots": 1, "queries": 15, "episodes": 600, "seed": 0}
 CURVE = [
     {"scheduler": scheduler, "steps": steps, "shots": 1, "accuracy": 79.0 + steps / 10, "ci95": 0.4}
@@ -25,7 +25,9 @@ CURVE = [
 
 
 def evaluation(*results: MethodResult) -> dict[str, Any]:
-    return as_json(results, **SETTING, backbone="conv4", generator="runs/metadiff", chain="the chain adds nothing")
+    return episodes_json(
+        results, **SETTING, backbone="conv4", generator="runs/metadiff", chain="the chain adds nothing"
+    )
 
 
 def test_keys_are_the_contract() -> None:
@@ -63,7 +65,7 @@ def test_keys_are_the_contract() -> None:
     ],
 )
 def test_the_unlabelled_images_are_told(draw: UnlabelledDraw, told: dict[str, Any], words: str, tmp_path: Path) -> None:
-    made = as_json([OURS, RIDGE], **SETTING, backbone="conv4", generator="runs/metadiff", unlabelled=draw)
+    made = episodes_json([OURS, RIDGE], **SETTING, backbone="conv4", generator="runs/metadiff", unlabelled=draw)
     assert made["unlabelled"] == told
     assert setting_words(made) == words
     write_report(tmp_path, [made], [])
@@ -76,7 +78,7 @@ def test_values_json_cannot_hold_become_null() -> None:
 
 
 def test_markdown_table_is_rectangular() -> None:
-    lines = markdown_table([OURS, RIDGE]).splitlines()
+    lines = markdown(table(evaluation(OURS, RIDGE))).splitlines()
     assert len(lines) == 4
     assert len({line.count("|") for line in lines}) == 1
     assert "| 80.3 ± 0.5 | +1.2 ± 0.3 | 0.8 | 2.0 | 1.7 | 68.2 | 1.50 |" in lines[2]
@@ -93,7 +95,7 @@ def test_report_folder(tmp_path: Path) -> None:
     assert "## 5-way 1-shot on glyphs" in text and "## 5-way 5-shot on glyphs" in text
     assert "The generator (metadiff) is 1.2 ± 0.3 points ahead of ridge, the best baseline." in text
     assert "The chain adds nothing." in text
-    assert markdown_table([OURS, RIDGE]) in text
+    assert markdown(table(made[0])) in text
     assert "| DDIMScheduler | 1 | 10 | 80.0 ± 0.4 |" in text
     with Image.open(tmp_path / "report" / "steps_accuracy.png") as picture:
         assert min(picture.size) > 300

@@ -1,8 +1,9 @@
-"""Methods are fitted to the same training sets, judged on the same images, and their differences paired."""
+"""Methods are fitted to the same training sets, judged on the same images, and their differences paired by image."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,55 +12,60 @@ import pytest
 import torch
 from PIL import Image
 
-from weightgen.evaluation.training_sets import draw_training, held_out
-from weightgen.evaluation.transfer import TransferScores, score_transfer, warm_up
-from weightgen.evaluation.transfer_comparison import TransferResult, compare_transfer
-from weightgen.evaluation.transfer_report import as_json, curve_table, write_transfer_report
-from weightgen.evaluation.verdicts import in_seconds, transfer_verdict
-from weightgen.probes._probe import LinearMap
-from weightgen.records import Features
+from weightgen import seeds
+from weightgen.evaluation.comparison import MethodResult, compare
+from weightgen.evaluation.report import size_table, transfer_json, write_report
+from weightgen.evaluation.scoring import Scores, score_all
+from weightgen.evaluation.training_sets import TrainingSets, draw_training, held_out, warm_up
+from weightgen.evaluation.verdicts import in_seconds, verdict
+from weightgen.interfaces import Method
+from weightgen.records import Episode, Features, LinearHeads
 
-KINDS = {"generator": "generator", "ridge": "baseline", "linear_probe": "baseline"}
+KINDS = {"generator": "generator", "ridge": "baseline", "logistic_regression": "baseline"}
 
 
-class MeanFit:
+class MeanFit(Method):
     """Nearest class mean, sharpened; remembers what it was given."""
 
     def __init__(self, sharpness: float = 1.0) -> None:
         self.sharpness = sharpness
-        self.seen: list[tuple[Features, int]] = []
+        self.seen: list[tuple[Episode, int]] = []
 
-    def fit(self, train: Features, *, seed: int) -> LinearMap:
-        self.seen.append((train, seed))
-        means = self.sharpness * train.means()
-        return LinearMap(means, -(means * train.means()).sum(-1) / 2)
+    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
+        self.seen.append((episode, rngs[0].initial_seed()))
+        means = episode.support_means()
+        return LinearHeads(self.sharpness * means[:, None], -self.sharpness * means.square().sum(-1)[:, None] / 2)
 
 
 def test_all_methods_see_the_same_training_sets(features: Features) -> None:
     train, test = held_out(features, 0.4, seed=0)
     methods = {"one": MeanFit(), "other": MeanFit(3.0)}
     told: list[tuple[str, int, int]] = []
-    scores = score_transfer(methods, train, test, images=2, seed=5, progress=lambda *report: told.append(report))
+    tasks = TrainingSets(train, test, images=2, seed=5)
+    scores = score_all(methods, tasks, progress=lambda *report: told.append(report))
     assert len(methods["one"].seen) == 10
     for draw, ((ours, our_seed), (theirs, their_seed)) in enumerate(
         zip(methods["one"].seen, methods["other"].seen, strict=True)
     ):
-        assert our_seed == their_seed
-        expected = draw_training(train, 2, seed=5, draw=draw).values
-        assert torch.equal(ours.values, theirs.values) and torch.equal(ours.values, expected)
-    assert len({seed for _, seed in methods["one"].seen}) == 10
+        assert our_seed == their_seed == seeds.derive(5, "fit", draw)
+        expected = draw_training(train, 2, seed=5, draw=draw)
+        assert torch.equal(ours.images(0).values, theirs.images(0).values)
+        assert torch.equal(ours.images(0).values, expected.values)
+        assert ours.class_names == expected.class_names and ours.query.shape[1] == 0
     assert scores["one"].correct.shape == scores["one"].confidence.shape == (10, 12 * 10)
     assert torch.equal(scores["one"].correct, scores["other"].correct)  # sharper, not other
     assert scores["one"].confidence.mean() < scores["other"].confidence.mean()
     assert told[0][1:] == (1, 20) and told[-1][1:] == (20, 20)
-    alone = score_transfer({"one": MeanFit()}, train, test, images=2, seed=5)["one"]
+    alone = score_all({"one": MeanFit()}, tasks)["one"]
     assert torch.equal(alone.confidence, scores["one"].confidence)
 
 
 def test_scores_are_those_of_the_classifier(features: Features) -> None:
     train, test = held_out(features, 0.4, seed=0)
-    scores = score_transfer({"one": MeanFit()}, train, test, images=None, seed=5)["one"]
-    confidence, chosen = MeanFit().fit(train, seed=0)(test.values).softmax(-1).max(-1)
+    tasks = TrainingSets(train, test, images=None, seed=5)
+    scores = score_all({"one": MeanFit()}, tasks)["one"]
+    classifier = MeanFit().fit(tasks.task(0).episode, [torch.Generator()])
+    confidence, chosen = classifier.logits(test.values[None])[0].softmax(-1).max(-1)
     assert torch.equal(scores.correct, (chosen == test.labels)[None])
     torch.testing.assert_close(scores.confidence, confidence[None])
     assert scores.seconds > 0
@@ -68,23 +74,24 @@ def test_scores_are_those_of_the_classifier(features: Features) -> None:
 def test_warming_up_is_one_small_fit(features: Features) -> None:
     train, test = held_out(features, 0.4, seed=0)
     method = MeanFit()
-    warm_up({"one": method}, train, test, images=1, seed=0)
-    assert [len(seen.labels) for seen, _ in method.seen] == [12]
+    warm_up({"one": method}, TrainingSets(train, test, images=1, seed=0))
+    assert [int(seen.counts.sum()) for seen, _ in method.seen] == [12]
 
 
-def scores_of(*correct: list[int], confidence: float = 0.9) -> TransferScores:
+def scores_of(*correct: list[int], confidence: float = 0.9) -> Scores:
     """For four test images, the first of class 0, none of class 1 and the others of class 2."""
     right = torch.tensor(correct, dtype=torch.bool)
-    return TransferScores(right, torch.full(right.shape, confidence), torch.tensor([0, 2, 2, 2]), seconds=0.25)
+    labels = torch.tensor([0, 2, 2, 2]).expand(right.shape)
+    return Scores(right, torch.full(right.shape, confidence), labels, seconds=0.25, unit="images")
 
 
 def test_differences_are_paired_by_image() -> None:
     scores = {
         "generator": scores_of([1, 1, 1, 0], [1, 1, 1, 1], confidence=0.75),
         "ridge": scores_of([0, 1, 1, 1], [0, 1, 1, 1]),
-        "linear_probe": scores_of([1, 0, 1, 0], [1, 0, 1, 0]),
+        "logistic_regression": scores_of([1, 0, 1, 0], [1, 0, 1, 0]),
     }
-    ours, ridge, linear = compare_transfer(scores, KINDS)
+    ours, ridge, linear = compare(scores, KINDS)
     assert (ours.accuracy, ridge.accuracy, linear.accuracy) == (87.5, 75, 50)
     assert (ridge.delta, ridge.delta_ci95, linear.delta_probe, linear.delta_probe_ci95) == (0, 0, 0, 0)
     difference = torch.tensor([1, 0, 0, -0.5], dtype=torch.float64)  # draws averaged first
@@ -94,13 +101,23 @@ def test_differences_are_paired_by_image() -> None:
     assert ours.macro_accuracy == pytest.approx(100 * (1 + 2.5 / 3) / 2)  # of the two classes that have test images
     assert ours.ece == pytest.approx(12.5)
     assert ours.seconds == 0.25
-    (alone,) = compare_transfer({"generator": scores["generator"]}, KINDS)
+    (alone,) = compare({"generator": scores["generator"]}, KINDS)
     assert alone.delta is alone.delta_ci95 is alone.delta_probe is alone.delta_probe_ci95 is None
+    assert ours.delta_ci95_classes is None  # the training set has all the classes there are
 
 
-OURS = TransferResult("generator", "generator", 80.26, 0.5, 79.0, 2.0, 0.012, 1.24, 0.3, 2.04, 0.4)
-RIDGE = TransferResult("ridge", "baseline", 79.02, 0.52, 78.0, 3.0, 0.5, 0.0, 0.0, 0.8, 0.2)
-LINEAR = TransferResult("linear_probe", "baseline", 78.22, 0.52, 77.0, 3.0, 12.3, -0.8, 0.2, 0.0, 0.0)
+def result(name: str, kind: str, accuracy: float, seconds: float, **more: float) -> MethodResult:
+    made = MethodResult(name, kind, accuracy, 0.5, None, None, None, seconds, ece=2.0, ece_floor=1.0)
+    return replace(made, macro_accuracy=accuracy - 1.26, **more)
+
+
+OURS = result(
+    "generator", "generator", 80.26, 0.012, delta=1.24, delta_ci95=0.3, delta_probe=2.04, delta_probe_ci95=0.4
+)
+RIDGE = result("ridge", "baseline", 79.02, 0.5, delta=0.0, delta_ci95=0.0, delta_probe=0.8, delta_probe_ci95=0.2)
+LINEAR = result(
+    "logistic_regression", "baseline", 78.22, 12.3, delta=-0.8, delta_ci95=0.2, delta_probe=0.0, delta_probe_ci95=0.0
+)
 
 
 @pytest.mark.parametrize(
@@ -108,36 +125,36 @@ LINEAR = TransferResult("linear_probe", "baseline", 78.22, 0.52, 77.0, 3.0, 12.3
     [
         (
             (OURS, RIDGE, LINEAR),
-            "the generator is 1.2 ± 0.3 points ahead of ridge, the best probe, and 2.0 ± 0.4 points ahead of "
-            "linear_probe: 102.6 % of its accuracy in 0.012 s, where it took 12 s",
+            "the generator is 1.2 ± 0.3 points ahead of ridge, the best baseline, and 2.0 ± 0.4 points ahead of "
+            "logistic_regression: 102.6 % of its accuracy in 0.012 s, where it took 12 s",
         ),
         (
             (replace(OURS, accuracy=78.1, delta=-0.9, delta_probe=-0.1), RIDGE, LINEAR),
-            "the generator is 0.9 ± 0.3 points behind ridge, the best probe, and level with linear_probe "
+            "the generator is 0.9 ± 0.3 points behind ridge, the best baseline, and level with logistic_regression "
             "(-0.1 ± 0.4 points): 99.8 % of its accuracy in 0.012 s, where it took 12 s",
         ),
         (
             (replace(OURS, accuracy=70.4, delta=-7.8, delta_probe=-7.8), LINEAR),
-            "the generator is 7.8 ± 0.3 points behind linear_probe, the best probe: 90.0 % of its accuracy in 0.012 s, "
-            "where it took 12 s",
+            "the generator is 7.8 ± 0.3 points behind logistic_regression, the best baseline: 90.0 % of its "
+            "accuracy in 0.012 s, where it took 12 s",
         ),
-        ((OURS, RIDGE), "the generator is 1.2 ± 0.3 points ahead of ridge, the best probe"),
-        ((RIDGE, LINEAR), "ridge is the best probe with 79.0 %; no generator took part"),
-        ((OURS,), "no probe took part, so the accuracies stand alone"),
+        ((OURS, RIDGE), "the generator is 1.2 ± 0.3 points ahead of ridge, the best baseline"),
+        ((RIDGE, LINEAR), "ridge is the best baseline with 79.0 %; no generator took part"),
+        ((OURS,), "no baseline took part, so the accuracies stand alone"),
     ],
 )
-def test_the_verdict(results: tuple[TransferResult, ...], words: str) -> None:
-    without = results if any(result.name == "linear_probe" for result in results) else None
+def test_the_verdict(results: tuple[MethodResult, ...], words: str) -> None:
+    without = results if any(result.name == "logistic_regression" for result in results) else None
     told = results if without else [replace(r, delta_probe=None, delta_probe_ci95=None) for r in results]
-    assert transfer_verdict(told) == words
+    assert verdict(told) == words
 
 
 def test_times_keep_two_digits() -> None:
     assert [in_seconds(value) for value in (0.000123, 0.5, 9.87, 12.3, 123.4)] == ["0.00012", "0.5", "9.9", "12", "123"]
 
 
-def evaluation(images: int | None, *results: TransferResult) -> dict[str, Any]:
-    return as_json(
+def evaluation(images: int | None, *results: MethodResult) -> dict[str, Any]:
+    return transfer_json(
         results,
         data="flowers",
         test="0.5",
@@ -162,22 +179,22 @@ def test_keys_are_the_contract() -> None:
     for method in made["methods"]:
         assert list(method) == [
             *("name", "kind", "accuracy", "ci95", "macro_accuracy", "ece", "seconds"),
-            *("delta", "delta_ci95", "delta_probe", "delta_probe_ci95"),
+            *("delta", "delta_ci95", "delta_probe", "delta_probe_ci95", "ece_floor", "drift"),
         ]
     json.dumps(made, allow_nan=False)
 
 
 def test_the_report_says_what_the_json_says(tmp_path: Path) -> None:
     made = [evaluation(images, OURS, RIDGE, LINEAR) for images in (1, 10, None)]
-    write_transfer_report(tmp_path / "report", made)
+    write_report(tmp_path / "report", made)
     assert json.loads((tmp_path / "report" / "results.json").read_text()) == made
     text = (tmp_path / "report" / "report.md").read_text()
     assert "| method | 1 | 10 | all |" in text
-    assert "| linear_probe | 12 | 12 | 12 |" in text
-    assert "| generator | generator | 80.3 ± 0.5 | +1.2 ± 0.3 | +2.0 ± 0.4 | 102.6 | 79.0 | 2.0 | 0.012 |" in text
+    assert "| logistic_regression | 12 | 12 | 12 |" in text
+    assert "| generator | generator | 80.3 ± 0.5 | +1.2 ± 0.3 | +2.0 ± 0.4 | 102.6 | 79.0 | 2.0 | 1.0 | 0.012 |" in text
     assert "## 1 image of a class\n\n3 training sets of 4 images." in text
     assert "## all images of a class\n\n1 training set of 120 images." in text
     assert "The generator is 1.2 ± 0.3 points ahead of ridge" in text
-    assert curve_table(made, "accuracy")[0] == ("generator", "80.3", "80.3", "80.3")
+    assert size_table(made, "accuracy")[1] == ("generator", "80.3", "80.3", "80.3")
     with Image.open(tmp_path / "report" / "learning_curve.png") as picture:
         assert min(picture.size) > 300

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from weightgen import registry
-from weightgen.baselines.shrunk_lda import ShrunkLDA
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.episodes.support_folder import episode_of
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.calibration import expected_calibration_error
 from weightgen.evaluation.scoring import score
-from weightgen.evaluation.tuning import tune
+from weightgen.evaluation.tuning import BaseClassFolds, CrossValidation
 from weightgen.features.class_statistics import ClassStatistics
+from weightgen.methods.shrunk_lda import ShrunkLDA
 from weightgen.records import Episode, Features
 
 
@@ -23,15 +24,15 @@ from weightgen.records import Episode, Features
     "name", ["cosine_centroid", "fine_tuned_head", "logistic_regression", "ridge", "shrunk_centroid", "shrunk_lda"]
 )
 def test_every_baseline_tunes(name: str, features: Features) -> None:
-    baseline = tune(registry.get("baselines", name), features, ways=3, shots=1, queries=4, episodes=3, seed=0)
-    assert baseline.name == name
+    baseline = BaseClassFolds(features, ways=3, shots=1, queries=4, episodes=3, seed=0)(registry.get("methods", name))
     assert 0 < baseline.scale < float("inf")
     assert baseline.statistics.classes == 12
 
 
 def test_seed_decides_the_tuning(features: Features) -> None:
     first, again, other = (
-        tune(ShrunkLDA, features, ways=3, shots=1, queries=4, episodes=6, seed=seed).scale for seed in (0, 0, 1)
+        BaseClassFolds(features, ways=3, shots=1, queries=4, episodes=6, seed=seed)(ShrunkLDA).scale
+        for seed in (0, 0, 1)
     )
     assert first == again != other
 
@@ -44,17 +45,18 @@ class Watched(ShrunkLDA):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        assert self.statistics is not None
         self.made.append(self.statistics)
 
-    def rows(self, episode: Episode) -> Any:
+    def rows(self, episode: Episode, frame: Any) -> Any:
         self.episodes.append(episode)
-        return super().rows(episode)
+        return super().rows(episode, frame)
 
 
 def test_tuning_needs_classes_it_was_not_fitted_on(features: Features) -> None:
     Watched.made.clear()
     Watched.episodes.clear()
-    tune(Watched, features, ways=9, shots=3, queries=40, episodes=5, seed=1)
+    BaseClassFolds(features, ways=9, shots=3, queries=40, episodes=5, seed=1)(Watched)
     means = features.means()
     for statistics, episode in zip(Watched.made, Watched.episodes, strict=False):  # the last is the result
         assert statistics.classes == 6
@@ -70,10 +72,10 @@ def test_tuning_needs_classes_it_was_not_fitted_on(features: Features) -> None:
 
 @pytest.mark.parametrize("name", ["bd_cspn", "laplacian_shot", "soft_kmeans", "tim"])
 def test_tunes_on_unlabelled_images_too(name: str, features: Features) -> None:
-    rival = registry.get("baselines", name)
+    rival = registry.get("methods", name)
     setting: dict[str, Any] = {"ways": 3, "shots": 1, "queries": 4, "episodes": 3, "seed": 0}
-    alone = tune(rival, features, **setting)
-    helped = tune(rival, features, unlabelled=UnlabelledDraw(11, None, 0.0), **setting)
+    alone = BaseClassFolds(features, **setting)(rival)
+    helped = BaseClassFolds(features, unlabelled=UnlabelledDraw(11, None, 0.0), **setting)(rival)
     assert 0 < helped.scale < float("inf")
     assert helped.scale != alone.scale
 
@@ -81,7 +83,7 @@ def test_tunes_on_unlabelled_images_too(name: str, features: Features) -> None:
 def watched(features: Features, **setting: Any) -> Episode:
     """The first episodes that tuning draws."""
     Watched.episodes.clear()
-    tune(Watched, features, episodes=5, seed=1, **setting)
+    BaseClassFolds(features, episodes=5, seed=1, **setting)(Watched)
     return Watched.episodes[0]
 
 
@@ -113,12 +115,12 @@ def test_queries_leave_images_to_be_unlabelled(features: Features) -> None:
 
 
 def test_tuned_lda_is_better_and_honest(features: Features) -> None:
-    tuned = tune(ShrunkLDA, features, ways=3, shots=2, queries=8, episodes=80, seed=0)
+    tuned = BaseClassFolds(features, ways=3, shots=2, queries=8, episodes=80, seed=0)(ShrunkLDA)
     isotropic = ShrunkLDA(statistics=tuned.statistics, scale=30.0, shrinkage=1.0)
     setting: dict[str, Any] = {"ways": 3, "shots": 2, "queries": 8, "episodes": 100, "seed": 3}
     ours = score(tuned, EpisodeSampler(features), **setting)
     theirs = score(isotropic, EpisodeSampler(features), **setting)
-    assert ours.episode_accuracies.mean() > theirs.episode_accuracies.mean() + 0.03
+    assert ours.accuracies.mean() > theirs.accuracies.mean() + 0.03
     assert expected_calibration_error(ours) < 6
     assert expected_calibration_error(theirs) > 20
 
@@ -126,6 +128,34 @@ def test_tuned_lda_is_better_and_honest(features: Features) -> None:
 def test_too_little_data_is_said(features: Features) -> None:
     few = features.of_classes(["class0", "class4", "class2"])
     with pytest.raises(InputError, match="at least 4"):
-        tune(ShrunkLDA, few, ways=2, shots=1, queries=3, seed=0)
+        BaseClassFolds(few, ways=2, shots=1, queries=3, seed=0)(ShrunkLDA)
     with pytest.raises(InputError, match="no image beside 25 shots"):
-        tune(ShrunkLDA, features, ways=2, shots=25, queries=3, seed=0)
+        BaseClassFolds(features, ways=2, shots=25, queries=3, seed=0)(ShrunkLDA)
+
+
+def test_cross_validation_shows_a_fit_nothing_that_is_left_out(features: Features) -> None:
+    train = features.of_classes(["class3", "class7", "class1"])
+    seen: list[Episode] = []
+
+    class Watching(ShrunkLDA):
+        @classmethod
+        def fit_each(cls, episode: Episode, grid: Any) -> Any:
+            seen.append(episode)
+            return super().fit_each(episode, grid)
+
+    CrossValidation(Watching).fit(episode_of(train), [torch.Generator().manual_seed(0)])
+    assert len(seen) == 5
+    shown = [(train.values[:, None] == kept.support[kept.support_mask]).all(-1) for kept in seen]
+    assert all(each.shape == (75, 60) and each.any(0).all() for each in shown)
+    assert (torch.stack([~each.any(1) for each in shown]).sum(0) == 1).all()  # every image is left out once
+
+
+def test_cross_validation_chooses_for_each_episode_alone(features: Features) -> None:
+    batch = EpisodeSampler(features).sample(
+        batch=2, ways=3, shots=6, queries=4, generator=torch.Generator().manual_seed(1)
+    )
+    rngs = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+    together = CrossValidation(ShrunkLDA).fit(batch, rngs).logits(batch.query)
+    for i in range(2):
+        alone = CrossValidation(ShrunkLDA).fit(batch[i : i + 1], rngs[i : i + 1]).logits(batch.query[i : i + 1])
+        assert torch.equal(together[i], alone[0])

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from weightgen import registry
-from weightgen.baselines._own_variants import OwnVariant
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.episodes.sampler import EpisodeSampler
@@ -19,17 +18,18 @@ from weightgen.features.class_rows import RowReader
 from weightgen.features.class_statistics import ClassStatistics
 from weightgen.features.standardizer import Standardizer
 from weightgen.features.unequal_support import even_bias, shared_mean
-from weightgen.interfaces import Conditioner
-from weightgen.probes import linear_probe
+from weightgen.interfaces import Conditioner, TunableMethod
 from weightgen.records import Episode, Features, LinearHeads
+from weightgen.runs.methods import build_methods, chosen_methods, known_methods
 
 TOLERANCE = 0.05
 """Of shares and of accuracies, in each of the two ways in which a method is judged."""
 SUPPORTS = ((1, 1, 1, 1, 10), (1, 50))
 WIDTH, IMAGES, QUERIES, EPISODES, FEW = 24, 66, 15, 120, 20
-RAW = ("cosine_centroid", "probe centroid")
-"""The raw centroids: left as they are. The second, like all probes, knows nothing of base classes."""
-NEIGHBOURS = "probe nearest_neighbours"
+GENERATED = ("generator", "no_denoiser", "one_step")
+RAW = ("cosine_centroid", "alone cosine_centroid", "alone raw_centroid")
+"""Left as they are; those alone know nothing of base classes."""
+NEIGHBOURS = "alone nearest_neighbours"
 """The nearest of fifty images is nearer than one image is, whatever votes weigh: no worse than the raw centroid."""
 Classify = Callable[[Episode], Tensor]
 
@@ -80,20 +80,19 @@ def judged(classify: Classify, support: tuple[int, ...], episodes: int = EPISODE
     return Judged(float(drift), float((predicted == fewest)[ragged.query_labels == fewest].double().mean()))
 
 
-def baseline(name: str, options: dict[str, object]) -> Classify:
-    made = registry.create("baselines", name, options, statistics=ClassStatistics.of(classes(0)))
-    return lambda episode: made(episode, []).logits(episode.query)
+def with_base_classes(name: str, options: dict[str, object]) -> Classify:
+    method = registry.create("methods", name, options, statistics=ClassStatistics.of(classes(0)))
+    return lambda episode: method.fit(episode, []).logits(episode.query)
 
 
-def probe(name: str, options: dict[str, object]) -> Classify:
-    made = registry.create("probes", name, options)
+def alone(name: str) -> Classify:
+    """Without base classes; cross-validated where there is something to choose."""
+    (method,) = build_methods([name], None).values()
 
     def classify(episode: Episode) -> Tensor:
-        logits = []
-        for one, mask, query in zip(episode.support, episode.support_mask, episode.query, strict=True):
-            train = Features(one[mask], mask.nonzero()[:, 0], tuple("abcdefgh"[: len(mask)]))
-            logits.append(made.fit(train, seed=0)(query))
-        return torch.stack(logits)
+        return method.fit(episode, [torch.Generator().manual_seed(0) for _ in range(len(episode))]).logits(
+            episode.query
+        )
 
     return classify
 
@@ -119,20 +118,13 @@ def untrained(conditioner: Conditioner, readout: str, samples: int = 1) -> Class
     return classify
 
 
-BASELINES = {
-    name: registry.get("baselines", name)
-    for name in registry.names("baselines")
-    if not issubclass(registry.get("baselines", name), OwnVariant)
-}
+TUNABLE = {name: method for name, (method, _) in known_methods().items() if issubclass(method, TunableMethod)}
+BASELINES = [name for name, method in TUNABLE.items() if method.base_classes != "unused"]
+ALONE = [name for name in chosen_methods(None, protocol="transfer", can_draw=True) if name not in GENERATED]
 METHODS: dict[str, tuple[Classify, int]] = {
-    **{name: (baseline(name, {}), FEW if name == "logistic_regression" else EPISODES) for name in BASELINES},
-    "shrunk_lda posterior": (baseline("shrunk_lda", {"prototype": "posterior"}), EPISODES),
-    **{
-        f"probe {method}": (probe(name, options), FEW)
-        for name in registry.names("probes")
-        for method, options in registry.get("probes", name).variants().items()
-        if method != "sgd_head_1"  # two steps are no fit
-    },
+    **{name: (with_base_classes(name, {}), FEW if name == "logistic_regression" else EPISODES) for name in BASELINES},
+    "shrunk_lda posterior": (with_base_classes("shrunk_lda", {"prototype": "posterior"}), EPISODES),
+    **{f"alone {name}": (alone(name), FEW) for name in ALONE if name != "sgd_head_1"},  # two steps are no fit
     **{
         f"{kind.__name__} {readout}": (untrained(kind(), readout), EPISODES if kind is TaskPrototypes else FEW)
         for kind in (TaskPrototypes, DatasetStatistics)
@@ -144,13 +136,10 @@ METHODS: dict[str, tuple[Classify, int]] = {
 
 @pytest.mark.parametrize("support", SUPPORTS, ids=str)
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in RAW])
-def test_the_number_of_images_makes_no_class_more_likely(
-    name: str, support: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_number_of_images_makes_no_class_more_likely(name: str, support: tuple[int, ...]) -> None:
     """Nor is a class of one image told worse than by the raw centroid that knows as much."""
-    monkeypatch.setattr(linear_probe, "INVERSE_PENALTIES", (1.0,))
     classify, episodes = METHODS[name]
-    found, raw = (judged(each, support, episodes) for each in (classify, METHODS[RAW[name.startswith("probe")]][0]))
+    found, raw = (judged(each, support, episodes) for each in (classify, METHODS[RAW[name.startswith("alone")]][0]))
     assert -TOLERANCE < found.drift < (raw.drift if name == NEIGHBOURS else TOLERANCE)
     assert found.fewest > raw.fewest - TOLERANCE
 
@@ -221,7 +210,6 @@ def test_the_shared_mean_is_the_best_unbiased_estimate() -> None:
     """Over many draws it misses by less than the mean of all classes and the mean of all images, and least of all."""
     generator, counts = torch.Generator().manual_seed(3), torch.tensor([1.0, 1.0, 2.0, 40.0])
     means = torch.randn(20000, 4, 1, generator=generator) * (0.7 + 1 / counts).sqrt()[:, None]
-    errors = [
-        float(shared_mean(means, counts, ratio=torch.tensor(ratio)).square().mean()) for ratio in (0.7, 1e6, 1e-6)
-    ]
+    every = counts.expand(20000, 4)
+    errors = [float(shared_mean(means, every, ratio=torch.tensor(ratio)).square().mean()) for ratio in (0.7, 1e6, 1e-6)]
     assert errors[0] < min(errors[1:]) - 0.01

@@ -10,7 +10,7 @@ import pytest
 from weightgen.evaluation.comparison import MethodResult, paired_difference
 from weightgen.evaluation.verdicts import chain_verdict, in_points, verdict
 
-RESULT = MethodResult("metadiff", "generator", 80.0, 0.5, 0.0, 0.0, 0.0, 1.0, 2.0, None, None, 1.5, None)
+RESULT = MethodResult("metadiff", "generator", 80.0, 0.5, 0.0, 0.0, 0.0, 0.001, 2.0, 1.5)
 RIDGE = replace(RESULT, name="ridge", kind="baseline", accuracy=79.0)
 
 

@@ -27,18 +27,19 @@ from weightgen import WeightGenerationPipeline, registry
 from weightgen.backbones.backbone import Backbone
 from weightgen.config.build import build_generator, build_objective, build_part_generator, generation_scheduler
 from weightgen.config.loading import load_recipe
+from weightgen.episodes.support_folder import episode_of as data_set_episode
 from weightgen.episodes.unlabelled import UnlabelledDraw
-from weightgen.evaluation.part_methods import KINDS, part_method
-from weightgen.evaluation.tuning import tune
+from weightgen.evaluation.part_methods import PART_METHODS
+from weightgen.evaluation.tuning import BaseClassFolds
 from weightgen.features.class_rows import RowReader
 from weightgen.features.class_statistics import ClassStatistics
 from weightgen.features.standardizer import Standardizer
 from weightgen.features.temperature import Calibration
 from weightgen.heads.head import load_head
+from weightgen.interfaces import Classifier
 from weightgen.part_pipeline import PartPipeline
 from weightgen.records import Episode, Features, LinearHeads
-from weightgen.runs.rivals import build_method
-from weightgen.runs.transfer_methods import WrittenClassifier, probe_variants
+from weightgen.runs.methods import build_methods
 from weightgen.schedulers.schedulers import swap_scheduler
 from weightgen.training.calibration import View, calibrated
 from weightgen.training.episode_loss import EpisodeLoss
@@ -111,6 +112,13 @@ BASELINES: dict[str, tuple[dict[str, Any], ...]] = {
 }
 """Options of each: its defaults, and others far from them."""
 
+PROBES = {
+    **{name: name for name in ("lda", "nearest_neighbours", "ridge", "sgd_head_1", "sgd_head_10", "sgd_head_100")},
+    **{"shrunk_lda": "shrunk_lda", "centroid": "cosine_centroid", "linear_probe": "logistic_regression"},
+}
+"""Methods that fit whole data sets, by the name that 0.1 had for them."""
+PARTS_METHODS = ("centroid", "fitted_on_support", "generator", "mean_offset", "oracle")
+
 DATA_SETS = {"data_set": inputs.DATA_SET_COUNTS, "few": (2, 1, 3), "single": (1, 1, 1), "two": (7, 4)}
 
 
@@ -141,12 +149,13 @@ def noise(episode: Episode | None = None) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(100 + i) for i in range(1 if episode is None else len(episode))]
 
 
-def real_logits(head: LinearHeads, episode: Episode) -> Tensor:
+def real_logits(classifier: Classifier, episode: Episode) -> Tensor:
     """Logits of a single head, log-probabilities of draws; 0 for padding, whose probability must be 0."""
-    probabilities, padding = head.probabilities(episode.query), ~(episode.counts > 0)[:, None]
+    logits, padding = classifier.logits(episode.query), ~(episode.counts > 0)[:, None]
+    probabilities = logits.softmax(-1)
     assert not bool((probabilities * padding).any())
-    logits = head.logits(episode.query) if head.weight.shape[1] == 1 else probabilities.clamp(min=1e-30).log()
-    return logits.masked_fill(padding, 0.0)
+    drawn = isinstance(classifier, LinearHeads) and classifier.weight.shape[1] > 1
+    return (probabilities.clamp(min=1e-30).log() if drawn else logits).masked_fill(padding, 0.0)
 
 
 # Generators with explicit weights.
@@ -226,9 +235,8 @@ def parts_generator(selector: str, *, training: bool = False) -> PartPipeline:
 
 def method_logits(name: str, pipeline: WeightGenerationPipeline) -> Tensors:
     """A method made of a generator, on all episodes."""
-    method = build_method(name, pipeline, base(), sizes={}, seed=0)  # type: ignore[typeddict-item]
-    with torch.no_grad():
-        return {key: real_logits(method(episode, noise(episode)), episode) for key, episode in episodes().items()}
+    method = build_methods([name], pipeline)[name]
+    return {key: real_logits(method.fit(episode, noise(episode)), episode) for key, episode in episodes().items()}
 
 
 def written_head(
@@ -246,39 +254,48 @@ def written_head(
 def data_set_head(recipe: str, space: str, method: str) -> Tensors:
     """Heads for whole data sets."""
     pipeline, logits = generator(recipe, space), {}
-    chosen = {"generator": {}, "one_step": {"steps": 1}, "no_denoiser": {"denoiser": pipeline.denoiser.without_network}}
     for name, counts in DATA_SETS.items():
         train, query = inputs.data_set(counts)
-        head = pipeline.dataset_heads(features_of(train), noise(), **chosen[method])
-        logits[name] = WrittenClassifier(head)(torch.from_numpy(query))
+        logits[name] = data_set_logits(method, pipeline, features_of(train), torch.from_numpy(query), noise())
     return logits
+
+
+def data_set_logits(
+    name: str, pipeline: WeightGenerationPipeline | None, train: Features, query: Tensor, rngs: list[torch.Generator]
+) -> Tensor:
+    """A method fitted to a whole data set; log-probabilities of draws."""
+    classifier = build_methods([name], pipeline)[name].fit(data_set_episode(train), rngs)
+    drawn = isinstance(classifier, LinearHeads) and classifier.weight.shape[1] > 1
+    logits = classifier.logits(query[None])[0]
+    return logits.log_softmax(-1) if drawn else logits
 
 
 def baseline(name: str) -> Tensors:
     """A baseline with options as given."""
     statistics, logits = ClassStatistics.of(base()), {}
     for i, options in enumerate(BASELINES[name]):
-        method = registry.get("baselines", name)(statistics=statistics, scale=3.0, **options)
+        method = registry.get("methods", name)(statistics=statistics, scale=3.0, **options)
         for key, episode in episodes().items():
             if key != "unlabelled" or method.uses_unlabelled:
-                logits[f"{i}.{key}"] = real_logits(method(episode, noise(episode)), episode)
+                logits[f"{i}.{key}"] = real_logits(method.fit(episode, noise(episode)), episode)
     return logits
 
 
 def tuned_baseline(name: str) -> Tensors:
     """A baseline with the options that folds of the base classes choose."""
-    kind = registry.get("baselines", name)
+    kind = registry.get("methods", name)
     extra = UnlabelledDraw(6, distractors=0.0) if kind.uses_unlabelled else None
-    method = tune(kind, base(), ways=3, shots=2, queries=4, episodes=10, seed=0, unlabelled=extra)
-    return {key: real_logits(method(episode, noise(episode)), episode) for key, episode in episodes().items()}
+    method = BaseClassFolds(base(), ways=3, shots=2, queries=4, episodes=10, seed=0, unlabelled=extra)(kind)
+    return {key: real_logits(method.fit(episode, noise(episode)), episode) for key, episode in episodes().items()}
 
 
 def probe(name: str) -> Tensors:
     """A classifier fitted to whole training sets."""
-    (kind, options), logits = probe_variants()[name], {}
+    logits = {}
     for key, counts in DATA_SETS.items():
         train, query = inputs.data_set(counts)
-        logits[key] = registry.create("probes", kind, options).fit(features_of(train), seed=0)(torch.from_numpy(query))
+        rngs = [torch.Generator().manual_seed(0)]
+        logits[key] = data_set_logits(PROBES[name], None, features_of(train), torch.from_numpy(query), rngs)
     return logits
 
 
@@ -293,8 +310,10 @@ def parts_method(name: str) -> Tensors:
     """What a backbone adapted in another way says; fits of two epochs."""
     pipeline, episode = parts_generator("norm_affine"), episode_of(inputs.pixel_episodes())
     fit = FitOptions(epochs=2, learning_rate=0.01, local_targets=1)
-    method = part_method(name, pipeline, features_of(inputs.pixel_classes()), fit=fit, zoo_seed=0)
-    return {"logits": _part_logits(pipeline, method(episode, noise(episode)), episode)}
+    name = "raw_centroid" if name == "centroid" else name
+    method = PART_METHODS[name](pipeline, features_of(inputs.pixel_classes()), fit, 0)
+    with torch.no_grad():
+        return {"logits": method.fit(episode, noise(episode)).logits(episode.query)}
 
 
 @torch.no_grad()
@@ -423,8 +442,8 @@ def read_generator(name: str) -> Tensors:
         pipeline = WeightGenerationPipeline.from_pretrained(folder)
     pipeline.standardizer = pipeline.standardizer.along_axes()  # as it was written, for the sake of the same noise
     train, query = inputs.data_set()
-    classifier = WrittenClassifier(pipeline.dataset_heads(features_of(train), noise()))
-    return {**method_logits("generator", pipeline), "data_set": classifier(torch.from_numpy(query))}
+    whole = data_set_logits("generator", pipeline, features_of(train), torch.from_numpy(query), noise())
+    return {**method_logits("generator", pipeline), "data_set": whole}
 
 
 def read_parts_generator() -> Tensors:
@@ -470,12 +489,12 @@ def _subjects() -> Iterator[tuple[str, Subject]]:
     for name in BASELINES:
         yield f"baselines/{name}", partial(baseline, name)
         yield f"baselines_tuned/{name}", partial(tuned_baseline, name)
-    for name in probe_variants():
+    for name in PROBES:
         yield f"probes/{name}", partial(probe, name)
     yield from _of_generators()
     for selector in SELECTORS:
         yield f"parts/{selector}", partial(parts, selector)
-    for name in KINDS:
+    for name in PARTS_METHODS:
         yield f"parts_methods/{name}", partial(parts_method, name)
     for space in sorted(SPACES.keys() - {"identity_gaussian"}):  # a readout is no matter of the standardizer
         yield f"standardizers/{space}", partial(standardized, space)

@@ -12,10 +12,10 @@ from tiny_runs import CLASSES, QUERIES, SHARED, SHOTS, TINY_ZOO, WAYS, files_bel
 from weightgen.config.build import check_components
 from weightgen.config.loading import check, load_recipe, recipe_names, to_yaml
 from weightgen.config.recipe import Recipe
-from weightgen.evaluation.part_methods import KINDS
+from weightgen.evaluation.part_methods import PART_METHODS
 from weightgen.part_pipeline import PartPipeline
 from weightgen.runs.folder import RunFolder
-from weightgen.runs.rivals import chosen_methods
+from weightgen.runs.methods import chosen_methods
 
 ROOT = Path(__file__).parents[2] / "recipes"
 FILES = sorted(ROOT.rglob("*.yaml"))
@@ -106,9 +106,9 @@ def test_a_small_version_runs_from_end_to_end(
 
     generator = RunFolder(run).generator()
     if isinstance(generator, PartPipeline):
-        methods, pictures = list(KINDS), set()
+        methods, pictures = list(PART_METHODS), set()
     else:
-        methods = chosen_methods(None, unlabelled=False, can_draw=generator.can_draw)
+        methods = chosen_methods(None, protocol="episodes", can_draw=generator.can_draw)
         # Fewer steps are nothing to draw for a chain in segments, nor are its paths where every episode has a space.
         pictures = {"png"} if generator.can_draw or not generator.conditioner.adapts else set()
     (evaluation,) = json.loads(succeed("evaluate", run, "--shots", 1, "--format", "json").stdout)

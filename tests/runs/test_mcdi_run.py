@@ -13,7 +13,7 @@ from weightgen.config.loading import load_recipe
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.runs import evaluation_run
 from weightgen.runs.folder import RunFolder
-from weightgen.runs.rivals import chosen_methods
+from weightgen.runs.methods import chosen_methods
 from weightgen.training.learner import Learner
 from weightgen.zoo import build
 from weightgen.zoo.build import fit_shard
@@ -91,7 +91,7 @@ def test_draws_are_left_out_of_an_evaluation_unless_asked_for(walked: Path, quic
         succeed("evaluate", walked, "--shots", 1, "--report", tmp_path / "report", "--format", "json").stdout
     )
     names = [one["name"] for one in evaluation["methods"]]
-    assert names == chosen_methods(None, unlabelled=False, can_draw=False)
+    assert names == chosen_methods(None, protocol="episodes", can_draw=False)
     assert "draws" not in names
     assert "one_step" in names
     assert "steps_accuracy.png" not in files_below(tmp_path / "report")

@@ -12,9 +12,8 @@ from tiny_runs import SHARED, TINY_ZOO, refuse, succeed
 from weightgen.config.build import check_components
 from weightgen.config.loading import load_recipe
 from weightgen.errors import InputError
-from weightgen.evaluation.part_methods import KINDS
+from weightgen.evaluation.part_methods import PART_METHODS
 from weightgen.runs.folder import RunFolder
-from weightgen.runs.part_evaluation import chosen_part_methods
 from weightgen.zoo.store import ZooFolder
 
 TINY_PART = (
@@ -75,26 +74,26 @@ def test_what_is_learnt_from_has_unit_scale(run: Path) -> None:
     torch.testing.assert_close(scale.end, targets[:, -1].mean(0))
 
 
-def test_every_method_is_compared_and_an_oracle_is_no_rival(run: Path) -> None:
+def test_every_method_is_compared_and_an_oracle_is_no_baseline(run: Path) -> None:
+    kinds = {name: method.kind for name, method in PART_METHODS.items()}
+    assert kinds["oracle"] == "oracle"
     for evaluation in json.loads((run / "report" / "results.json").read_text()):
-        assert {one["name"]: one["kind"] for one in evaluation["methods"]} == KINDS
+        assert {one["name"]: one["kind"] for one in evaluation["methods"]} == kinds
         best = max((one for one in evaluation["methods"] if one["kind"] == "baseline"), key=lambda one: one["accuracy"])
         assert best["delta"] == 0
         assert best["name"] in evaluation["verdict"]
 
 
 def test_a_method_alone_has_the_same_accuracy(run: Path) -> None:
-    asked = ("--shots", 1, "--methods", "generator,centroid", "--format", "json", "--quiet")
+    asked = ("--shots", 1, "--methods", "generator,raw_centroid", "--format", "json", "--quiet")
     (alone,) = json.loads(succeed("evaluate", run, *asked).stdout)
     together = json.loads((run / "report" / "results.json").read_text())[0]
     before = {one["name"]: one["accuracy"] for one in together["methods"]}
     assert {one["name"]: one["accuracy"] for one in alone["methods"]} == {
-        name: before[name] for name in ("generator", "centroid")
+        name: before[name] for name in ("generator", "raw_centroid")
     }
 
 
 def test_methods_and_images_that_it_has_not_are_refused(run: Path) -> None:
-    assert "did you mean 'centroid'" in refuse("evaluate", run, "--methods", "centroids")
+    assert "did you mean 'raw_centroid'" in refuse("evaluate", run, "--methods", "raw_centroids")
     assert "unlabelled" in refuse("evaluate", run, "--unlabelled", 5)
-    with pytest.raises(InputError, match="named twice"):
-        chosen_part_methods(["oracle", "oracle"])

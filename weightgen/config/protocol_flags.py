@@ -14,14 +14,14 @@ def check_episode_flags(flags: Mapping[str, object]) -> None:
     """Refuse flags of the transfer protocol, by name to what was given; a flag left out is None or empty."""
     for flag, given in flags.items():
         if given:
-            raise InputError(f"{flag} belongs to training on a whole set; give --protocol transfer with it")
+            raise InputError(f"{flag} is for whole training sets; use `weightgen transfer`")
 
 
 def check_transfer_flags(data: str | None, test: str | None, episode_flags: Mapping[str, object]) -> tuple[str, str]:
     """The two data sets of the transfer protocol. Refuses flags of episodes, and needs both."""
     for flag, given in episode_flags.items():
         if given is not None and given is not False and given != []:
-            raise InputError(f"{flag} belongs to episodes, which --protocol transfer has none of; leave it out")
+            raise InputError(f"{flag} is for episodes, and --protocol transfer has none; leave it out")
     if data is None:
         raise InputError("--protocol transfer needs a training set; give --data SPEC")
     if test is None:

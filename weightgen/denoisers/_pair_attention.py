@@ -1,7 +1,7 @@
 """Attention between classes that also sees what pairs of classes have in common."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
@@ -25,11 +25,11 @@ class PairAttention(nn.Module):
         self,
         tokens: Float[Tensor, "batch ways width"],
         pairs: Float[Tensor, "batch ways ways width"],
-        mask: Float[Tensor, "batch ways"],
+        mask: Bool[Tensor, "batch ways"],
     ) -> Float[Tensor, "batch ways width"]:
         q, k, v = self.to_qkv(self.norm_in(tokens)).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2).chunk(3, 1)
         bias = self.pair_bias(pairs).movedim(-1, 1)  # (batch, heads, ways, ways)
-        bias = bias.masked_fill(~mask[:, None, None].bool(), torch.finfo(bias.dtype).min)
+        bias = bias.masked_fill(~mask[:, None, None], torch.finfo(bias.dtype).min)
         seen = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         tokens = tokens + self.dropout(self.to_out(seen.transpose(1, 2).flatten(-2)))
         return tokens + self.dropout(self.mlp(self.norm_out(tokens)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int, Num
 from torch import Tensor
 
 from weightgen.episodes.shots import Shots, fewest_and_most
@@ -97,11 +97,11 @@ class EpisodeSampler:
     def _unlabelled(
         self,
         wanted: UnlabelledDraw | None,
-        query: Float[Tensor, "batch queries feature"],
+        query: Num[Tensor, "batch queries feature"],
         left: tuple[Int[Tensor, "batch ways images"], Bool[Tensor, "batch ways images"]],
         strangers: Int[Tensor, "batch extra"],
         generator: torch.Generator,
-    ) -> tuple[Float[Tensor, "batch unlabelled feature"], Bool[Tensor, "batch unlabelled"]]:
+    ) -> tuple[Num[Tensor, "batch unlabelled feature"], Bool[Tensor, "batch unlabelled"]]:
         """Images beside support and queries (`left`), and of other classes; and which of them are there."""
         if wanted is not None and wanted.transductive:
             return query, torch.ones(query.shape[:2], dtype=torch.bool)

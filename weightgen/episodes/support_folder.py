@@ -25,4 +25,5 @@ def episode_of(features: Features, unlabelled: Float[Tensor, "extra feature"] | 
         classes=torch.arange(len(counts))[None],
         unlabelled=others[None],
         unlabelled_mask=torch.ones(1, len(others), dtype=torch.bool),
+        class_names=features.class_names,
     )

@@ -15,19 +15,24 @@ from weightgen.evaluation.novelty import norm_ratio, novelty
 from weightgen.evaluation.scoring import Scores
 
 RESAMPLES = 1000
+LINEAR_PROBE = "logistic_regression"
 
 
 @dataclass(frozen=True)
 class MethodResult:
     """One method's line of the table; None where a number has no meaning.
 
-    kind: "generator", "baseline", "ablation" (a part of the generator on its own) or "oracle" (saw the
-        answers).
-    accuracy, ci95: percent, and the half-width of its 95 % interval over episodes.
-    delta, delta_ci95: accuracy less the best baseline's, paired by episode, and its half-width. The best
+    kind: as `Method` has it.
+    accuracy, ci95: percent, and the half-width of its 95 % interval over episodes or, for training sets, over test
+        images; of other training sets that says nothing.
+    delta, delta_ci95: accuracy less the best baseline's, paired by episode or image, and its half-width. The best
         baseline itself has 0 ± 0. None where no baseline took part.
-    delta_ci95_classes: half-width of the same difference over a bootstrap of classes.
-    ms_per_episode: time to write one head.
+    delta_ci95_classes: half-width of the same difference over a bootstrap of classes; None for training sets, which
+        hold all classes there are.
+    delta_probe, delta_probe_ci95: of training sets, the difference from `logistic_regression`, the linear probe; None
+        where it took no part.
+    macro_accuracy: percent, of training sets; every class of the test set weighs the same.
+    seconds: of making one classifier, features given.
     ece: expected calibration error in percent.
     norm_ratio, novelty: of the class vectors it generates (`weightgen.evaluation.novelty`).
     ece_floor: the expected calibration error, in percent, that honest probabilities would show here.
@@ -44,13 +49,16 @@ class MethodResult:
     delta: float | None
     delta_ci95: float | None
     delta_ci95_classes: float | None
-    ms_per_episode: float
+    seconds: float
     ece: float
-    norm_ratio: float | None
-    novelty: float | None
     ece_floor: float
-    ood_auroc: float | None
+    norm_ratio: float | None = None
+    novelty: float | None = None
+    ood_auroc: float | None = None
     drift: float | None = None
+    macro_accuracy: float | None = None
+    delta_probe: float | None = None
+    delta_probe_ci95: float | None = None
 
 
 def compare(
@@ -64,7 +72,7 @@ def compare(
     """One result per method, in the order of `scores`.
 
     Args:
-        scores: of all methods on the same episodes (`score_all`).
+        scores: of all methods on the same tasks (`score_all`).
         kinds: for each name, as in `MethodResult`.
         vectors: class vectors (in feature space) that some methods generated.
         members: ideal prototypes of the training classes, needed with `vectors`.
@@ -74,33 +82,47 @@ def compare(
     best = max(baselines, key=lambda name: _mean(scores[name]), default=None)
     results = []
     for name, own in scores.items():
-        difference = None if best is None else paired_difference(own, scores[best])
-        over_classes = None if best is None else class_interval(own, scores[best], seed=seed)
+        of_images = own.unit == "images"
+        difference, from_probe = _difference(own, scores.get(best or "")), _difference(own, scores.get(LINEAR_PROBE))
+        over_classes = None if best is None or of_images else class_interval(own, scores[best], seed=seed)
         generated = (vectors or {}).get(name)
         results.append(
             MethodResult(
                 name=name,
                 kind=kinds[name],
                 accuracy=100 * _mean(own),
-                ci95=100 * half_width(own.episode_accuracies),
-                delta=None if difference is None else difference[0],
-                delta_ci95=None if difference is None else difference[1],
+                ci95=100 * half_width(own.accuracies),
+                delta=difference[0],
+                delta_ci95=difference[1],
                 delta_ci95_classes=over_classes,
-                ms_per_episode=1000 * own.seconds / len(own.correct),
+                seconds=own.seconds,
                 ece=expected_calibration_error(own),
+                ece_floor=calibration_floor(own, seed=seed),
                 norm_ratio=None if generated is None or members is None else norm_ratio(generated, members),
                 novelty=None if generated is None or members is None else novelty(generated, members),
-                ece_floor=calibration_floor(own, seed=seed),
                 ood_auroc=_best_auroc(own),
                 drift=None if own.drift is None or not own.drift.any() else 100 * float(own.drift.mean()),
+                macro_accuracy=_macro_accuracy(own) if of_images else None,
+                delta_probe=from_probe[0] if of_images else None,
+                delta_probe_ci95=from_probe[1] if of_images else None,
             )
         )
     return results
 
 
+def _difference(ours: Scores, theirs: Scores | None) -> tuple[float, float] | tuple[None, None]:
+    return (None, None) if theirs is None else paired_difference(ours, theirs)
+
+
+def _macro_accuracy(scores: Scores) -> float:
+    labels = scores.classes[0]
+    images, right = torch.bincount(labels), torch.bincount(labels, weights=scores.accuracies)
+    return 100 * float((right / images)[images > 0].mean())
+
+
 def paired_difference(ours: Scores, theirs: Scores) -> tuple[float, float]:
-    """Accuracy of `ours` less that of `theirs` in points, and the half-width of its 95 % interval over episodes."""
-    difference = ours.episode_accuracies - theirs.episode_accuracies
+    """Accuracy of `ours` less that of `theirs` in points, and the half-width of its 95 % interval over `unit`."""
+    difference = ours.accuracies - theirs.accuracies
     return 100 * float(difference.mean()), 100 * half_width(difference)
 
 
@@ -130,9 +152,9 @@ def _best_auroc(scores: Scores) -> float | None:
 
 
 def _mean(scores: Scores) -> float:
-    return float(scores.episode_accuracies.mean())
+    return float(scores.accuracies.mean())
 
 
-def half_width(values: Float[Tensor, " episodes"]) -> float:
-    """Half-width of the 95 % interval of a mean over episodes."""
+def half_width(values: Float[Tensor, " units"]) -> float:
+    """Half-width of the 95 % interval of a mean over independent values."""
     return 1.96 * float(values.std()) / len(values) ** 0.5

@@ -1,4 +1,4 @@
-"""Whether a head can tell its own classes from others it never heard of."""
+"""Whether a classifier can tell images of its own classes from images of others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from weightgen.interfaces import Classifier
 from weightgen.records import Episode, Features, LinearHeads
 
 FURTHER_CLASSES = 5
@@ -40,28 +41,28 @@ def other_images(features: Features, episode: Episode, *, generator: torch.Gener
     return OtherImages(values, (best.values >= 0) & ~shown)
 
 
-def ood_aurocs(head: LinearHeads, episode: Episode, others: OtherImages) -> Float[Tensor, "batch scores"]:
+def ood_aurocs(classifier: Classifier, episode: Episode, others: OtherImages) -> Float[Tensor, "batch scores"]:
     """How well each score of `familiarity` ranks the queries above the other images, per episode, 0 to 1.
 
     Within an episode, for the logits of different episodes have different offsets.
     """
-    return auroc(familiarity(head, episode.query), familiarity(head, others.values), others.mask[:, None])
+    inside, outside = (familiarity(classifier, images) for images in (episode.query, others.values))
+    return auroc(inside, outside, others.mask[:, None].to(inside.device))
 
 
 def familiarity(
-    head: LinearHeads, images: Float[Tensor, "batch images feature"]
+    classifier: Classifier, images: Float[Tensor, "batch images feature"]
 ) -> Float[Tensor, "batch scores images"]:
-    """Scores that should be high for images of the head's own classes.
+    """Scores that should be high for images of the classifier's own classes.
 
     The largest probability (Hendrycks & Gimpel, ICLR 2017) and the energy, log Σ exp of the logits (Liu et al.,
-    NeurIPS 2020); for several draws of the mixture, and then also minus the mixture's entropy.
+    NeurIPS 2020); for a mixture of several draws also minus its entropy.
     """
-    logits = torch.einsum("bif,bswf->bsiw", images, head.weight) + head.bias[:, :, None]
-    logits = logits.double()  # single precision calls many a probability exactly 1
-    mixture = logits.softmax(-1).mean(1)
-    scores = [mixture.amax(-1), logits.logsumexp((1, 3))]
-    if head.weight.shape[1] > 1:
-        scores.append(-torch.special.entr(mixture).sum(-1))
+    logits = classifier.logits(images).double()  # single precision calls many a probability exactly 1
+    probabilities = logits.softmax(-1)
+    scores = [probabilities.amax(-1), logits.logsumexp(-1)]
+    if isinstance(classifier, LinearHeads) and classifier.weight.shape[1] > 1:
+        scores.append(-torch.special.entr(probabilities).sum(-1))
     return torch.stack(scores, 1)
 
 

@@ -1,96 +1,111 @@
-"""The generator of parts and its rivals: where else an offset may come from."""
+"""Methods that adapt a part of the backbone: where else an offset of its parameters may come from."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from weightgen.interfaces import Method
 from weightgen.part_pipeline import PartPipeline
 from weightgen.records import Episode, Features
 from weightgen.zoo.build_parts import fit_to_classes, fit_to_support
 from weightgen.zoo.fit import FitOptions
 
-KINDS = {
-    "generator": "generator",
-    "centroid": "baseline",
-    "mean_offset": "baseline",
-    "fitted_on_support": "baseline",
-    "oracle": "oracle",
-}
-"""What a comparison has, in order; an oracle has seen all images of an episode's classes and is no rival."""
-
 
 @dataclass(frozen=True)
-class GeneratedOffset:
-    """The generator's."""
+class AdaptedBackbones:
+    """A backbone for each episode, its head the centroids of the support on the features of its own."""
 
     pipeline: PartPipeline
-    name: str = "generator"
+    offsets: Float[Tensor, "batch parameters"]
+    support: Episode
 
-    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
-        """Offsets of the part for every episode of the batch."""
-        return self.pipeline.offsets(episode, generators)
-
-
-@dataclass(frozen=True)
-class SameOffset:
-    """One for all tasks: nothing (`centroid`), or the mean of the zoo, which tells what is due to the task alone."""
-
-    name: str
-    offset: Float[Tensor, " parameters"]
-
-    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
-        """Offsets of the part for every episode of the batch."""
-        return self.offset.expand(len(episode), -1)
+    def logits(self, features: UInt8[Tensor, "batch images pixels"]) -> Float[Tensor, "batch images ways"]:
+        """Of pixels."""
+        unknown = torch.zeros(features.shape[:2], dtype=torch.int64)
+        episode = replace(self.support, query=features, query_labels=unknown)
+        return self.pipeline.part.query_logits(self.offsets, episode, scale=self.pipeline.scale(episode))
 
 
 @dataclass(frozen=True)
-class OffsetFittedOnSupport:
-    """Fitted to the support as the zoo's are to all images."""
+class PartMethod(Method):
+    """A method for episodes of pixels.
 
-    pipeline: PartPipeline
-    fit: FitOptions
-    zoo_seed: int
-    name: str = "fitted_on_support"
-
-    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
-        """Offsets of the part for every episode of the batch."""
-        made = fit_to_support(self.pipeline.part, episode, options=self.fit, seed=self.zoo_seed, draw=generators[0])
-        return made.targets[:, -1]
-
-
-@dataclass(frozen=True)
-class OracleOffset:
-    """Fitted to all images of the episode's classes, the queries among them: what a perfect generator would write."""
+    pixels: of the classes that episodes are drawn from. options, zoo_seed: fits are those of the zoo.
+    """
 
     pipeline: PartPipeline
     pixels: Features
-    fit: FitOptions
+    options: FitOptions
     zoo_seed: int
-    name: str = "oracle"
 
-    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
-        """Offsets of the part for every episode of the batch."""
+    @abstractmethod
+    def offsets(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
+        """One per episode, from the backbone's own parameters."""
+
+    @torch.no_grad()
+    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> AdaptedBackbones:
+        """The scale of the head is the generator's, whatever the offset."""
+        return AdaptedBackbones(self.pipeline, self.offsets(episode, rngs), episode)
+
+
+class GeneratedOffset(PartMethod):
+    """The generator's."""
+
+    kind = "generator"
+
+    def offsets(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
+        """One per episode."""
+        return self.pipeline.offsets(episode, rngs)
+
+
+class NoOffset(PartMethod):
+    """The backbone as it is."""
+
+    def offsets(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
+        """One per episode."""
+        return torch.zeros_like(self.pipeline.part.own).expand(len(episode), -1)
+
+
+class MeanOffset(PartMethod):
+    """The mean of the zoo for all episodes, which tells what is due to the episode alone."""
+
+    def offsets(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
+        """One per episode."""
+        return self.pipeline.vector_scale.end.to(self.pipeline.part.own).expand(len(episode), -1)
+
+
+class OffsetFittedOnSupport(PartMethod):
+    """Fitted to the support as the zoo's are to all images."""
+
+    def offsets(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
+        """One per episode."""
         part = self.pipeline.part
-        made = fit_to_classes(
-            part, self.pixels, episode.classes, options=self.fit, seed=self.zoo_seed, draw=generators[0]
-        )
-        return made.targets[:, -1]
+        return fit_to_support(part, episode, options=self.options, seed=self.zoo_seed, draw=rngs[0]).targets[:, -1]
 
 
-def part_method(
-    name: str, pipeline: PartPipeline, pixels: Features, *, fit: FitOptions, zoo_seed: int
-) -> GeneratedOffset | SameOffset | OffsetFittedOnSupport | OracleOffset:
-    """A method of `KINDS` for episodes of `pixels`; fits are those of the zoo."""
-    own = pipeline.part.own
-    if name == "generator":
-        return GeneratedOffset(pipeline)
-    if name == "fitted_on_support":
-        return OffsetFittedOnSupport(pipeline, fit, zoo_seed)
-    if name == "oracle":
-        return OracleOffset(pipeline, pixels, fit, zoo_seed)
-    return SameOffset(name, pipeline.vector_scale.end.to(own) if name == "mean_offset" else torch.zeros_like(own))
+class OracleOffset(PartMethod):
+    """Fitted to all images of the episode's classes, the queries among them: what a perfect generator would write."""
+
+    kind = "oracle"
+
+    def offsets(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
+        """One per episode."""
+        part, classes = self.pipeline.part, episode.classes
+        fitted = fit_to_classes(part, self.pixels, classes, options=self.options, seed=self.zoo_seed, draw=rngs[0])
+        return fitted.targets[:, -1]
+
+
+PART_METHODS: dict[str, type[PartMethod]] = {
+    "generator": GeneratedOffset,
+    "raw_centroid": NoOffset,
+    "mean_offset": MeanOffset,
+    "fitted_on_support": OffsetFittedOnSupport,
+    "oracle": OracleOffset,
+}
+"""By the names that tables call them, in the order of these."""

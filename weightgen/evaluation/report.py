@@ -1,10 +1,11 @@
-"""An evaluation as JSON, as Markdown and as a picture."""
+"""A comparison as JSON, as tables and as pictures, whichever protocol it comes from."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +15,26 @@ from weightgen.episodes.shots import Shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.chain_paths import ChainPaths
 from weightgen.evaluation.chain_section import chain_json, chain_picture, chain_section
-from weightgen.evaluation.comparison import MethodResult
+from weightgen.evaluation.comparison import LINEAR_PROBE, MethodResult
 from weightgen.evaluation.figures import as_png, new_figure
-from weightgen.evaluation.verdicts import in_points, verdict
+from weightgen.evaluation.training_sets import words
+from weightgen.evaluation.verdicts import in_points, in_seconds, verdict
 from weightgen.files import write_bytes, write_json, write_text
 
-COLUMNS = (
-    "method",
-    "kind",
-    "accuracy %",
-    "against the best baseline",
-    "± over classes",
-    "ECE %",
-    "ECE floor %",
-    "OOD AUROC %",
-    "ms per episode",
-    "norm ratio",
-    "novelty",
-    "drift %",
+TRANSFER = "transfer"
+Results = Mapping[str, Any]
+"""One comparison, as `episodes_json` or `transfer_json` makes it."""
+_EPISODE_KEYS = (
+    *("name", "kind", "accuracy", "ci95", "delta", "delta_ci95", "delta_ci95_classes", "ms_per_episode"),
+    *("ece", "norm_ratio", "novelty", "ece_floor", "ood_auroc", "drift"),
+)
+_TRANSFER_KEYS = (
+    *("name", "kind", "accuracy", "ci95", "macro_accuracy", "ece", "seconds"),
+    *("delta", "delta_ci95", "delta_probe", "delta_probe_ci95", "ece_floor", "drift"),
 )
 
 
-def as_json(
+def episodes_json(
     results: Sequence[MethodResult],
     *,
     data: str,
@@ -49,7 +48,7 @@ def as_json(
     chain: str | None = None,
     unlabelled: UnlabelledDraw | None = None,
 ) -> dict[str, Any]:
-    """One evaluation as `evaluate --format json` prints it and `results.json` keeps it.
+    """One comparison on episodes as `evaluate --format json` prints it and `results.json` keeps it.
 
     Beside the numbers it holds "verdict" and "chain", one sentence each (`chain_verdict`; None without a
     generator). "unlabelled" tells the unlabelled images of an episode, None without. Values that are not finite become
@@ -64,90 +63,160 @@ def as_json(
         "seed": seed,
         "backbone": backbone,
         "generator": generator,
-        "methods": [{key: _finite(value) for key, value in asdict(result).items()} for result in results],
+        "methods": _methods(results, _EPISODE_KEYS),
         "verdict": verdict(results),
         "chain": chain,
         "unlabelled": None if unlabelled is None else _unlabelled(unlabelled, queries=ways * queries),
     }
 
 
-def table(results: Sequence[MethodResult]) -> list[tuple[str, ...]]:
-    """The cells under `COLUMNS`, one row per method, as every table of this project prints them."""
-    return [
-        (
-            result.name,
-            result.kind,
-            f"{in_points(result.accuracy)} ± {in_points(result.ci95)}",
-            _difference(result),
-            "-" if result.delta_ci95_classes is None else in_points(result.delta_ci95_classes),
-            in_points(result.ece),
-            in_points(result.ece_floor),
-            "-" if result.ood_auroc is None else in_points(result.ood_auroc),
-            f"{result.ms_per_episode:.2f}",
-            _ratio(result.norm_ratio),
-            _ratio(result.novelty),
-            "-" if result.drift is None else in_points(result.drift, signed=True),
-        )
-        for result in results
-    ]
+def transfer_json(
+    results: Sequence[MethodResult],
+    *,
+    data: str,
+    test: str,
+    classes: int,
+    images_per_class: int | None,
+    train_images: int,
+    test_images: int,
+    draws: int,
+    seed: int,
+    backbone: str,
+    generator: str,
+) -> dict[str, Any]:
+    """One size of training set as `transfer --format json` prints it and `results.json` keeps it.
+
+    images_per_class: None where the training set is whole; classes that have fewer images give all they have.
+    """
+    return {
+        "protocol": TRANSFER,
+        "data": data,
+        "test": test,
+        "classes": classes,
+        "images_per_class": images_per_class,
+        "train_images": train_images,
+        "test_images": test_images,
+        "draws": draws,
+        "seed": seed,
+        "backbone": backbone,
+        "generator": generator,
+        "methods": _methods(results, _TRANSFER_KEYS),
+        "verdict": verdict(results),
+    }
 
 
-def setting_words(evaluation: Mapping[str, Any]) -> str:
-    """The episodes of an object of `as_json`, for a title."""
-    words = f"{evaluation['ways']}-way {shots_words(evaluation['shots'])}"
-    extra = evaluation["unlabelled"]
+@dataclass(frozen=True)
+class Column:
+    """A column of a table. short: what a terminal of 80 characters calls it; None where it has no room for it."""
+
+    title: str
+    short: str | None
+    cell: Callable[[Results, Results], str]
+    """What it says of a method, given the whole comparison."""
+
+
+def table(comparison: Results, *, brief: bool = False) -> list[tuple[str, ...]]:
+    """Titles and one row per method, as every table of this project prints them; `brief` for a terminal."""
+    columns = _TRANSFER if comparison.get("protocol") == TRANSFER else _EPISODES
+    shown = [column for column in columns if column.short or not brief]
+    titles = tuple(column.short or column.title if brief else column.title for column in shown)
+    return [titles, *(tuple(column.cell(each, comparison) for column in shown) for each in comparison["methods"])]
+
+
+def setting_words(comparison: Results) -> str:
+    """The episodes or the training set of a comparison, for a title."""
+    if comparison.get("protocol") == TRANSFER:
+        size = words(comparison["images_per_class"])
+        return f"{size} {'image' if size == '1' else 'images'} of a class"
+    said = f"{comparison['ways']}-way {shots_words(comparison['shots'])}"
+    extra = comparison["unlabelled"]
     if extra is None:
-        return words
+        return said
     if extra["transductive"]:
-        return f"{words} with its {extra['images']} queries as unlabelled images"
+        return f"{said} with its {extra['images']} queries as unlabelled images"
     shares = "balanced" if extra["concentration"] is None else f"Dirichlet({extra['concentration']:g}) shares"
     others = f"{100 * extra['distractors']:g} % of other classes"
-    return f"{words} with {extra['images']} unlabelled images ({shares}, {others})"
+    return f"{said} with {extra['images']} unlabelled images ({shares}, {others})"
 
 
-def markdown_table(results: Sequence[MethodResult]) -> str:
-    """`table` in Markdown."""
-    lines = [COLUMNS, ("---",) * 2 + ("---:",) * (len(COLUMNS) - 2), *table(results)]
+def size_table(comparisons: Sequence[Results], key: str) -> list[tuple[str, ...]]:
+    """Titles and one row per method: its name, and its "accuracy" or "seconds" for every size of training set."""
+    written = in_points if key == "accuracy" else in_seconds
+    sizes = [words(comparison["images_per_class"]) for comparison in comparisons]
+    columns = [[written(method[key]) for method in comparison["methods"]] for comparison in comparisons]
+    names = [method["name"] for method in comparisons[0]["methods"]]
+    return [("method", *sizes), *zip(names, *columns, strict=True)]
+
+
+def markdown(rows: Sequence[Sequence[str]], *, left: int = 2) -> str:
+    """A table whose first row are its titles and whose first columns stand left."""
+    titles, *body = rows
+    lines = [titles, ("---",) * left + ("---:",) * (len(titles) - left), *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def write_report(
     folder: Path,
-    evaluations: Sequence[Mapping[str, Any]],
-    curve: Sequence[Mapping[str, Any]],
+    comparisons: Sequence[Results],
+    curve: Sequence[Results] = (),
     chain: ChainPaths | None = None,
 ) -> None:
-    """Write `results.json`, `report.md` and, where there is something to draw, `steps_accuracy.png` and `chain.png`.
+    """Write `results.json`, `report.md` and pictures.
+
+    Pictures where there is something to draw: `learning_curve.png`, `steps_accuracy.png` and `chain.png`.
 
     Args:
         folder: made if missing; other files in it stay.
-        evaluations: objects of `as_json`.
+        comparisons: all of episodes, or all of training sets.
         curve: points {"scheduler", "steps", "shots", "accuracy", "ci95"} of accuracy (percent) against steps.
-        chain: with a walk for each evaluation, whose object in `results.json` then has the key "chain_paths".
+        chain: with a walk for each comparison, whose object in `results.json` then has the key "chain_paths".
     """
-    sections = ["# Evaluation", *(_section(evaluation) for evaluation in evaluations)]
+    transfer = comparisons[0].get("protocol") == TRANSFER
+    sections = _transfer_start(comparisons) if transfer else ["# Evaluation"]
+    sections += [_section(comparison) for comparison in comparisons]
+    if transfer:
+        write_bytes(folder / "learning_curve.png", _learning_curve(comparisons))
     if curve:
-        write_bytes(folder / "steps_accuracy.png", _plot(curve))
+        write_bytes(folder / "steps_accuracy.png", _steps_curve(curve))
         sections.append(_curve_section(curve))
     if chain is not None:
-        pairs = zip(evaluations, chain.walks, strict=True)
-        evaluations = [{**evaluation, "chain_paths": chain_json(chain.paths, walk)} for evaluation, walk in pairs]
+        pairs = zip(comparisons, chain.walks, strict=True)
+        comparisons = [{**comparison, "chain_paths": chain_json(chain.paths, walk)} for comparison, walk in pairs]
         write_bytes(folder / "chain.png", chain_picture(chain))
         sections.append(chain_section(chain))
-    write_json(folder / "results.json", list(evaluations))
+    write_json(folder / "results.json", list(comparisons))
     write_text(folder / "report.md", "\n\n".join(sections) + "\n")
 
 
-def _section(evaluation: Mapping[str, Any]) -> str:
-    results = [MethodResult(**method) for method in evaluation["methods"]]
-    sentences = [evaluation["verdict"], evaluation["chain"]]
-    said = "\n\n".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences if sentence)
-    return (
-        f"## {setting_words(evaluation)} on {evaluation['data']}\n\n"
-        f"{evaluation['episodes']} episodes, {evaluation['queries']} queries per class, seed {evaluation['seed']}, "
-        f"backbone {evaluation['backbone']}, generator {evaluation['generator']}.\n\n"
-        f"{markdown_table(results)}\n\n{said}"
+def sentences(comparison: Results) -> list[str]:
+    """What a comparison comes to."""
+    said = (comparison["verdict"], comparison.get("chain"))
+    return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in said if sentence]
+
+
+def _section(comparison: Results) -> str:
+    if comparison.get("protocol") == TRANSFER:
+        title, draws = setting_words(comparison), comparison["draws"]
+        told = f"{draws} training {'set' if draws == 1 else 'sets'} of {comparison['train_images']} images."
+    else:
+        title = f"{setting_words(comparison)} on {comparison['data']}"
+        told = (
+            f"{comparison['episodes']} episodes, {comparison['queries']} queries per class, seed {comparison['seed']}, "
+            f"backbone {comparison['backbone']}, generator {comparison['generator']}."
+        )
+    return "\n\n".join([f"## {title}", told, markdown(table(comparison)), *sentences(comparison)])
+
+
+def _transfer_start(comparisons: Sequence[Results]) -> list[str]:
+    first = comparisons[0]
+    said = (
+        f"# Transfer\n\nTrained on {first['data']}, judged on {first['test']}: {first['classes']} classes, "
+        f"{first['test_images']} test images, seed {first['seed']}, backbone {first['backbone']}, generator "
+        f"{first['generator']}. All methods see the same training sets; intervals are over test images."
     )
+    titles = {"accuracy": "Accuracy (%) by images of a class", "seconds": "Seconds of a fit or generation"}
+    tables = [f"## {title}\n\n{markdown(size_table(comparisons, key), left=1)}" for key, title in titles.items()]
+    return [said, *tables, "![accuracy by images of a class](learning_curve.png)"]
 
 
 def _curve_section(curve: Sequence[Mapping[str, Any]]) -> str:
@@ -158,7 +227,7 @@ def _curve_section(curve: Sequence[Mapping[str, Any]]) -> str:
     return "## Steps against accuracy\n\n![accuracy by number of steps](steps_accuracy.png)\n\n" + "\n".join(lines)
 
 
-def _plot(curve: Sequence[Mapping[str, Any]]) -> bytes:
+def _steps_curve(curve: Sequence[Mapping[str, Any]]) -> bytes:
     """A PNG with one line per scheduler and number of shots."""
     figure = new_figure(6.4, 4.0)
     axes = figure.add_subplot()
@@ -177,14 +246,78 @@ def _plot(curve: Sequence[Mapping[str, Any]]) -> bytes:
     return as_png(figure)
 
 
-def _difference(result: MethodResult) -> str:
-    if result.delta is None or result.delta_ci95 is None:
-        return "-"
-    return f"{in_points(result.delta, signed=True)} ± {in_points(result.delta_ci95)}"
+def _learning_curve(comparisons: Sequence[Results]) -> bytes:
+    """A PNG with a line per method; a class's images are the mean over classes."""
+    figure = new_figure(7.2, 4.6)
+    axes = figure.add_subplot()
+    places = [comparison["train_images"] / comparison["classes"] for comparison in comparisons]
+    styles = {"generator": "ko-", "ablation": ".:", "baseline": ".-"}
+    for i, method in enumerate(comparisons[0]["methods"]):
+        accuracies = [comparison["methods"][i]["accuracy"] for comparison in comparisons]
+        axes.plot(places, accuracies, styles[method["kind"]], label=method["name"])
+    axes.set_xscale("log")
+    axes.set_xticks(places, [words(comparison["images_per_class"]) for comparison in comparisons])
+    axes.minorticks_off()
+    axes.set(xlabel="training images of a class", ylabel="accuracy (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return as_png(figure)
 
 
-def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _methods(results: Sequence[MethodResult], keys: Sequence[str]) -> list[dict[str, Any]]:
+    made = [{**asdict(result), "ms_per_episode": 1000 * result.seconds} for result in results]
+    return [{key: _finite(each[key]) for key in keys} for each in made]
+
+
+def _value(key: str, written: Callable[[float], str]) -> Callable[[Results, Results], str]:
+    return lambda method, _: "-" if method[key] is None else written(method[key])
+
+
+def _interval(key: str, half: str, *, signed: bool = False) -> Callable[[Results, Results], str]:
+    def cell(method: Results, _: Results) -> str:
+        if method[key] is None or method[half] is None:
+            return "-"
+        return f"{in_points(method[key], signed=signed)} ± {in_points(method[half])}"
+
+    return cell
+
+
+def _share_of_probe(method: Results, comparison: Results) -> str:
+    """Of the linear probe's accuracy, in percent."""
+    linear = next((each["accuracy"] for each in comparison["methods"] if each["name"] == LINEAR_PROBE), 0.0)
+    return in_points(100 * method["accuracy"] / linear) if linear else "-"
+
+
+_METHOD = (
+    Column("method", "method", lambda method, _: str(method["name"])),
+    Column("kind", None, lambda method, _: str(method["kind"])),
+    Column("accuracy %", "accuracy", _interval("accuracy", "ci95")),
+    Column("against the best baseline", "vs best", _interval("delta", "delta_ci95", signed=True)),
+)
+_CALIBRATION = (
+    Column("ECE %", "ECE", _value("ece", in_points)),
+    Column("ECE floor %", None, _value("ece_floor", in_points)),
+)
+_DRIFT = Column("drift %", None, _value("drift", partial(in_points, signed=True)))
+_EPISODES = (
+    *_METHOD,
+    Column("± over classes", "± classes", _value("delta_ci95_classes", in_points)),
+    *_CALIBRATION,
+    Column("OOD AUROC %", "OOD", _value("ood_auroc", in_points)),
+    Column("ms per episode", "ms", _value("ms_per_episode", "{:.2f}".format)),
+    Column("norm ratio", None, _value("norm_ratio", "{:.2f}".format)),
+    Column("novelty", None, _value("novelty", "{:.2f}".format)),
+    _DRIFT,
+)
+_TRANSFER = (
+    *_METHOD,
+    Column(f"against {LINEAR_PROBE}", None, _interval("delta_probe", "delta_probe_ci95", signed=True)),
+    Column("of its accuracy %", None, _share_of_probe),
+    Column("macro accuracy %", None, _value("macro_accuracy", in_points)),
+    *_CALIBRATION,
+    Column("seconds", "seconds", _value("seconds", in_seconds)),
+    _DRIFT,
+)
 
 
 def _unlabelled(draw: UnlabelledDraw, *, queries: int) -> dict[str, Any]:

@@ -1,25 +1,28 @@
-"""Every method on the same episodes, query by query."""
+"""Every method on the same tasks, query by query."""
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import ClassVar, Literal, Protocol, TypedDict, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from weightgen import seeds
 from weightgen.episodes.sampler import EpisodeSampler
-from weightgen.episodes.shots import Shots
+from weightgen.episodes.shots import Shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.out_of_distribution import OtherImages, ood_aurocs, other_images
 from weightgen.interfaces import Method
-from weightgen.records import Episode, LinearHeads
+from weightgen.records import Episode
+
+Unit = Literal["episodes", "images"]
 
 
 class EpisodeSizes(TypedDict):
@@ -32,74 +35,134 @@ class EpisodeSizes(TypedDict):
 
 
 @dataclass(frozen=True)
+class Task:
+    """A batch of episodes that methods are fitted to and judged by.
+
+    rng_seeds: of a random generator for each episode; every method gets fresh ones. others: images of other classes.
+    """
+
+    episode: Episode
+    rng_seeds: Sequence[int]
+    others: OtherImages | None = None
+
+
+@runtime_checkable
+class Tasks(Protocol):
+    """What a protocol judges methods by.
+
+    unit: what is independent, so that intervals are over it: episodes, or the images of one test set.
+    """
+
+    unit: ClassVar[Unit]
+
+    @property
+    def what(self) -> str:
+        """Of what, for progress."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """Episodes in all."""
+        ...
+
+    def __iter__(self) -> Iterator[Task]: ...
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Episodes drawn from the classes of a sampler.
+
+    Each chunk of `batch` episodes is drawn once, from `seed` and its number; methods get a random generator for each
+    episode, from `seed` and the episode's number. Images of other classes come from a generator of their own and
+    change no episode.
+
+    sampler, sizes: say what is drawn. episodes: how many. others: whether images of other classes are drawn as well.
+
+    Raises InputError for a single episode.
+    """
+
+    unit: ClassVar[Unit] = "episodes"
+    sampler: EpisodeSampler
+    sizes: EpisodeSizes
+    episodes: int
+    seed: int
+    batch: int = 50
+    others: bool = True
+
+    def __post_init__(self) -> None:
+        if self.episodes < 2:
+            raise InputError(f"episodes: {self.episodes} leave no interval to print; ask for at least 2")
+
+    @property
+    def what(self) -> str:
+        """The setting."""
+        return f"episodes, {shots_words(shots_label(self.sizes['shots']))}"
+
+    @property
+    def total(self) -> int:
+        """Number of episodes."""
+        return self.episodes
+
+    def __iter__(self) -> Iterator[Task]:
+        for chunk, start in enumerate(range(0, self.episodes, self.batch)):
+            size = min(self.batch, self.episodes - start)
+            draw = seeds.generator(self.seed, "evaluation", chunk)
+            episode = self.sampler.sample(batch=size, generator=draw, **self.sizes)
+            others = None
+            if self.others:
+                apart = seeds.generator(self.seed, "other classes", chunk)
+                others = other_images(self.sampler.features, episode, generator=apart)
+            yield Task(episode, [seeds.derive(self.seed, "head", start + i) for i in range(size)], others)
+
+
+@dataclass(frozen=True)
 class Scores:
-    """How one method did, query by query; `scores[i]` of two methods are the same query image.
+    """How one method did, query by query; `correct[i, j]` of two methods are the same query image.
 
     correct: whether the class of highest probability is the true one.
     confidence: that highest probability.
     classes: the true class, a row of the features' `class_names`.
-    seconds: time spent writing the heads, of all episodes together.
+    seconds: of making one classifier, features given; the median over tasks.
+    unit: what intervals are over.
     drift: share of an episode's queries that are taken for one of the classes with more images than its average, less
-        the share of those classes; 0 where no class has more.
-    ood_aurocs: how well each of the head's scores tells queries from images of other classes (`ood_aurocs`), NaN for
-        an episode without such images; None where there is no other class.
+        the share of those classes among the queries; 0 where no class has more.
+    ood_aurocs: how well each of the classifier's scores tells queries from images of other classes (`ood_aurocs`), NaN
+        for an episode without such images; None where there is no other class.
     """
 
     correct: Bool[Tensor, "episodes queries"]
     confidence: Float[Tensor, "episodes queries"]
     classes: Int[Tensor, "episodes queries"]
     seconds: float
+    unit: Unit = "episodes"
     ood_aurocs: Float[Tensor, "episodes scores"] | None = None
     drift: Float[Tensor, " episodes"] | None = None
 
     @property
-    def episode_accuracies(self) -> Float[Tensor, " episodes"]:
-        """Share of correct queries of each episode, 0 to 1, in double precision."""
-        return self.correct.double().mean(-1)
+    def accuracies(self) -> Float[Tensor, " units"]:
+        """Share of correct answers of each episode, or of each image over all training sets; in double precision."""
+        return self.correct.double().mean(-1 if self.unit == "episodes" else 0)
 
 
 def score_all(
-    methods: Sequence[Method],
-    sampler: EpisodeSampler,
-    *,
-    ways: int,
-    shots: Shots,
-    queries: int,
-    episodes: int,
-    seed: int,
-    unlabelled: UnlabelledDraw | None = None,
-    batch: int = 50,
-    progress: Callable[[str, int, int], None] | None = None,
+    methods: Mapping[str, Method], tasks: Tasks, *, progress: Callable[[str, int, int], None] | None = None
 ) -> dict[str, Scores]:
-    """Scores of every method, by name, on the same `episodes` episodes of `queries` images per class.
+    """Scores of every method, by name, on the same tasks; adding a method changes no other's.
 
-    Each chunk of `batch` episodes is drawn once, from `seed` and its number; each method gets a fresh
-    generator per episode, from `seed` and the episode's number, so adding a method changes no other.
-    What is scored is `head.probabilities`: exactly the exported head, or the mixture where it has several
-    draws. The images of other classes come from a generator of their own and change no episode.
-
-    Raises:
-        InputError: a single episode.
-        ValueError: two methods of one name.
+    What is scored is softmax of `Classifier.logits`: exactly the head, or the mixture where it has several draws.
     """
-    if episodes < 2:
-        raise InputError(f"episodes: {episodes} leave no interval to print; ask for at least 2")
-    names = [method.name for method in methods]
-    if len(set(names)) < len(names):
-        raise ValueError(f"methods need names of their own, got {names}")
-    parts: dict[str, list[Scores]] = defaultdict(list)
-    for chunk, start in enumerate(range(0, episodes, batch)):
-        size = min(batch, episodes - start)
-        generator = seeds.generator(seed, "evaluation", chunk)
-        episode = sampler.sample(
-            batch=size, ways=ways, shots=shots, queries=queries, unlabelled=unlabelled, generator=generator
-        )
-        others = other_images(sampler.features, episode, generator=seeds.generator(seed, "other classes", chunk))
-        for method in methods:
-            parts[method.name].append(_score_chunk(method, episode, others, seed=seed, first=start))
-        if progress is not None:
-            progress("episodes", start + size, episodes)
-    return {name: _joined(parts[name]) for name in names}
+    parts: dict[str, list[Scores]] = {name: [] for name in methods}
+    done = 0
+    # As many threads as torch has, for all: more than there are cores would wait for each other.
+    with threadpool_limits(torch.get_num_threads()), torch.no_grad():
+        for task in tasks:
+            support = task.episode.support_only()
+            for name, method in methods.items():
+                parts[name].append(_scored(method, support, task, unit=tasks.unit))
+                done += len(support)
+                if progress is not None:
+                    progress(tasks.what, done, tasks.total * len(methods))
+    return {name: _joined(parts[name]) for name in methods}
 
 
 def score(
@@ -114,27 +177,27 @@ def score(
     unlabelled: UnlabelledDraw | None = None,
     batch: int = 50,
 ) -> Scores:
-    """`score_all` for one method."""
+    """`score_all` for one method on episodes."""
     sizes = EpisodeSizes(ways=ways, shots=shots, queries=queries, unlabelled=unlabelled)
-    return score_all([method], sampler, episodes=episodes, seed=seed, batch=batch, **sizes)[method.name]
+    tasks = Episodes(sampler, sizes, episodes=episodes, seed=seed, batch=batch)
+    return score_all({"method": method}, tasks)["method"]
 
 
-def _score_chunk(method: Method, episode: Episode, others: OtherImages | None, *, seed: int, first: int) -> Scores:
-    generators = [seeds.generator(seed, "head", first + i) for i in range(len(episode))]
+def _scored(method: Method, support: Episode, task: Task, *, unit: Unit) -> Scores:
+    rngs = [torch.Generator().manual_seed(seed) for seed in task.rng_seeds]
     begin = time.perf_counter()
-    with torch.no_grad():
-        written = method(episode, generators)
-        # Onto the features' device inside the timed part: an accelerator has then really finished.
-        head = LinearHeads(written.weight.to(episode.query.device), written.bias.to(episode.query.device))
-    seconds = time.perf_counter() - begin
-    confidence, predicted = head.probabilities(episode.query).max(-1)
+    classifier = method.fit(support, rngs)
+    seconds = (time.perf_counter() - begin) / len(support)
+    episode, others = task.episode, task.others
+    confidence, predicted = classifier.logits(episode.query).softmax(-1).cpu().max(-1)
     return Scores(
-        correct=(predicted == episode.query_labels).cpu(),
-        confidence=confidence.cpu(),
-        classes=episode.classes.gather(1, episode.query_labels).cpu(),
+        correct=predicted == episode.query_labels,
+        confidence=confidence,
+        classes=episode.classes.gather(1, episode.query_labels),
         seconds=seconds,
-        ood_aurocs=None if others is None else ood_aurocs(head, episode, others).cpu(),
-        drift=_drift(predicted, episode).cpu(),
+        unit=unit,
+        drift=_drift(predicted, episode),
+        ood_aurocs=None if others is None else ood_aurocs(classifier, episode, others).cpu(),
     )
 
 
@@ -144,13 +207,15 @@ def _joined(parts: Sequence[Scores]) -> Scores:
         correct=torch.cat([part.correct for part in parts]),
         confidence=torch.cat([part.confidence for part in parts]),
         classes=torch.cat([part.classes for part in parts]),
-        seconds=sum(part.seconds for part in parts),
-        ood_aurocs=torch.cat(aurocs) if aurocs else None,
+        seconds=statistics.median(part.seconds for part in parts),
+        unit=parts[0].unit,
         drift=torch.cat([part.drift for part in parts if part.drift is not None]),
+        ood_aurocs=torch.cat(aurocs) if aurocs else None,
     )
 
 
 def _drift(predicted: Int[Tensor, "batch queries"], episode: Episode) -> Float[Tensor, " batch"]:
     counts = episode.counts
     larger = counts > counts.mean(-1, keepdim=True)
-    return larger.gather(1, predicted).double().mean(-1) - larger.double().mean(-1)
+    taken, there = (larger.gather(1, labels).double().mean(-1) for labels in (predicted, episode.query_labels))
+    return taken - there

@@ -14,6 +14,7 @@ from weightgen.episodes.shots import Shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.comparison import half_width
 from weightgen.evaluation.scoring import EpisodeSizes, score
+from weightgen.interfaces import Method
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Episode, Features, LinearHeads
 from weightgen.schedulers.schedulers import swap_scheduler
@@ -28,7 +29,7 @@ STEPS = (1, 2, 5, 10, 50)
 
 
 @dataclass(frozen=True)
-class _Setting:
+class _Setting(Method):
     """The pipeline with another scheduler and number of steps, one draw."""
 
     pipeline: WeightGenerationPipeline
@@ -37,10 +38,10 @@ class _Setting:
     name: str
 
     @torch.no_grad()
-    def __call__(self, episode: Episode, generators: Sequence[torch.Generator]) -> LinearHeads:
+    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         swapped = copy.copy(self.pipeline)
         swapped.scheduler = self.scheduler
-        return swapped.heads(episode, generators, steps=self.steps, samples=1)
+        return swapped.heads(episode, rngs, steps=self.steps, samples=1).to(episode.support.device)
 
 
 def steps_curve(
@@ -72,7 +73,7 @@ def steps_curve(
     sizes = EpisodeSizes(ways=ways, shots=shots, queries=queries, unlabelled=unlabelled)
     for i, setting in enumerate(settings):
         scores = score(setting, sampler, episodes=episodes, seed=seed, **sizes)
-        accuracy = 100 * scores.episode_accuracies
+        accuracy = 100 * scores.accuracies
         points.append(
             {
                 "scheduler": setting.name.partition("/")[0],

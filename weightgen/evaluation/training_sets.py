@@ -2,16 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
 from weightgen import seeds
+from weightgen.episodes.support_folder import episode_of
 from weightgen.errors import InputError
+from weightgen.evaluation.scoring import Task, Unit, score_all
+from weightgen.interfaces import Method
 from weightgen.records import Features
 
 SIZES = (1, 2, 5, 10, 20, 50, None)
 """Images of a class; None means all."""
+
+
+@dataclass(frozen=True)
+class TrainingSets:
+    """Training sets of one size drawn from `train`, each a batch of one episode whose queries are all of `test`.
+
+    train, test: of the same classes in the same order (`aligned`). images: of a class, or as many as it has; None for
+    all. seed: of the draws, and of what methods draw.
+    """
+
+    unit: ClassVar[Unit] = "images"
+    train: Features
+    test: Features
+    images: int | None
+    seed: int
+
+    @property
+    def what(self) -> str:
+        """The setting."""
+        return f"training sets of {words(self.images)} a class"
+
+    @property
+    def total(self) -> int:
+        """Number of episodes."""
+        return draws_of(self.images)
+
+    def __iter__(self) -> Iterator[Task]:
+        for draw in range(self.total):
+            yield self.task(draw)
+
+    def task(self, draw: int) -> Task:
+        """One training set and all test images."""
+        support = episode_of(draw_training(self.train, self.images, seed=self.seed, draw=draw))
+        episode = replace(support, query=self.test.values[None], query_labels=self.test.labels[None])
+        return Task(episode, [seeds.derive(self.seed, "fit", draw)])
+
+
+def warm_up(methods: Mapping[str, Method], tasks: TrainingSets) -> None:
+    """Every method once, on the first training set: what a first call costs is no part of its time."""
+    score_all(methods, _First(tasks))
+
+
+@dataclass(frozen=True)
+class _First:
+    unit: ClassVar[Unit] = "images"
+    tasks: TrainingSets
+    what: str = "warming up"
+    total: int = 1
+
+    def __iter__(self) -> Iterator[Task]:
+        yield self.tasks.task(0)
 
 
 def draws_of(images: int | None) -> int:

@@ -1,66 +1,108 @@
-"""A fair chance for every baseline: options and scale chosen on generator-training classes."""
+"""A fair chance for every method with options: two ways to choose them, each the same for all methods."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from weightgen import seeds
-from weightgen.baselines._baseline import FeatureBaseline
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.shots import Shots, fewest_and_most
+from weightgen.episodes.support_folder import episode_of
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
+from weightgen.evaluation.held_out import Choice, best, folds, spare
 from weightgen.features.class_statistics import ClassStatistics
 from weightgen.features.temperature import fit_scale
-from weightgen.records import Episode, Features
+from weightgen.interfaces import Classifier, Method, TunableMethod
+from weightgen.records import Episode, Features, OneByOne
 
-AnyBaseline = TypeVar("AnyBaseline", bound=FeatureBaseline)
+AnyMethod = TypeVar("AnyMethod", bound=TunableMethod)
 
 
-def tune(
-    baseline_class: type[AnyBaseline],
-    training: Features,
-    *,
-    ways: int,
-    shots: Shots,
-    queries: int,
-    episodes: int = 100,
-    seed: int,
-    unlabelled: UnlabelledDraw | None = None,
-) -> AnyBaseline:
-    """The baseline with the options of its grid that do best on `training`, and an honest scale.
+@dataclass(frozen=True)
+class BaseClassFolds:
+    """Options and scale are chosen once, on episodes of base classes like those to come.
 
     Two-fold: statistics of one half of the classes, episodes of the other half, both ways round; so no
     option is chosen on classes whose statistics it has seen. The options with the highest accuracy win,
     the first in the grid among equals; then the factor on the logits with the least cross-entropy. The
-    baseline returned has the statistics of all training classes.
+    method returned has the statistics of all base classes.
 
     Where a half has fewer than `ways` classes, its episodes have as many ways as it has classes; where a
     class has fewer than `shots + queries` images, they have fewer queries, and leave half of what there is to
     the unlabelled images if these are wanted.
 
     Args:
-        baseline_class: which baseline.
         training: features of classes that are not evaluated later.
         ways, shots, queries: of the evaluation to come.
-        episodes: per half; a slow baseline takes fewer (`FeatureBaseline.tuning_episodes`).
         seed: decides the halves and the episodes.
         unlabelled: of the evaluation to come; without distractors where a half has too few classes for them.
-
-    Raises:
-        InputError: fewer than 4 classes, or a class with no image left for a query.
+        episodes: per half; a slow method takes fewer (`TunableMethod.tuning_episodes`).
     """
-    episodes = min(episodes, baseline_class.tuning_episodes)
-    folds = _folds(training, ways, shots, queries, episodes=episodes, seed=seed, unlabelled=unlabelled)
-    options, scale = _best_options(baseline_class, folds)
-    return baseline_class(statistics=_statistics(training), scale=scale, **options)
+
+    training: Features
+    ways: int
+    shots: Shots
+    queries: int
+    seed: int
+    unlabelled: UnlabelledDraw | None = None
+    episodes: int = 100
+
+    def __call__(self, method: type[AnyMethod]) -> AnyMethod:
+        """A method with the options that do best.
+
+        Raises:
+            InputError: fewer than 4 classes, or a class with no image left for a query.
+        """
+        grid, folds = method.grid(base_classes=True), self._folds(min(self.episodes, method.tuning_episodes))
+        logits: list[list[Tensor]] = [[] for _ in grid]
+        correct = torch.zeros(len(grid), dtype=torch.int64)
+        for statistics, episode in folds:  # options inside, for neighbours in the grid share factorisations
+            for i, options in enumerate(grid):
+                logits[i].append(method(statistics=statistics, **options).fit(episode, []).logits(episode.query))
+                correct[i] += (logits[i][-1].argmax(-1) == episode.query_labels).sum()
+        chosen = int(correct.argmax())
+        scale = fit_scale(torch.cat(logits[chosen]), torch.cat([episode.query_labels for _, episode in folds]))
+        return method(statistics=_statistics(self.training), scale=scale, **grid[chosen])
+
+    def _folds(self, episodes: int) -> list[tuple[ClassStatistics, Episode]]:
+        """Statistics of one half of the classes with episodes of the other half, both ways round."""
+        training, unlabelled = self.training, self.unlabelled
+        classes = len(training.class_names)
+        if classes < 4:
+            raise InputError(f"{classes} training classes cannot tune a baseline; give at least 4")
+        most = fewest_and_most(self.shots)[1]
+        left = int(training.counts.min()) - most
+        if left < 1:
+            name = training.class_names[int(training.counts.argmin())]
+            raise InputError(f"class '{name}' has no image beside {most} shots; lower shots or add images")
+        if self.queries >= left and unlabelled is not None and unlabelled.images and not unlabelled.transductive:
+            left = max(left // 2, 1)
+        halves = _halves(training, self.seed)
+        folds = []
+        for number, (seen, unseen) in enumerate([halves, halves[::-1]]):
+            ways, present = min([self.ways, *(len(half.class_names) for half in halves)]), len(unseen.class_names)
+            if unlabelled is not None and ways + unlabelled.extra_classes > present:
+                unlabelled = replace(unlabelled, distractors=0.0)
+            episode = EpisodeSampler(unseen).sample(
+                batch=episodes,
+                ways=ways,
+                unlabelled=unlabelled,
+                shots=self.shots,
+                queries=min(self.queries, left),
+                generator=seeds.generator(self.seed, "tuning", "episodes", number),
+            )
+            folds.append((_statistics(seen), episode))
+        return folds
 
 
-# The next baselines, and the next number of shots, share halves and statistics; features hash by identity.
+# The next methods, and the next number of shots, share halves and statistics; features hash by identity.
 @lru_cache(maxsize=1)
 def _halves(training: Features, seed: int) -> tuple[Features, Features]:
     first, second = training.groups(2, seeds.generator(seed, "tuning", "halves"))
@@ -72,56 +114,49 @@ def _statistics(features: Features) -> ClassStatistics:
     return ClassStatistics.of(features)
 
 
-def _folds(
-    training: Features,
-    ways: int,
-    shots: Shots,
-    queries: int,
-    *,
-    episodes: int,
-    seed: int,
-    unlabelled: UnlabelledDraw | None,
-) -> list[tuple[ClassStatistics, Episode]]:
-    """Statistics of one half of the classes with episodes of the other half, both ways round."""
-    classes = len(training.class_names)
-    if classes < 4:
-        raise InputError(f"{classes} training classes cannot tune a baseline; give at least 4")
-    most = fewest_and_most(shots)[1]
-    left = int(training.counts.min()) - most
-    if left < 1:
-        name = training.class_names[int(training.counts.argmin())]
-        raise InputError(f"class '{name}' has no image beside {most} shots; lower shots or add images")
-    if queries >= left and unlabelled is not None and unlabelled.images and not unlabelled.transductive:
-        left = max(left // 2, 1)
-    halves = _halves(training, seed)
-    folds = []
-    for number, (seen, unseen) in enumerate([halves, halves[::-1]]):
-        ways, present = min([ways, *(len(half.class_names) for half in halves)]), len(unseen.class_names)
-        if unlabelled is not None and ways + unlabelled.extra_classes > present:
-            unlabelled = replace(unlabelled, distractors=0.0)
-        episode = EpisodeSampler(unseen).sample(
-            batch=episodes,
-            ways=ways,
-            unlabelled=unlabelled,
-            shots=shots,
-            queries=min(queries, left),
-            generator=seeds.generator(seed, "tuning", "episodes", number),
+@dataclass(frozen=True)
+class CrossValidation(Method):
+    """A method whose options and scale are chosen anew in every fit, on images of the support that it holds out.
+
+    They are chosen by cross-entropy (`held_out.best`): on answers that leave one image out, where the method can give
+    these cheaply, else on five folds or fewer. The choice is a part of the fit. The seeds of `rngs` decide the folds.
+    """
+
+    method: type[TunableMethod]
+
+    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Classifier:
+        """The options are chosen for each episode on its own."""
+        members = []
+        for i, rng in enumerate(rngs):
+            images = episode.images(i)
+            members.append(self._fit(images, seed=rng.initial_seed()))
+        return members[0] if episode.class_names is not None else OneByOne(members, episode.support_mask.any(-1))
+
+    def _fit(self, images: Features, *, seed: int) -> Classifier:
+        method, grid, whole = self.method, self.method.grid(base_classes=False), episode_of(images)
+        choice = self._choice(images, whole, grid, seed=seed)
+        if choice is None:
+            return method(**method.untuned).fit(whole, [])
+        if method.keeps_scale:
+            # Reached as in the folds, for a fit may start where that of the options before ended.
+            return method.fit_each(whole, grid[: choice.option + 1])[-1]
+        return method(**grid[choice.option], scale=choice.scale).fit(whole, [])
+
+    def _choice(
+        self, images: Features, whole: Episode, grid: Sequence[Mapping[str, Any]], *, seed: int
+    ) -> Choice | None:
+        """None where no image can be held out."""
+        method, calibrated, free = self.method, not self.method.keeps_scale, spare(images)
+        if not free.any():
+            return None
+        alone = method.leave_one_out(whole, grid)
+        if alone is not None:
+            return best((logits[free] for logits in alone), images.labels[free], calibrated=calibrated)
+        answers, labels = [], []
+        for out in folds(images, seed=seed):
+            kept = episode_of(Features(images.values[~out], images.labels[~out], images.class_names))
+            answers.append([each.logits(images.values[None, out])[0] for each in method.fit_each(kept, grid)])
+            labels.append(images.labels[out])
+        return best(
+            (torch.cat(parts) for parts in zip(*answers, strict=True)), torch.cat(labels), calibrated=calibrated
         )
-        folds.append((_statistics(seen), episode))
-    return folds
-
-
-def _best_options(
-    baseline_class: type[FeatureBaseline], folds: list[tuple[ClassStatistics, Episode]]
-) -> tuple[dict[str, object], float]:
-    grid = baseline_class.grid()
-    logits: list[list[torch.Tensor]] = [[] for _ in grid]
-    correct = torch.zeros(len(grid), dtype=torch.int64)
-    for statistics, episode in folds:  # options inside, for neighbours in the grid share factorisations
-        for i, options in enumerate(grid):
-            head = baseline_class(statistics=statistics, **options)(episode, [])
-            logits[i].append(head.logits(episode.query))
-            correct[i] += (logits[i][-1].argmax(-1) == episode.query_labels).sum()
-    best = int(correct.argmax())
-    labels = torch.cat([episode.query_labels for _, episode in folds])
-    return grid[best], fit_scale(torch.cat(logits[best]), labels)

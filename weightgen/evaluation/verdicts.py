@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from weightgen.evaluation.comparison import MethodResult, paired_difference
+from weightgen.evaluation.comparison import LINEAR_PROBE, MethodResult, paired_difference
 from weightgen.evaluation.scoring import Scores
-from weightgen.evaluation.transfer_comparison import LINEAR_PROBE, TransferResult
 
 DECIMALS = 1
 
@@ -14,7 +13,8 @@ DECIMALS = 1
 def verdict(results: Sequence[MethodResult]) -> str:
     """One plain sentence: where the generator stands against the best baseline.
 
-    "level with" where the interval over episodes, as printed, includes 0. Where that over classes
+    For training sets it goes on with the linear probe, and with the times of both.
+    "level with" where the interval, as printed, includes 0. Where that over classes
     includes 0 although that over episodes does not, the sentence says so.
     """
     baselines = [result for result in results if result.kind == "baseline"]
@@ -22,26 +22,15 @@ def verdict(results: Sequence[MethodResult]) -> str:
         return "no baseline took part, so the accuracies stand alone"
     best = max(baselines, key=lambda result: result.accuracy)
     ours = next((result for result in results if result.kind == "generator"), None)
-    if ours is None or ours.delta is None or ours.delta_ci95 is None or ours.delta_ci95_classes is None:
+    if ours is None or ours.delta is None or ours.delta_ci95 is None:
         return f"{best.name} is the best baseline with {in_points(best.accuracy)} %; no generator took part"
     who = "the generator" if ours.name == "generator" else f"the generator ({ours.name})"
-    over_classes = f"± {in_points(ours.delta_ci95_classes)} over classes"
     sentence = f"{who} is {_standing(ours.delta, ours.delta_ci95, f'{best.name}, the best baseline')}"
-    if _clear(ours.delta, ours.delta_ci95) and not _clear(ours.delta, ours.delta_ci95_classes):
-        sentence += f", but too few classes took part to say so of other classes ({over_classes})"
-    return sentence
-
-
-def transfer_verdict(results: Sequence[TransferResult]) -> str:
-    """One plain sentence: where the generator stands against the best probe and the linear one, and in what time."""
-    probes = [result for result in results if result.kind == "baseline"]
-    if not probes:
-        return "no probe took part, so the accuracies stand alone"
-    best = max(probes, key=lambda result: result.accuracy)
-    ours = next((result for result in results if result.kind == "generator"), None)
-    if ours is None or ours.delta is None or ours.delta_ci95 is None:
-        return f"{best.name} is the best probe with {in_points(best.accuracy)} %; no generator took part"
-    sentence = f"the generator is {_standing(ours.delta, ours.delta_ci95, f'{best.name}, the best probe')}"
+    over_classes = ours.delta_ci95_classes
+    if over_classes is not None and _clear(ours.delta, ours.delta_ci95) and not _clear(ours.delta, over_classes):
+        sentence += (
+            f", but too few classes took part to say so of other classes (± {in_points(over_classes)} over classes)"
+        )
     linear = next((result for result in results if result.name == LINEAR_PROBE), None)
     if linear is None or ours.delta_probe is None or ours.delta_probe_ci95 is None:
         return sentence
@@ -86,12 +75,12 @@ def in_seconds(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def _standing(difference: float, half_width: float, rival: str) -> str:
+def _standing(difference: float, half_width: float, other: str) -> str:
     """In words; "level with" where the interval, as printed, includes 0."""
     if not _clear(difference, half_width):
-        return f"level with {rival} ({in_points(difference, signed=True)} ± {in_points(half_width)} points)"
+        return f"level with {other} ({in_points(difference, signed=True)} ± {in_points(half_width)} points)"
     side = "ahead of" if difference > 0 else "behind"
-    return f"{in_points(abs(difference))} ± {in_points(half_width)} points {side} {rival}"
+    return f"{in_points(abs(difference))} ± {in_points(half_width)} points {side} {other}"
 
 
 def _clear(difference: float, half_width: float) -> bool:

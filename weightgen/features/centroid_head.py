@@ -6,9 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightgen.records import LinearHeads
-
-_NEVER = -1e9  # bias of a padding class: finite, and softmax gives it probability 0
+from weightgen.records import PADDING_BIAS, LinearHeads
 
 
 def centroid_head(
@@ -28,5 +26,5 @@ def centroid_head(
     radius = (support.norm(dim=-1) * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)
     factor = (torch.as_tensor(scale).to(support) / radius.clamp(min=1e-8))[:, None, None]
     weight = factor * torch.nn.functional.normalize(means, dim=-1)
-    bias = torch.where(mask.any(-1), 0.0, _NEVER).to(weight)
+    bias = torch.where(mask.any(-1), 0.0, PADDING_BIAS).to(weight)
     return LinearHeads(weight[:, None], bias[:, None])

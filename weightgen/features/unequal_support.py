@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def shared_mean(
-    means: Float[Tensor, "*batch ways feature"], counts: Float[Tensor, "*batch ways"], *, ratio: Float[Tensor, ""]
+    means: Float[Tensor, "*batch ways feature"], counts: Float[Tensor, "*batch ways"], *, ratio: Float[Tensor, "..."]
 ) -> Float[Tensor, "*batch 1 feature"]:
     """What classes share, from the means of their K images: the best linear unbiased estimate of random effects.
 
     A mean scatters around it by the variance between classes and 1/K of that within them, and weighs the inverse of
     both together. Equal numbers of images give the plain mean of means.
 
-    ratio: the variance between classes in units of that within them.
+    ratio: the variance between classes in units of that within them; a number, or (*batch, 1).
     """
     weight = (counts > 0) / (ratio + 1 / counts.clamp(min=1))
     return (weight[..., None] * means).sum(-2, keepdim=True) / weight.sum(-1)[..., None, None]

@@ -1,4 +1,4 @@
-"""A trained generator against its rivals on classes it never saw."""
+"""A trained generator compared with other methods on classes that it was not trained on."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.backbones.feature_cache import features_of
+from weightgen.backbones.pixels import pixels_of
 from weightgen.config.paths import absolute_spec
 from weightgen.config.recipe import Recipe
 from weightgen.data.sources import data_fingerprint, open_data
@@ -22,9 +23,11 @@ from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.chain_paths import ChainPaths, chain_paths
 from weightgen.evaluation.comparison import compare
-from weightgen.evaluation.report import as_json, write_report
-from weightgen.evaluation.scoring import EpisodeSizes, Scores, score_all
+from weightgen.evaluation.part_methods import PART_METHODS
+from weightgen.evaluation.report import episodes_json, write_report
+from weightgen.evaluation.scoring import Episodes, EpisodeSizes, Scores, score_all
 from weightgen.evaluation.steps_curve import steps_curve
+from weightgen.evaluation.tuning import BaseClassFolds
 from weightgen.evaluation.verdicts import chain_verdict
 from weightgen.interfaces import Method
 from weightgen.part_pipeline import PartPipeline
@@ -32,10 +35,8 @@ from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features
 from weightgen.runs.data_parts import base_features, open_parts
 from weightgen.runs.folder import RunFolder
-from weightgen.runs.generator_training import zoo_seed
-from weightgen.runs.part_evaluation import chosen_part_methods, evaluate_parts
-from weightgen.runs.rivals import INDUCTIVE, OWN, PARTS, build_method, chosen_methods, kind_of
-from weightgen.runs.training_run import Progress
+from weightgen.runs.generator_training import Progress, zoo_seed
+from weightgen.runs.methods import GENERATOR, INDUCTIVE, PARTS, build_methods, chosen_methods, chosen_part_methods
 from weightgen.seeds import generator
 from weightgen.zoo.ideal_prototypes import ideal_prototypes
 
@@ -65,8 +66,9 @@ def evaluate_run(
         data: SPEC whose classes are all used; None, or the very data of training, means the run's novel classes.
         ways, shots, queries, episodes: as in the recipe's evaluation section, if None. Shots "1-10" let every class of
             an episode draw its number of images.
-        methods: names among "generator" and the registered baselines; all if None, except those that need unlabelled
-            images where there are none. A generator of parts has rivals of its own (`part_methods.KINDS`).
+        methods: names among the registered methods; all of the protocol if None, except those that need unlabelled
+            images where there are none. A generator of parts has methods of its own (`PART_METHODS`). The raw cosine
+            centroid is always among them.
         unlabelled: images without labels that every method sees beside the support; none if None.
         report: folder for report.md, results.json and pictures: the steps-accuracy curve, and the chain beside the
             paths of the fits that the generator learnt from, if it did.
@@ -84,41 +86,33 @@ def evaluate_run(
     if isinstance(pipeline, PartPipeline):
         if unlabelled is not None:
             raise InputError("--unlabelled: a generator of parts learns nothing from such images; leave it out")
-        names = chosen_part_methods(methods)
+        names, numbers = chosen_part_methods(methods), [_equal(number) for number in numbers]
     else:
-        names = chosen_methods(methods, unlabelled=unlabelled is not None, can_draw=pipeline.can_draw)
+        has_unlabelled = unlabelled is not None
+        names = chosen_methods(methods, protocol="episodes", unlabelled=has_unlabelled, can_draw=pipeline.can_draw)
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
     images, source = chosen_images(recipe, parts.novel, data)
     if not len(images):
         raise InputError(f"{run.path}: its recipe keeps no novel classes to evaluate on; give --data SPEC")
-    name = run.path.absolute().name
+    sizes = [EpisodeSizes(ways=ways, shots=n, queries=queries, unlabelled=unlabelled) for n in numbers]
+    told = (source, run.path.absolute().name, episodes, seed)
     if isinstance(pipeline, PartPipeline):
-        return evaluate_parts(
-            recipe,
-            pipeline,
-            images,
-            run=name,
-            data=source,
-            ways=ways,
-            shots=[_equal(number) for number in numbers],
-            queries=queries,
-            episodes=episodes,
-            methods=names,
-            seed=seed,
-            report=report,
-            progress=progress,
-        )
+        pixels, fits = pixels_of(pipeline.backbone, images), (recipe.zoo.fit, zoo_seed(recipe))
+        adapting = {name: PART_METHODS[name](pipeline, pixels, *fits) for name in names}
+        results = [_compared(_Setting(pipeline, pixels, *told), adapting, each, progress=progress) for each in sizes]
+        if report is not None:
+            write_report(report, results)
+        return results
     unseen = features_of(pipeline.backbone, images, data_fingerprint=data_fingerprint(images), progress=progress)
     training = base_features(recipe.data, pipeline.backbone, parts, progress=progress)
-    setting = _Setting(pipeline, unseen, training, data=source, run=name, episodes=episodes, seed=seed)
-    sizes = [EpisodeSizes(ways=ways, shots=n, queries=queries, unlabelled=unlabelled) for n in numbers]
-    results = [_evaluate(setting, names, each, progress=progress) for each in sizes]
+    setting = _Setting(pipeline, unseen, *told)
+    results = [_evaluate(setting, pipeline, training, names, each, progress=progress) for each in sizes]
     if report is not None:
         curve = []
         for each in sizes:
             fewer = min(episodes, _CURVE_DATA_SETS if pipeline.conditioner.adapts else _CURVE_EPISODES)
             curve += steps_curve(pipeline, unseen, episodes=fewer, seed=seed, progress=progress, **each)
-        write_report(report, results, curve, _chain_paths(recipe, setting, sizes, progress=progress))
+        write_report(report, results, curve, _chain_paths(recipe, pipeline, setting, sizes, progress=progress))
     return results
 
 
@@ -157,53 +151,83 @@ def chosen_images(recipe: Recipe, novel: datasets.Dataset, data: str | None) -> 
 
 @dataclass(frozen=True)
 class _Setting:
-    """What stays the same between numbers of shots."""
+    """What stays the same between numbers of shots. unseen: features, or for parts pixels, of the classes judged on."""
 
-    pipeline: WeightGenerationPipeline
+    pipeline: WeightGenerationPipeline | PartPipeline
     unseen: Features
-    training: Features
     data: str
     run: str
     episodes: int
     seed: int
 
+    def tasks(self, sizes: EpisodeSizes) -> Episodes:
+        """Raises InputError where classes or images are too few."""
+        sampler = EpisodeSampler(self.unseen)
+        sampler.check(**sizes)
+        others = isinstance(self.pipeline, WeightGenerationPipeline)
+        return Episodes(sampler, sizes, self.episodes, self.seed, others=others)
 
-def _evaluate(
-    setting: _Setting, names: Sequence[str], sizes: EpisodeSizes, *, progress: Progress | None
+
+def _compared(
+    setting: _Setting,
+    methods: Mapping[str, Method],
+    sizes: EpisodeSizes,
+    *,
+    vectors: Mapping[str, Float[Tensor, "n feature"]] | None = None,
+    members: Float[Tensor, "members feature"] | None = None,
+    progress: Progress | None,
 ) -> dict[str, Any]:
     """All methods at one number of shots."""
-    pipeline, sampler, seed = setting.pipeline, EpisodeSampler(setting.unseen), setting.seed
-    sampler.check(**sizes)  # before the work of tuning
-    methods: list[Method] = []
-    for i, name in enumerate(names):
-        methods.append(build_method(name, pipeline, setting.training, sizes=sizes, seed=seed))
-        if progress is not None:
-            progress(f"tuning the baselines, {shots_words(shots_label(sizes['shots']))}", i + 1, len(names))
-    scores = score_all(methods, sampler, episodes=setting.episodes, seed=seed, progress=progress, **sizes)
-    vectors = {OWN: _generated_vectors(setting, sizes)} if OWN in names else {}
-    standardizer = pipeline.standardizer
-    members = standardizer.restore(ideal_prototypes(setting.training, standardizer))
-    kinds = {name: kind_of(name) for name in names}
-    return as_json(
-        compare(scores, kinds, vectors=vectors, members=members, seed=seed),
+    scores = score_all(methods, setting.tasks(sizes), progress=progress)
+    kinds = {name: method.kind for name, method in methods.items()}
+    return episodes_json(
+        compare(scores, kinds, vectors=vectors, members=members, seed=setting.seed),
         data=setting.data,
         episodes=setting.episodes,
-        seed=seed,
-        backbone=pipeline.backbone.architecture,
+        seed=setting.seed,
+        backbone=setting.pipeline.backbone.architecture,
         generator=setting.run,
-        chain=_chain(scores) if OWN in names else None,
+        chain=_chain(scores) if GENERATOR in methods else None,
         **sizes,
     )
 
 
+def _evaluate(
+    setting: _Setting,
+    pipeline: WeightGenerationPipeline,
+    training: Features,
+    names: Sequence[str],
+    sizes: EpisodeSizes,
+    *,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """A generator of heads beside baselines that are tuned on `training`."""
+    setting.tasks(sizes)  # before the work of tuning
+
+    def built(number: int) -> None:
+        if progress is not None:
+            progress(f"tuning the baselines, {shots_words(shots_label(sizes['shots']))}", number, len(names))
+
+    folds = BaseClassFolds(training, seed=setting.seed, **sizes)
+    methods = build_methods(names, pipeline, folds=folds, built=built)
+    vectors = {GENERATOR: _generated_vectors(pipeline, setting, sizes)} if GENERATOR in names else {}
+    members = pipeline.standardizer.restore(ideal_prototypes(training, pipeline.standardizer))
+    return _compared(setting, methods, sizes, vectors=vectors, members=members, progress=progress)
+
+
 def _chain_paths(
-    recipe: Recipe, setting: _Setting, sizes: Sequence[EpisodeSizes], *, progress: Progress | None
+    recipe: Recipe,
+    pipeline: WeightGenerationPipeline,
+    setting: _Setting,
+    sizes: Sequence[EpisodeSizes],
+    *,
+    progress: Progress | None,
 ) -> ChainPaths | None:
     """The chain beside the paths it should follow; None without paths, and where each episode has its own space."""
-    if recipe.zoo.targets != "trajectories" or setting.pipeline.conditioner.adapts:
+    if recipe.zoo.targets != "trajectories" or pipeline.conditioner.adapts:
         return None
     return chain_paths(
-        setting.pipeline,
+        pipeline,
         setting.unseen,
         sizes,
         fit=recipe.zoo.fit,
@@ -217,14 +241,16 @@ def _chain_paths(
 def _chain(scores: Mapping[str, Scores]) -> str | None:
     parts = {part: lacking for part, lacking in PARTS.items() if lacking in scores}
     inductive = INDUCTIVE if INDUCTIVE in scores else None
-    return chain_verdict(scores, generator=OWN, parts=parts, inductive=inductive)
+    return chain_verdict(scores, generator=GENERATOR, parts=parts, inductive=inductive)
 
 
 @torch.no_grad()
-def _generated_vectors(setting: _Setting, sizes: EpisodeSizes) -> Float[Tensor, "n feature"]:
+def _generated_vectors(
+    pipeline: WeightGenerationPipeline, setting: _Setting, sizes: EpisodeSizes
+) -> Float[Tensor, "n feature"]:
     """Class vectors, in feature space, that the generator writes for some episodes."""
     batch = min(_VECTOR_EPISODES, setting.episodes)
     draw = generator(setting.seed, "novelty")
     episode = EpisodeSampler(setting.unseen).sample(batch=batch, generator=draw, **sizes)
     noise = [generator(setting.seed, "novelty", i) for i in range(batch)]
-    return setting.pipeline.prototypes(episode, noise).flatten(0, 1)
+    return pipeline.prototypes(episode, noise).flatten(0, 1)

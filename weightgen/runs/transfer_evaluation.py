@@ -1,4 +1,4 @@
-"""A trained generator against probes, each making one classifier of a whole training set."""
+"""A trained generator compared with other methods, each making one classifier of a whole training set."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from weightgen.backbones.feature_cache import features_of
 from weightgen.config.protocol_flags import held_out_share
 from weightgen.data.sources import data_fingerprint, open_data
 from weightgen.errors import InputError
-from weightgen.evaluation.training_sets import aligned, draw_training, draws_of, held_out, sizes_that_differ
-from weightgen.evaluation.transfer import score_transfer, warm_up
-from weightgen.evaluation.transfer_comparison import compare_transfer
-from weightgen.evaluation.transfer_report import as_json, write_transfer_report
+from weightgen.evaluation.comparison import compare
+from weightgen.evaluation.report import transfer_json, write_report
+from weightgen.evaluation.scoring import score_all
+from weightgen.evaluation.training_sets import TrainingSets, aligned, draws_of, held_out, sizes_that_differ, warm_up
 from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features
@@ -21,7 +21,7 @@ from weightgen.runs.data_parts import open_parts
 from weightgen.runs.evaluation_run import chosen_images
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import Progress
-from weightgen.runs.transfer_methods import build_transfer_method, chosen_transfer_methods, transfer_kind
+from weightgen.runs.methods import build_methods, chosen_methods
 
 
 def evaluate_transfer(
@@ -35,13 +35,14 @@ def evaluate_transfer(
     report: Path | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """Compare a run's generator with probes on training sets of several sizes; one JSON-ready object per size.
+    """Compare a run's generator with baselines on training sets of several sizes; one JSON-ready object per size.
 
     Args:
         data: SPEC of the training images; the very data of the run's training means its novel classes.
         test: SPEC of the test images, of the same classes; or a share of each class of `data` to hold out, as "0.5".
         sizes: training images of a class, None for all; those that no class has more images than are left out.
-        methods: names among "generator", "no_denoiser", "one_step" and the probes' variants; all if None.
+        methods: names among the registered methods and their variants; all of the protocol if None. The raw cosine
+            centroid is always among them.
         report: folder for report.md, results.json and learning_curve.png.
 
     Raises:
@@ -50,15 +51,17 @@ def evaluate_transfer(
     share, pipeline = held_out_share(test), run.generator()
     if isinstance(pipeline, PartPipeline):
         raise InputError(
-            f"{run.path}: --protocol transfer judges heads, and its generator writes parts; give another run"
+            f"{run.path}: whole training sets are for generators of heads, and this one writes parts; give another run"
         )
-    chosen_transfer_methods(methods, can_step=pipeline.can_draw)  # an unknown name should not wait for features
+    chosen_methods(
+        methods, protocol="transfer", can_draw=pipeline.can_draw
+    )  # an unknown name should not wait for features
     train, judged = _features(run, pipeline, data, test, share=share, seed=seed, progress=progress)
     results = compare_on(
         run, pipeline, train, judged, data=data, test=test, sizes=sizes, methods=methods, seed=seed, progress=progress
     )
     if report is not None:
-        write_transfer_report(report, results)
+        write_report(report, results)
     return results
 
 
@@ -80,24 +83,25 @@ def compare_on(
     Raises:
         InputError: unknown method, classes that differ, or sizes that no class has.
     """
-    names = chosen_transfer_methods(methods, can_step=pipeline.can_draw)
+    names = chosen_methods(methods, protocol="transfer", can_draw=pipeline.can_draw)
     judged, sizes = aligned(train, judged), sizes_that_differ(sizes, train)
-    built = {name: build_transfer_method(name, pipeline) for name in names}
-    kinds = {name: transfer_kind(name) for name in names}
-    warm_up(built, train, judged, images=min(sizes, key=lambda size: size or len(train.labels)), seed=seed)
+    built = build_methods(names, pipeline)
+    kinds = {name: method.kind for name, method in built.items()}
+    tasks = [TrainingSets(train, judged, size, seed) for size in sizes]
+    warm_up(built, min(tasks, key=lambda each: each.images or len(train.labels)))
     results = []
-    for size in sizes:
-        scores = score_transfer(built, train, judged, images=size, seed=seed, progress=progress)
+    for each in tasks:
+        scores = score_all(built, each, progress=progress)
         results.append(
-            as_json(
-                compare_transfer(scores, kinds),
+            transfer_json(
+                compare(scores, kinds, seed=seed),
                 data=data,
                 test=test,
                 classes=len(train.class_names),
-                images_per_class=size,
-                train_images=len(draw_training(train, size, seed=seed, draw=0).labels),
+                images_per_class=each.images,
+                train_images=int(each.task(0).episode.support_mask.sum()),
                 test_images=len(judged.labels),
-                draws=draws_of(size),
+                draws=draws_of(each.images),
                 seed=seed,
                 backbone=pipeline.backbone.architecture,
                 generator=run.path.absolute().name,

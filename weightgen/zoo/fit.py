@@ -56,7 +56,7 @@ class Fitted:
     loss: mean cross-entropy of the same, in nats.
     """
 
-    targets: Float[Tensor, "tasks local_targets ways feature"]
+    targets: Float[Tensor, "tasks local_targets *parameters"]
     accuracy: Float[Tensor, " tasks"]
     loss: Float[Tensor, " tasks"]
 

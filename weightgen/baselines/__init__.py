@@ -1,1 +1,0 @@
-"""Rivals of the generator; one file each."""

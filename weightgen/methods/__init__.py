@@ -1,0 +1,1 @@
+"""Whatever makes a classifier: the generator, its ablations and the baselines; one file each."""

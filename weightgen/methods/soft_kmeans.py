@@ -1,0 +1,59 @@
+"""Prototypes refined by soft assignments of the unlabelled images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from weightgen.features.class_statistics import ClassStatistics
+from weightgen.methods._unlabelled import Clouds, UnlabelledMethod
+
+
+class SoftKmeans(UnlabelledMethod):
+    """Soft k-means from the support means (Ren et al., ICLR 2018, "Meta-learning for semi-supervised few-shot").
+
+    Every unlabelled image is shared among the classes by its cosine to them and joins their means, again and again.
+    The paper does so once and with squared distances; in whitened features of unit length ten rounds do better.
+
+    Args:
+        statistics: of base classes.
+        scale: factor on the logits.
+        within_shrinkage: pull of Σ_w towards isotropic before whitening, above 0 and up to 1.
+        temperature: factor on the cosines.
+        weight: of an unlabelled image against a support image.
+        iterations: rounds of assignments and means.
+    """
+
+    def __init__(
+        self,
+        *,
+        statistics: ClassStatistics,
+        scale: float = 1.0,
+        within_shrinkage: float = 0.8,
+        temperature: float = 10.0,
+        weight: float = 1.0,
+        iterations: int = 10,
+    ) -> None:
+        super().__init__(statistics=statistics, scale=scale, within_shrinkage=within_shrinkage)
+        self.temperature = temperature
+        self.weight = weight
+        self.iterations = iterations
+
+    @classmethod
+    def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:
+        return [
+            {"within_shrinkage": within, "temperature": temperature, "weight": weight}
+            for within in (0.2, 0.5, 0.8)
+            for temperature in (5.0, 10.0, 20.0)
+            for weight in (0.3, 1.0)
+        ]
+
+    def refined(self, clouds: Clouds) -> Float[Tensor, "batch ways coordinates"]:
+        prototypes = clouds.prototypes()
+        for _ in range(self.iterations):
+            cosine = clouds.unlabelled @ torch.nn.functional.normalize(prototypes, dim=-1).mT
+            prototypes = clouds.joined(self.weight * clouds.probabilities(self.temperature * cosine))
+        return prototypes

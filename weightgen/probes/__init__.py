@@ -1,1 +1,0 @@
-"""Classifiers fitted to all images of a training set; one file each."""
