@@ -58,7 +58,7 @@ def complain(message: str) -> None:
         print(" ".join(message.split()), file=sys.stderr, flush=True)
 
 
-def drop_broken_streams(*streams: IO[str]) -> None:
+def drop_broken_streams(*streams: Any) -> None:
     """Throw away what cannot be written any more, which Python would complain of at its end."""
     for stream in streams:
         try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
@@ -53,6 +54,14 @@ def hub_calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple]:
 
     monkeypatch.setattr(files, "HfApi", Hub)
     return calls
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """No shape checks: for tests that hand in doubles, or malformed tensors whose refusal is what they are about."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

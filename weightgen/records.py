@@ -147,7 +147,7 @@ class Episode:
         masked = self.support * self.support_mask[..., None]
         return masked.sum(2) / self.counts.clamp(min=1)[..., None]
 
-    def __getitem__(self, which: slice) -> Episode:
+    def __getitem__(self, which: slice | Int[Tensor, " chosen"]) -> Episode:
         """Some of the batch."""
         chosen: dict[str, Any] = {name: tensor[which] for name, tensor in self._tensors()}
         return replace(self, **chosen)

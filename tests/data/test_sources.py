@@ -194,6 +194,7 @@ def test_unknown_spec_names_the_four_forms(folder, tmp_path):
         assert all(form in str(error.value) for form in ("glyphs", "folder", ".parquet", "hub:owner/name[:split]"))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_glyphs_take_the_seed(monkeypatch):
     monkeypatch.setattr(sources, "render_glyphs", lambda *, seed: f"glyphs of seed {seed}")
     assert open_data("glyphs", seed=3) == "glyphs of seed 3"

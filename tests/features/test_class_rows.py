@@ -35,6 +35,8 @@ def raw(make_features: MakeFeatures) -> torch.Tensor:
 
 
 COUNTS = torch.tensor([[1.0, 2, 3, 4, 5], [4, 4, 4, 4, 4]])
+EVEN = torch.tensor([[3.0, 3, 3, 3, 3], [4, 4, 4, 4, 4]])
+"""Where classes have equally many images, boundaries are where the rows put them."""
 
 
 @pytest.mark.parametrize("readout", READOUTS)
@@ -47,10 +49,10 @@ def test_folding_the_map_changes_no_logit(standardizer, rows, raw, readout: str)
 
 def test_gaussian_logits_are_differences_of_log_densities(standardizer, rows, raw) -> None:
     """Each draw: logit_a − logit_b = log N(z; w_a, v) − log N(z; w_b, v)."""
-    head = RowReader(standardizer, "gaussian").head(rows, COUNTS)
+    head = RowReader(standardizer, "gaussian").head(rows, EVEN)
     z = standardizer.query(raw)
     for i in range(BATCH):
-        shots = COUNTS[i].mean()
+        shots = EVEN[i].mean()
         prior, noise = standardizer.prior_variance, standardizer.noise_variance
         variance = noise + prior * (noise / shots) / (prior + noise / shots)
         covariance = standardizer.axes @ variance.diag() @ standardizer.axes.mT
@@ -61,7 +63,7 @@ def test_gaussian_logits_are_differences_of_log_densities(standardizer, rows, ra
 
 
 def test_cosine_logits_rank_as_cosines_do(standardizer, rows, raw) -> None:
-    logits = RowReader(standardizer, "cosine").head(rows[:, :1], COUNTS).logits(raw)
+    logits = RowReader(standardizer, "cosine").head(rows[:, :1], EVEN).logits(raw)
     z, origin = standardizer.query(raw), standardizer.query(standardizer.origin)
     z, directions = z - origin, rows[:, :1] - origin
     cosine = torch.nn.functional.cosine_similarity(z[:, :, None], directions, dim=-1)
@@ -72,8 +74,8 @@ def test_cosine_logits_rank_as_cosines_do(standardizer, rows, raw) -> None:
 def test_an_image_of_the_average_base_class_has_no_logit(make_features: MakeFeatures, rows) -> None:
     """Far from the origin every cosine is large; what counts is how much larger than that to the average class."""
     standardizer = Standardizer(feature_width=WIDTH, centring=0.0).fit(make_features())
-    head = RowReader(standardizer, "cosine").head(torch.zeros_like(rows), COUNTS)
-    assert float(head.logits(standardizer.restore(rows[:, 0])).abs().max()) < 1e-4
+    head = RowReader(standardizer, "cosine").head(torch.zeros_like(rows), EVEN)
+    assert float(head.mean().logits(standardizer.restore(rows[:, 0])).abs().max()) < 1e-4
 
 
 @pytest.mark.parametrize("readout", READOUTS)
@@ -92,21 +94,22 @@ def test_a_padding_class_never_wins_and_changes_no_other(standardizer, rows, raw
 @pytest.mark.parametrize("readout", READOUTS)
 def test_scale_multiplies_logits(standardizer, rows, raw, readout: str) -> None:
     once, thrice = (
-        RowReader(standardizer, readout, Calibration.flat(scale)).head(rows, COUNTS).logits(raw) for scale in (1.0, 3.0)
+        RowReader(standardizer, readout, Calibration.flat(scale)).head(rows, COUNTS).mean().logits(raw)
+        for scale in (1.0, 3.0)
     )
     torch.testing.assert_close(thrice, 3 * once, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("readout", READOUTS)
 def test_each_episode_is_scaled_by_its_own_shots(standardizer, rows, raw, readout: str) -> None:
-    plain = RowReader(standardizer, readout).head(rows, COUNTS).logits(raw)
-    scaled = RowReader(standardizer, readout, Calibration(((3.0, 2.0), (4.0, 5.0)))).head(rows, COUNTS).logits(raw)
+    plain = RowReader(standardizer, readout).head(rows, EVEN).mean().logits(raw)
+    scaled = RowReader(standardizer, readout, Calibration(((3.0, 2.0), (4.0, 5.0)))).head(rows, EVEN).mean().logits(raw)
     torch.testing.assert_close(scaled, plain * torch.tensor([2.0, 5.0])[:, None, None], rtol=1e-3, atol=1e-3)
 
 
 def test_draws_are_read_with_the_noise_of_images_alone(standardizer, rows, raw) -> None:
     """What a draw does not know of its class is in the spread of the draws."""
-    head = RowReader(standardizer, "gaussian", draws=True).head(rows, COUNTS)
+    head = RowReader(standardizer, "gaussian", draws=True).head(rows, EVEN)
     z, noise = standardizer.query(raw), standardizer.noise_variance.expand(WIDTH)
     logits = raw[0] @ head.weight[0, 1].T + head.bias[0, 1]
     density = MultivariateNormal(rows[0, 1], noise.diag()).log_prob(z[0][:, None])

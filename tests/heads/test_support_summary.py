@@ -136,6 +136,7 @@ WRONG = {
 }
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_no_summary_is_refused(make, name: str) -> None:
     change, message = WRONG[name]
@@ -187,6 +188,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", DAMAGE)
 def test_a_damaged_summary_is_refused_in_one_line(make, tmp_path: Path, name: str) -> None:
     damage, message = DAMAGE[name]

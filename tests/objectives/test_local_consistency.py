@@ -19,6 +19,8 @@ from weightgen.records import Condition, Episode
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.schedulers.schedulers import build_scheduler
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # denoisers here are doubles that know the answer
+
 CHAIN, BATCH, WAYS, WIDTH = 20, 7, 4, 8
 KINDS = ("sample", "epsilon")
 RANGES = ("disjoint", "literal")

@@ -140,11 +140,13 @@ class Oracle(torch.nn.Module):
         ]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_an_oracle_has_no_denoising_error_whatever_it_predicts(lesson: Lesson) -> None:
     targets = lesson.targets[lesson.raw.classes]
     assert float(lesson.ask(NoisePrediction(), denoiser=Oracle(lesson, targets))["loss"]) < 1e-6
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_head_of_an_oracle_is_that_of_its_targets_whatever_it_predicts(lesson: Lesson) -> None:
     """So the clean rows that a prediction implies are inverted rightly at every time drawn."""
     targets, arguments = lesson.targets[lesson.raw.classes], lesson.arguments
@@ -158,6 +160,7 @@ def test_the_head_of_an_oracle_is_that_of_its_targets_whatever_it_predicts(lesso
         torch.testing.assert_close(losses["query_accuracy"], accuracy, rtol=0, atol=0.02)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_padding_classes_do_not_count(lesson: Lesson) -> None:
     """The oracle misses on the padding alone."""
     targets = lesson.targets[lesson.raw.classes]
@@ -182,6 +185,7 @@ def test_noise_prediction_does_not_look_at_queries(lesson: Lesson) -> None:
     assert torch.equal(lesson.ask(NoisePrediction(), episode=poisoned)["loss"], lesson.ask(NoisePrediction())["loss"])
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_times_cover_the_whole_chain(lesson: Lesson) -> None:
     seen: list[int] = []
 

@@ -166,6 +166,7 @@ def test_tensors_that_do_not_fit_are_refused(folder: Path, part: str, change: st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [

@@ -33,7 +33,7 @@ SMALL = {
 """How a backbone, a denoiser or a conditioner becomes small; one that is not here is taken as it is."""
 METHOD_KEYS = {
     *("name", "kind", "accuracy", "ci95", "delta", "delta_ci95", "delta_ci95_classes"),
-    *("ms_per_episode", "ece", "norm_ratio", "novelty", "ece_floor", "ood_auroc"),
+    *("ms_per_episode", "ece", "norm_ratio", "novelty", "ece_floor", "ood_auroc", "drift"),
 }
 
 

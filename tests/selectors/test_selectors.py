@@ -89,6 +89,7 @@ def test_read_gives_a_copy(name: str, model: nn.Module) -> None:
     assert torch.equal(vector, kept)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", registry.names("selectors"))
 def test_wrong_vectors_are_refused_and_nothing_is_written(name: str, model: nn.Module) -> None:
     selector = made(name)

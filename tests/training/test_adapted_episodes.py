@@ -75,6 +75,7 @@ def test_the_loss_is_the_mean_over_episodes_on_their_own(
     assert len({float(one["loss"].detach()) for one in alone}) == 3
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("fitted", [False, True])
 def test_the_objective_sees_each_episode_in_its_space(
     folds: tuple[Fold, ...], draw_episode: DrawEpisode, fitted: bool

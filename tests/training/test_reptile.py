@@ -52,7 +52,7 @@ def test_all_tasks_at_once_are_as_one_after_the_other(
         same = torch.full((OPTIONS.draws,), task)
         optimiser = torch.optim.SGD(own.parameters(), lr=OPTIONS.inner_learning_rate)
         for step in range(OPTIONS.inner_steps):
-            loss = own(episode[same], path[same], reader, draw)["loss"]  # type: ignore[index]
+            loss = own(episode[same], path[same], reader, draw)["loss"]
             if step == 0:
                 first.append(loss.detach())
             optimiser.zero_grad()

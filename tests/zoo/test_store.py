@@ -195,6 +195,7 @@ def test_flat_vectors_are_kept_as_well(tmp_path: Path) -> None:
     assert zoo.draw(4, 7, generator(0))[1].shape == (7, TARGETS, 6)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_tasks_must_be_equally_many() -> None:
     with pytest.raises(ValueError, match="2, 3 and 2 tasks"):
         Shard(0, torch.zeros(2, 4, dtype=torch.int64), torch.zeros(3, 1, 4, 5), torch.zeros(2))

@@ -51,7 +51,7 @@ class Preprocessing:
         """Channels, height and width of what the network sees."""
         return tuple(self.config["input_size"])
 
-    def pixels(self, image: Image.Image) -> UInt8[Tensor, "channels height width"]:
+    def pixels(self, image: Image.Image | np.ndarray) -> UInt8[Tensor, "channels height width"]:
         """The picture at the network's input size, 0 to 255. Any size and mode goes in; `pictures.plain` reads it."""
         image = plain(image)
         if image.mode != self.mode:
