@@ -460,7 +460,7 @@ def read_head(name: str) -> Tensors:
     saved = load_head(FOLDERS / name)
     queries = torch.from_numpy(inputs.pixel_episodes().query[0]).unflatten(1, (1, inputs.SIDE, inputs.SIDE))
     images = saved.backbone.preprocess.normalise(queries)
-    return {"logits": saved.draws.logits(saved.backbone(images)[None])[0], "model": saved.model(images)}
+    return {"logits": saved.draws.logits(saved.backbone(images)[None])[0], "model": saved.attach()(images)}
 
 
 def extended_head() -> Tensors:
