@@ -1,13 +1,13 @@
 # make demo   install, train MetaDiff on glyphs, write a head for a folder of pictures, compare it with baselines
 # make test   install what the tests need and run them
-# make check  lint, types and tests
+# make check  lint, types, documentation and tests
 PYTHON ?= python3
 BIN := .venv/bin
 STEPS ?= 400
 PRETRAINING ?= 500
 EPISODES ?= 600
 
-.PHONY: demo test lint types check clean
+.PHONY: demo test lint types docs check clean
 
 demo: .venv/installed
 	$(BIN)/weightgen train recipes/metadiff.yaml \
@@ -27,7 +27,10 @@ lint: .venv/installed-test
 types: .venv/installed-test
 	$(BIN)/mypy weightgen cli
 
-check: lint types test
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
+
+check: lint types docs test
 
 clean:
 	rm -rf .venv demo build *.egg-info
@@ -39,4 +42,8 @@ clean:
 
 .venv/installed-test: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@
