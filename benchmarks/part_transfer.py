@@ -35,19 +35,17 @@ from weightgen.data.sources import open_data
 from weightgen.episodes.support_folder import episode_of
 from weightgen.evaluation.comparison import LINEAR_PROBE, half_width
 from weightgen.evaluation.training_sets import aligned, draw_training, draws_of, sizes_that_differ, words
-from weightgen.features.centroid_head import centroid_head
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import Method
-from weightgen.methods.generator import Generator
-from weightgen.part_pipeline import PartPipeline
+from weightgen.methods.generated import Generated
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Features, LinearHeads
+from weightgen.records import Calibration, Episode, Features, LinearHeads
 from weightgen.runs.data_parts import base_pixels, open_parts
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import zoo_seed
 from weightgen.runs.methods import build_methods
-from weightgen.selectors._part import Part
-from weightgen.zoo.build_parts import fit_to_classes
+from weightgen.spaces.chunks import AdaptableBackbone, Chunks, centroid_head
+from weightgen.zoo.build import Source, fit_tasks
 
 COMPARED = (("mean", "frozen"), ("generated", "frozen"), ("generated", "mean"), ("fitted", "frozen"))
 HEADS = ("centroid", "shrunk_lda", LINEAR_PROBE)
@@ -56,7 +54,7 @@ Offset = Float[Tensor, " parameters"]
 
 
 class Centroid(Method):
-    """The head that a generator of parts writes itself."""
+    """The head that a generator of offsets writes itself."""
 
     def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         """The cosine centroids of the training images."""
@@ -70,13 +68,13 @@ class HeadGenerator:
     run: RunFolder
     base: Features
 
-    def on(self, part: Part, offset: Offset) -> Generator:
-        """The method on features of the backbone with `offset` added to its part."""
+    def on(self, adaptable: AdaptableBackbone, offset: Offset) -> Generated:
+        """The method on features of the backbone moved by `offset`."""
         own = Standardizer.from_pretrained(self.run.path / "generator" / "standardizer")
-        made = Standardizer.from_config(own.config, feature_width=part.backbone.feature_width)
-        made.fit(features_under(part, offset, self.base)).sharpness.copy_(own.sharpness)
+        made = Standardizer.from_config(own.config, feature_width=adaptable.backbone.feature_width)
+        made.fit(features_under(adaptable, offset, self.base)).likelihood_scale.copy_(own.likelihood_scale)
         folder = self.run.path / "generator"
-        return Generator(pipeline=WeightGenerationPipeline.from_pretrained(folder, standardizer=made))
+        return Generated(pipeline=WeightGenerationPipeline.from_pretrained(folder, standardizer=made))
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Transfer:
     """All that takes part; `train` and `test` are pixels. condition: images of a class that a part is written from."""
 
     recipe: Recipe
-    pipeline: PartPipeline
+    pipeline: WeightGenerationPipeline
     heads: HeadGenerator | None
     train: Features
     test: Features
@@ -92,19 +90,22 @@ class Transfer:
 
     def offsets(self, train: Features, *, draw: int) -> Iterator[tuple[str, Offset]]:
         """Where an offset for a training set may come from, one after the other."""
-        part, fit = self.pipeline.part, self.recipe.zoo.fit
-        yield "frozen", torch.zeros_like(part.own)
-        yield "mean", self.pipeline.vector_scale.end.to(part.own)
+        space, standardizer = self.pipeline.space, self.pipeline.standardizer
+        own = space.adaptable.own
+        yield "frozen", torch.zeros_like(own)
+        yield "mean", space.end.to(own)
         told = episode_of(draw_training(train, self.condition, seed=1, draw=draw))
-        yield "generated", self.pipeline.offsets(told, [seeds.generator(draw, "offset")])[0]
+        yield "generated", space.decode(self.pipeline.tokens(told, [seeds.generator(draw, "offset")])[0, 0])
         classes, halves = torch.arange(len(train.class_names))[None], seeds.generator(draw, "fit")
-        fitted = fit_to_classes(part, train, classes, options=fit, seed=zoo_seed(self.recipe), draw=halves)
+        nowhere = standardizer.mean.new_zeros(1, len(standardizer.mean))  # fits to images look at no prototypes
+        source, options = Source(space, train, standardizer, nowhere, Calibration()), self.recipe.zoo.fit
+        fitted = fit_tasks(source, classes, seed=zoo_seed(self.recipe), options=options, draw=halves)
         yield "fitted", fitted.targets[0, -1]
 
     def methods(self, offset: Offset) -> dict[str, Method]:
         """What makes a head of features under an offset."""
         _, *chosen = HEADS
-        written = {} if self.heads is None else {"generated head": self.heads.on(self.pipeline.part, offset)}
+        written = {} if self.heads is None else {"generated head": self.heads.on(self.pipeline.space.adaptable, offset)}
         return {HEADS[0]: Centroid(), **build_methods(chosen, None), **written}
 
     @torch.no_grad()
@@ -116,7 +117,9 @@ class Transfer:
             train, begin = draw_training(self.train, images, seed=0, draw=draw), time.perf_counter()
             for name, offset in self.offsets(train, draw=draw):
                 seconds[name].append(time.perf_counter() - begin)
-                ours, theirs = (features_under(self.pipeline.part, offset, each) for each in (train, self.test))
+                ours, theirs = (
+                    features_under(self.pipeline.space.adaptable, offset, each) for each in (train, self.test)
+                )
                 for head, method in self.methods(offset).items():
                     classifier = method.fit(episode_of(ours), [torch.Generator().manual_seed(draw)])
                     answers = classifier.logits(theirs.values[None])[0].argmax(-1)
@@ -144,12 +147,12 @@ def show(shares: dict[tuple[str, str], Float[Tensor, " images"]], seconds: dict[
         print(f"| {name} | | {' | '.join(cells)} |", flush=True)
 
 
-def features_under(part: Part, offset: Offset, pixels: Features) -> Features:
-    return Features(part.features(offset, pixels.values), pixels.labels, pixels.class_names)
+def features_under(adaptable: AdaptableBackbone, offset: Offset, pixels: Features) -> Features:
+    return Features(adaptable.features(offset, pixels.values), pixels.labels, pixels.class_names)
 
 
-def head_generator(run: RunFolder, recipe: Recipe, pipeline: PartPipeline, *, images: int) -> HeadGenerator:
-    """Its base are `images` of each class that a generator of parts learnt from."""
+def head_generator(run: RunFolder, recipe: Recipe, pipeline: WeightGenerationPipeline, *, images: int) -> HeadGenerator:
+    """Its base are `images` of each class that the generator of offsets learnt from."""
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
     return HeadGenerator(run, draw_training(base_pixels(recipe.data, pipeline.backbone, parts), images, seed=0, draw=0))
 
@@ -157,8 +160,8 @@ def head_generator(run: RunFolder, recipe: Recipe, pipeline: PartPipeline, *, im
 def main(run: str, train: str, test: str, **options: str) -> None:
     folder = RunFolder(Path(run))
     recipe, pipeline = folder.recipe(), folder.generator()
-    if not isinstance(pipeline, PartPipeline):
-        raise SystemExit(f"{run}: generates heads; give a run of a generator of parts")
+    if not isinstance(pipeline.space, Chunks):
+        raise SystemExit(f"{run}: generates heads; give a run of a generator that writes inside the backbone")
     heads = None
     if "heads" in options:
         images = int(options.get("base", 20))

@@ -12,8 +12,9 @@ from functools import partial
 import torch
 from torch.nn.functional import cross_entropy
 
-from weightgen.zoo.fit import FitOptions, fit_rows
-from weightgen.zoo.row_logits import RowLogits
+from weightgen.records import Episode
+from weightgen.spaces._row_fit import RowFit, RowLogits
+from weightgen.zoo.fit import FitOptions, Fitted, fit
 
 OPTIONS = FitOptions()
 SETTINGS = ((5, 1, 64, 2048), (5, 20, 64, 512), (5, 20, 512, 128), (20, 20, 64, 128), (20, 20, 512, 32))
@@ -56,6 +57,27 @@ def one_at_a_time(images: torch.Tensor, labels: torch.Tensor, ways: int, row_log
             adam.step()
 
 
+def support_of(images: torch.Tensor, ways: int) -> Episode:
+    """Images in the order of their classes, equally many of each, as supports without queries."""
+    tasks, _, width = images.shape
+    support, none = images.unflatten(1, (ways, -1)), images.new_zeros(tasks, 0, width)
+    return Episode(
+        support=support,
+        support_mask=torch.ones(support.shape[:3], dtype=torch.bool),
+        query=none,
+        query_labels=torch.zeros(tasks, 0, dtype=torch.int64),
+        classes=torch.arange(ways).expand(tasks, -1),
+        unlabelled=none,
+        unlabelled_mask=torch.zeros(tasks, 0, dtype=torch.bool),
+    )
+
+
+def together(support: Episode, row_logits: RowLogits, generator: torch.Generator) -> Fitted:
+    """All tasks as one batched problem."""
+    problem = RowFit(support, row_logits, length=1.0, noise=0.0, generator=generator)
+    return fit(problem, torch.ones(support.support.shape[-1]), OPTIONS)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
@@ -64,12 +86,11 @@ def main() -> None:
     for ways, shots, width, tasks in SETTINGS:
         labels = torch.arange(ways).repeat_interleave(shots).expand(tasks, -1)
         images = torch.randn(tasks, ways * shots, width, generator=generator)
-        mask = torch.ones_like(labels, dtype=torch.bool)
-        rest = {"ways": ways, "start": torch.ones(width), "options": OPTIONS, "generator": generator}
+        support = support_of(images, ways)
         for readout in ("gaussian", "cosine"):
             row_logits = RowLogits(readout, 10 / width**0.5, torch.zeros(width), 1.0)
             ours, bare, alone = seconds(
-                partial(fit_rows, images, labels, mask, row_logits=row_logits, **rest),
+                partial(together, support, row_logits, generator),
                 partial(bare_products, images, ways),
                 partial(one_at_a_time, images, labels, ways, row_logits),
             )

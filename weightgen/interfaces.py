@@ -1,25 +1,89 @@
-"""What a pluggable component has to offer; a newcomer reads this file and adds one file elsewhere."""
+"""The base class of every kind of component; a new one is one file that derives from a class of this file."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from weightgen.errors import InputError
-from weightgen.records import Condition, Episode, LinearHeads, Space
+from weightgen.records import Condition, Episode, Features, Layout, LinearHeads, Space
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-    from weightgen.features.class_rows import RowReader
+    from weightgen.backbones.backbone import Backbone
     from weightgen.features.class_statistics import ClassStatistics
     from weightgen.features.standardizer import Standardizer
+    from weightgen.records import Calibration
+
+
+class Selector(ABC):
+    """Says which tensors of a timm model are generated, and moves them to and from one vector.
+
+    A subclass answers `tensors`; the rest follows from it. One whose parameters a plain model lacks makes them
+    in `prepare`.
+    """
+
+    @abstractmethod
+    def tensors(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """The selected parameters by their names in the model, in the model's order; empty if it has none."""
+
+    def prepare(self, model: nn.Module) -> None:  # noqa: B027 - most selections exist in every model
+        """Make the selected parameters exist, in place, without changing what the model computes.
+
+        A second call does nothing. Raises InputError when the model has no place for them.
+        """
+
+    def layout(self, model: nn.Module) -> Layout:
+        """Layout of the selected parameters. Raises InputError when the model has none."""
+        return Layout.of(self.selected(model))
+
+    def read(self, model: nn.Module) -> Float[Tensor, " parameters"]:
+        """A copy of the selected parameters as one vector. Raises InputError when the model has none."""
+        detached = {name: parameter.detach() for name, parameter in self.selected(model).items()}
+        return self.layout(model).flatten(detached)
+
+    @torch.no_grad()
+    def write(self, model: nn.Module, vector: Float[Tensor, " parameters"]) -> None:
+        """Set the selected parameters in place; prepares the model first.
+
+        Raises InputError when the model has no such parameters or the vector has another shape.
+        """
+        if vector.dim() != 1:
+            raise InputError(f"{self.name}: one vector is written at a time, shape {list(vector.shape)} given")
+        self.prepare(model)
+        selected = self.selected(model)
+        for name, value in self.layout(model).unflatten(vector).items():
+            selected[name].copy_(value)
+
+    def settle(self, model: nn.Module) -> tuple[str, ...]:
+        """Undo `prepare`, in place, without changing what the model computes; names of the tensors that now hold it.
+
+        Raises InputError when the model has no such parameters.
+        """
+        return tuple(self.selected(model))
+
+    @property
+    def name(self) -> str:
+        """As recipes call it."""
+        return type(self).__module__.rpartition(".")[2]
+
+    def selected(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """`tensors`, at least one. Raises InputError when the model has none."""
+        selected = self.tensors(model)
+        if not selected:
+            raise InputError(f"selector '{self.name}': {self.refusal(model)}")
+        return selected
+
+    def refusal(self, model: nn.Module) -> str:
+        """Why nothing is selected, and the remedy."""
+        return f"a {type(model).__name__} has no such parameters; choose another selector"
 
 
 @runtime_checkable
@@ -37,7 +101,7 @@ class FeatureSpace(Protocol):
         ...
 
     @property
-    def pole(self) -> Float[Tensor, " feature"]:
+    def standardized_origin(self) -> Float[Tensor, " feature"]:
         """Origin of lengths and angles."""
         ...
 
@@ -47,7 +111,7 @@ class FeatureSpace(Protocol):
         ...
 
     @property
-    def temper(self) -> float:
+    def logit_scale(self) -> float:
         """Factor on logits that is known before any calibration."""
         ...
 
@@ -78,7 +142,7 @@ class FeatureSpace(Protocol):
 
 
 class Conditioner(ModelMixin, ConfigMixin, ABC):
-    """Turns an episode into what the denoiser is told.
+    """Turns an episode into the condition of the denoiser.
 
     Episodes arrive with features already standardised. Nothing may depend on the order of classes
     or of support images, and the queries must not be looked at.
@@ -110,11 +174,11 @@ class Conditioner(ModelMixin, ConfigMixin, ABC):
         standardizer: Standardizer,
         *,
         space: Mapping[str, Tensor],
-        founding: Bool[Tensor, " ways"],
+        space_classes: Bool[Tensor, " ways"],
     ) -> tuple[Episode, FeatureSpace]:
         """A standardised data set in a space that `adapted` made when it had fewer classes.
 
-        space: the `tensors` of that space. founding: classes that it was made of.
+        space: the `tensors` of that space. space_classes: those whose images it was whitened by.
         """
         if self.adapts:
             raise InputError(f"a {type(self).__name__} cannot recall a space; write the head from all images again")
@@ -133,47 +197,50 @@ class Conditioner(ModelMixin, ConfigMixin, ABC):
 
 
 class Denoiser(ModelMixin, ConfigMixin, ABC):
-    """Predicts what its `prediction_type` says for noisy tokens: class rows of a head, or chunks of a parameter vector.
+    """Predicts what its `prediction_type` says for noisy tokens of a parameter space.
 
     `prediction_type` is one of diffusers' parameterisations ("epsilon", "sample", "v_prediction"); the scheduler
-    of a recipe is built with it. Constructors take `feature_width`, the width of a row, and their own options.
+    of a recipe is built with it. Constructors take `feature_width`, the width of the condition's vectors, and their own
+    options; one for ordered tokens takes `token_width` and `sizes` as well, the numbers of entries of the tensors that
+    the tokens are cut from.
+
+    needs_variance: whether it takes only conditions that say how much they leave unknown.
+    needs_gradient: whether it takes only conditions that hold the gradient at the noisy rows.
+    needs_loo: whether it takes only conditions that say what leaving an image out changes.
+    uses_unlabelled: whether unlabelled images in the condition make a difference.
+    ordered: whether its tokens have places of their own (`ParameterSpace.ordered`).
     """
 
     prediction_type: str = "epsilon"
     needs_variance: bool = False
-    """Whether it takes only conditions that say how much they leave unknown."""
     needs_gradient: bool = False
-    """Whether it takes only conditions that hold the gradient at the noisy rows."""
-    needs_left_out: bool = False
-    """Whether it takes only conditions that say what leaving an image out changes."""
+    needs_loo: bool = False
     uses_unlabelled: bool = False
-    """Whether unlabelled images in the condition make a difference."""
-    denoises: Literal["rows", "parts"] = "rows"
-    """What its tokens are: the class rows of a head, or chunks of the parameters of a part of the backbone. For these
-    constructors take `sizes` as well, of the tensors, and have an option `token_width`."""
-
-    def real(self, condition: Condition) -> Bool[Tensor, "batch tokens"]:
-        """Which tokens count: those of the classes there are, unless tokens are no classes."""
-        return condition.mask
+    ordered: ClassVar[bool] = False
 
     @abstractmethod
     def forward(
-        self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
-    ) -> Float[Tensor, "batch ways width"]:
+        self, noisy: Float[Tensor, "batch tokens width"], timestep: Int[Tensor, " batch"], condition: Condition
+    ) -> Float[Tensor, "batch tokens width"]:
         """The prediction for tokens at diffusion time `timestep` (0 = data side)."""
 
     @abstractmethod
     def without_network(
-        self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
-    ) -> Float[Tensor, "batch ways width"]:
+        self, noisy: Float[Tensor, "batch tokens width"], timestep: Int[Tensor, " batch"], condition: Condition
+    ) -> Float[Tensor, "batch tokens width"]:
         """The same with the network's output set to zero: what the form alone knows (`no_denoiser`)."""
 
-    def attune(self, scheduler: SchedulerMixin) -> None:
-        """Told the training scheduler once, before training; keep what is needed in buffers."""
+    def set_noise_levels(self, scheduler: SchedulerMixin) -> None:
+        """Called once with the training scheduler, before training; keep what is needed in buffers."""
 
 
 class Objective(ABC):
-    """The loss of one batch of episodes."""
+    """The loss of one batch of episodes.
+
+    classifies_queries: whether the loss looks at the episode's queries, by `ParameterSpace.query_logits`.
+    """
+
+    classifies_queries: bool = False
 
     @abstractmethod
     def __call__(
@@ -182,16 +249,22 @@ class Objective(ABC):
         denoiser: Denoiser,
         conditioner: Conditioner,
         scheduler: SchedulerMixin,
-        reader: RowReader,
+        space: ParameterSpace,
+        features: FeatureSpace,
+        scale: Calibration,
         episode: Episode,
-        path: Float[Tensor, "batch targets ways width"],
+        path: Float[Tensor, "batch targets tokens width"],
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
         """Named scalar losses; "loss" is the one to descend, the others are for the record.
 
-        `path` holds points on the way to the rows of each episode, the last one being what the chain should end at;
-        where nothing but that is known it is the only one. Path and `episode` are standardised; noise and times are
-        drawn with `generator`.
+        Args:
+            space: what the tokens are.
+            features: the feature space that `episode` lives in.
+            scale: factor on the logits of queries.
+            path: tokens of points on the way to the parameters of each episode, the last one being what the chain
+                should end at; where nothing but that is known it is the only one.
+            generator: decides noise and times.
         """
 
 
@@ -204,6 +277,153 @@ class Classifier(Protocol):
         ...
 
 
+@runtime_checkable
+class GeneratedHeads(Classifier, Protocol):
+    """What a parameter space makes of tokens: classifiers, of one or of several draws."""
+
+    def draw_logits(self, features: Float[Tensor, "batch images feature"]) -> Float[Tensor, "batch draws images ways"]:
+        """Logits of every draw by itself; `logits` are those of the mixture."""
+        ...
+
+    @property
+    def linear(self) -> LinearHeads:
+        """The last layers, on the features of the backbone that belongs to them."""
+        ...
+
+    def to(self, device: torch.device | str) -> GeneratedHeads:
+        """The same on another device."""
+        ...
+
+
+class FitProblem(ABC):
+    """Labelled images of a batch of tasks, to which parameters are fitted by gradient descent; the zoo's members."""
+
+    @abstractmethod
+    def initial(self, start: Float[Tensor, " width"]) -> Float[Tensor, "tasks ..."]:
+        """The values that all tasks start from, of what `ParameterSpace.start` drew."""
+
+    def start_epoch(self) -> None:  # noqa: B027 - not every problem changes
+        """Called before every step; whatever is drawn anew from epoch to epoch is drawn here."""
+
+    @abstractmethod
+    def gradient(self, values: Float[Tensor, "tasks ..."], *, out: Float[Tensor, "tasks ..."]) -> None:
+        """Write the gradient of every task's loss at `values` to `out`."""
+
+    @abstractmethod
+    def judged(self, values: Float[Tensor, "tasks ..."]) -> tuple[Float[Tensor, " tasks"], Float[Tensor, " tasks"]]:
+        """Accuracy in percent and mean cross-entropy in nats of every task."""
+
+    def targets(
+        self, values: Float[Tensor, "tasks local_targets *parameters"]
+    ) -> Float[Tensor, "tasks local_targets *parameters"]:
+        """The fitted values as they are to be learnt."""
+        return values
+
+
+class ParameterSpace(ModelMixin, ConfigMixin, ABC):
+    """How the values of a selection become tokens (batch, tokens, width), and tokens a classifier.
+
+    The only kind of component that knows what the tokens are. It belongs to one backbone (`attach`).
+
+    takes_images: whether the values lie inside the backbone, so that classifiers act on images (a flat row of pixels
+        each) and no longer on the features of the backbone as it is.
+    ordered: whether every token has a place of its own. Class rows have none: permuting classes permutes them.
+    draws: whether several draws can be kept in one head.
+    tasks_in_shard: how many tasks of a zoo are fitted together.
+    """
+
+    takes_images: ClassVar[bool] = False
+    ordered: ClassVar[bool] = False
+    draws: ClassVar[bool] = True
+    tasks_in_shard: ClassVar[int] = 256
+
+    def attach(self, backbone: Backbone) -> None:
+        """Say which backbone the values belong to; the pipeline does so. Raises InputError when it has no such part."""
+
+    def features(self, inputs: Episode) -> Episode:
+        """What conditions are made of: raw features of the backbone as it is, for an episode of what heads act on."""
+        return inputs
+
+    @abstractmethod
+    def real(self, condition: Condition) -> Bool[Tensor, "batch tokens"]:
+        """Which tokens count; padding does not."""
+
+    @abstractmethod
+    def like(self, condition: Condition) -> Float[Tensor, "batch tokens width"]:
+        """Any tokens of the shape, type and device that belong to a condition."""
+
+    @abstractmethod
+    def heads(
+        self,
+        tokens: Float[Tensor, "batch draws tokens width"],
+        counts: Float[Tensor, "batch ways"],
+        features: FeatureSpace,
+        *,
+        scale: Calibration,
+        inputs: Callable[[], Episode],
+    ) -> GeneratedHeads:
+        """Tokens at the end of the chain as classifiers of what heads act on.
+
+        Args:
+            counts: support images of every class, 0 for padding.
+            features: the feature space that the condition lived in.
+            scale: factor on logits by the number of shots.
+            inputs: the episodes, of what heads act on.
+        """
+
+    def backbone(self, tokens: Float[Tensor, "tokens width"]) -> tuple[Backbone, tuple[str, ...]]:
+        """The backbone that belongs to generated tokens, and the names of the tensors in it that they decide."""
+        raise NotImplementedError(f"a {type(self).__name__} writes nothing inside the backbone")
+
+    def query_logits(
+        self,
+        tokens: Float[Tensor, "batch tokens width"],
+        episode: Episode,
+        features: FeatureSpace,
+        *,
+        scale: Calibration,
+    ) -> Float[Tensor, "batch queries ways"]:
+        """Logits of a standardised episode's queries, differentiable; not for spaces that take images."""
+        raise NotImplementedError(f"a {type(self).__name__} classifies images, not their features")
+
+    @abstractmethod
+    def start(self, generator: torch.Generator, *, feature_width: int) -> Float[Tensor, " width"]:
+        """The values that every fit of a zoo starts from, for one class or for all, one draw for all tasks."""
+
+    def fit_inputs(self, inputs: Features, standardizer: Standardizer) -> Features:
+        """What heads act on as `problem` takes it, for all tasks at once."""
+        return inputs
+
+    @abstractmethod
+    def problem(
+        self,
+        support: Episode,
+        *,
+        standardizer: Standardizer,
+        prototypes: Float[Tensor, "classes feature"],
+        scale: Calibration,
+        noise: float,
+        generator: torch.Generator,
+    ) -> FitProblem:
+        """What parameters are fitted to: the support of a batch of episodes, of what `fit_inputs` returns.
+
+        Args:
+            standardizer: of the fold that the tasks come from.
+            prototypes: of all its classes, standardised.
+            scale: factor on logits by the number of shots.
+            noise: standard deviation of what is added to standardised features anew in every epoch, in units of that of
+                images around their class's prototype.
+            generator: decides whatever is drawn.
+        """
+
+    def fit(self, targets: Sequence[Float[Tensor, "_ local_targets ..."]]) -> None:
+        """Set what `encode` needs of all the fitted values of a zoo."""
+
+    def encode(self, values: Float[Tensor, "..."]) -> Float[Tensor, "... tokens width"]:
+        """Fitted values as tokens."""
+        return values
+
+
 class Method(ABC):
     """Whatever makes a classifier of labelled images: the generator, an ablation of it, or a baseline.
 
@@ -213,16 +433,20 @@ class Method(ABC):
     kind: what tables call it; an oracle has seen the answers, and is no baseline.
     protocols: the tables that have it unless methods are asked for by name.
     uses_unlabelled: whether it is there for unlabelled images, and takes part only where there are some.
+    takes_inputs: whether it is fitted to what a generator's heads act on, which may be images, and not to features.
+    inside_backbone: whether it is there for generators that write inside the backbone alone.
     """
 
     kind: ClassVar[Literal["generator", "ablation", "baseline", "oracle"]] = "baseline"
     protocols: ClassVar[tuple[Literal["episodes", "transfer"], ...]] = ("episodes", "transfer")
     uses_unlabelled: ClassVar[bool] = False
+    takes_inputs: ClassVar[bool] = False
+    inside_backbone: ClassVar[bool] = False
 
     @classmethod
-    def variants(cls) -> dict[str, dict[str, Any]]:
-        """Names of the methods that tables make of it, each with its options."""
-        return {cls.__module__.rpartition(".")[2]: {}}
+    def variants(cls) -> dict[str, tuple[type[Method], dict[str, Any]]]:
+        """The methods that tables make of its file: by name, a class and its options."""
+        return {cls.__module__.rpartition(".")[2]: (cls, {})}
 
     @abstractmethod
     def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Classifier:

@@ -1,7 +1,7 @@
 """The generator at work: a folder of images in, a head out.
 
 `WeightGenerationPipeline.__call__` reads in the order of the work: open the images, their features, the episode, its
-condition, the chain, the rows that it ends at, the head that these are decoded to.
+condition, the chain, the tokens that it ends at, the head that these are decoded to.
 """
 
 from __future__ import annotations
@@ -22,39 +22,38 @@ from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import feature_batches
+from weightgen.backbones.pixels import pixels_of
 from weightgen.data.sources import class_names, data_fingerprint, open_support, open_unlabelled
 from weightgen.episodes.dataset_episode import dataset_episode
+from weightgen.episodes.support_folder import episode_of
 from weightgen.errors import InputError
-from weightgen.features.class_rows import RowReader
 from weightgen.features.standardizer import Standardizer
-from weightgen.features.temperature import Calibration
 from weightgen.files import tensors_hash, text_hash
 from weightgen.heads.head import Head
 from weightgen.heads.support_summary import SupportSummary
-from weightgen.interfaces import Conditioner, Denoiser, FeatureSpace
+from weightgen.interfaces import Conditioner, Denoiser, FeatureSpace, GeneratedHeads, ParameterSpace
 from weightgen.pipeline_io import GeneratorPipeline
-from weightgen.records import Condition, Episode, Features, LinearHeads
-from weightgen.schedulers.mean_ddpm import MeanDDPMScheduler
-from weightgen.schedulers.reverse_chain import reverse_chain
+from weightgen.records import Calibration, Condition, Episode, Features, LinearHeads
+from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain
 from weightgen.schedulers.schedulers import check_scheduler, swap_scheduler
 from weightgen.seeds import generator as seeded
 
 _IMAGES_AT_ONCE = 1024
 _NOTHING: Mapping[str, str] = {}
 Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
-"""What a denoiser does: noisy rows, times and condition to a prediction."""
+"""What a denoiser does: noisy tokens, times and condition to a prediction."""
 
 
 class WeightGenerationPipeline(GeneratorPipeline):
-    """Denoises noise into the head of a frozen backbone; a diffusers pipeline.
+    """Denoises noise into parameters of a frozen backbone, its head or others; a diffusers pipeline.
 
-    Components: `denoiser`, `conditioner`, `standardizer`, `backbone` and `scheduler`, any diffusers scheduler of the
-    same noise levels: `pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)`.
+    Components: `denoiser`, `conditioner`, `standardizer`, `space`, `backbone` and `scheduler`, any diffusers scheduler
+    of the same noise levels: `pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)`.
 
     A single head follows the noise-free chain. Several draws need noise: where `scheduler` is `MeanDDPMScheduler`,
     asking for more than one sample runs `draw_scheduler` in its place.
 
-    Config: `readout` and `calibration` say how rows become logits (see `RowReader`), `draw_calibration` for several
+    Config: `calibration` holds the factor on logits for every number of shots, `draw_calibration` that of several
     draws; `steps` and `samples` are the defaults of a call, `draw_steps` those of several draws; `provenance` is
     written into every head; `chain` is what the denoiser learnt of its chain, that of `scheduler` if None: a scheduler
     of another chain is refused; `images` are those it was trained on: `source`, `colour` and `side` in pixels.
@@ -66,10 +65,10 @@ class WeightGenerationPipeline(GeneratorPipeline):
         denoiser: Denoiser,
         conditioner: Conditioner,
         standardizer: Standardizer,
+        space: ParameterSpace,
         scheduler: SchedulerMixin,
         backbone: Backbone,
         *,
-        readout: str = "gaussian",
         calibration: Sequence[Sequence[float]] = ((1.0, 1.0),),
         draw_calibration: Sequence[Sequence[float]] = ((1.0, 1.0),),
         steps: int = 5,
@@ -85,15 +84,17 @@ class WeightGenerationPipeline(GeneratorPipeline):
             denoiser=denoiser,
             conditioner=conditioner,
             standardizer=standardizer,
+            space=space,
             scheduler=scheduler,
             backbone=backbone,
         )
         self._keep_chain()
+        space.attach(backbone)
 
     @torch.no_grad()
     def __call__(
         self,
-        support: str | Path,
+        support: str | Path | Dataset,
         *,
         unlabelled: str | Path | None = None,
         num_inference_steps: int | None = None,
@@ -103,9 +104,10 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """A head for a folder of images, one sub-folder per class.
 
         Args:
-            support: folder with at least two class folders; any numbers of images.
-            unlabelled: folder of further images of these classes, mixed and perhaps with others among them; sub-folders
-                are looked into, their names are not.
+            support: folder with at least two class folders, any numbers of images; `features:FILE.safetensors`, or a
+                data set such as `data.feature_data.feature_data` makes of arrays.
+            unlabelled: folder, or `features:FILE`, of further images of these classes, mixed and perhaps with others
+                among them; sub-folders are looked into, their names are not.
             num_inference_steps: denoiser calls in a row; the generator's default if None.
             num_samples: draws, kept and mixed by `predict`; each starts from its own noise.
             generator: source of the noise; seed 0 if None.
@@ -114,9 +116,10 @@ class WeightGenerationPipeline(GeneratorPipeline):
             InputError: the folder or an image in it cannot be used, or a number is below 1.
         """
         dataset = open_support(support)
-        others = None if unlabelled is None else self._features_beside(dataset, unlabelled)
-        episode = self._episode_of(dataset, others)
-        return self._written(episode, class_names(dataset), generator, steps=num_inference_steps, samples=num_samples)
+        beside = None if unlabelled is None else self._features_beside(dataset, unlabelled)
+        episode = self._episode_of(dataset, beside)
+        chosen: dict[str, Any] = {"steps": num_inference_steps, "samples": num_samples}
+        return self._written(episode, class_names(dataset), generator, dataset=dataset, **chosen)
 
     @torch.no_grad()
     def extend(
@@ -153,6 +156,11 @@ class WeightGenerationPipeline(GeneratorPipeline):
             head = generator("birds/")
             head = generator.extend(head, "more_birds/")
         """
+        if self.space.takes_images:
+            raise InputError(
+                "this generator writes parameters inside the backbone, for the classes at hand; generate a head anew "
+                "from all images"
+            )
         kept = head.check_extensible(backbone=self.backbone.weights_hash(), generator=self.generator_hash())
         dataset = open_support(support, fewest=1)
         added = class_names(dataset)
@@ -169,12 +177,12 @@ class WeightGenerationPipeline(GeneratorPipeline):
             note = head.extension_note(added, how="all rows anew")
             return self._written(episode, (*head.class_names, *added), generator, provenance=note, **chosen)
         recalled = self.conditioner.recalled(
-            episode, self.standardizer, space=joined.space, founding=joined.space_classes
+            episode, self.standardizer, space=joined.space, space_classes=joined.space_classes
         )
         noise = [generator or seeded(0, "generate")]
-        ((rows, _, space),) = self._denoised(episode, noise, spaces=[(slice(None), *recalled)], **chosen)
-        shots = joined.shots.to(rows).expand(1, len(added))
-        new = self.reader(samples=samples, space=space).head(rows[:, :, len(head.class_names) :], shots)
+        ((tokens, _, features),) = self._denoised(episode, noise, spaces=[(slice(None), *recalled)], **chosen)
+        shots = joined.shots.to(tokens).expand(1, len(added))
+        new = self._decoded(tokens[:, :, len(head.class_names) :], shots, features, lambda: episode).linear
         scheduler, steps = self.chain(**chosen)
         return head.with_classes(added, new, support=joined, how=f"{steps} steps of {type(scheduler).__name__}")
 
@@ -188,12 +196,12 @@ class WeightGenerationPipeline(GeneratorPipeline):
         changes = cls._checked(changes)
         components, config = cls._read(folder)
         try:
-            made = cls(**{**components, **config, **changes})
-            made._evaluating()
-            check_scheduler(made.scheduler, made.config.chain)
+            pipeline = cls(**{**components, **config, **changes})
+            pipeline._evaluating()
+            check_scheduler(pipeline.scheduler, pipeline.config.chain)
             for samples in (1, 2):
-                made.reader(samples=samples)  # a calibration that is none is refused here, not in the middle of work
-            return made
+                pipeline.scale(samples)  # a calibration that is none is refused here, not in the middle of work
+            return pipeline
         except (TypeError, ValueError) as error:
             raise InputError(f"{folder}: does not fit this weightgen ({error}); save the generator again") from error
 
@@ -205,8 +213,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
         steps: int | None = None,
         samples: int | None = None,
         denoiser: Denoise | None = None,
-    ) -> LinearHeads:
-        """Heads on raw features for a batch of episodes of raw features.
+    ) -> GeneratedHeads:
+        """Heads for a batch of episodes of what they act on: raw features, or pixels (`ParameterSpace.takes_images`).
 
         Args:
             episode: any ways, any shots, ragged or padded.
@@ -214,10 +222,14 @@ class WeightGenerationPipeline(GeneratorPipeline):
             steps: denoiser calls in a row. samples: draws per episode.
             denoiser: used instead of the generator's own (what would another one have done?).
         """
-        standardised = self._standardised(episode)
-        return self._heads(standardised, generators, steps=steps, samples=samples, denoiser=denoiser)
+        chosen: dict[str, Any] = {"steps": steps, "samples": samples, "denoiser": denoiser}
+        return self._heads(self._standardised(episode), generators, inputs=episode.support_only(), **chosen)
 
-    def rows(
+    def decode(self, tokens: Float[Tensor, "batch draws tokens width"], episode: Episode) -> GeneratedHeads:
+        """Heads of given tokens for episodes of what they act on; class rows live in the standardised space."""
+        return self._decoded(tokens, episode.counts, self.standardizer, lambda: episode)
+
+    def tokens(
         self,
         episode: Episode,
         generators: Sequence[torch.Generator],
@@ -226,20 +238,20 @@ class WeightGenerationPipeline(GeneratorPipeline):
         samples: int | None = None,
         denoiser: Denoise | None = None,
         watch: Callable[[Tensor], None] | None = None,
-    ) -> Float[Tensor, "batch samples ways feature"]:
+    ) -> Float[Tensor, "batch draws tokens width"]:
         """What the chain ends at, each episode's in its own space; the arguments are those of `heads`.
 
-        `watch` is shown the chain's rows on the way (`reverse_chain`), the samples of an episode next to each other.
+        `watch` is shown the chain's tokens on the way (`reverse_chain`), the samples of an episode next to each other.
         """
         chosen: dict[str, Any] = {"steps": steps, "samples": samples, "denoiser": denoiser, "watch": watch}
-        return torch.cat([rows for rows, _, _ in self._denoised(self._standardised(episode), generators, **chosen)])
+        return torch.cat([tokens for tokens, _, _ in self._denoised(self._standardised(episode), generators, **chosen)])
 
     def prototypes(
         self, episode: Episode, generators: Sequence[torch.Generator]
     ) -> Float[Tensor, "batch ways feature"]:
-        """The rows of single heads as points among raw features."""
-        told = self._denoised(self._standardised(episode), generators, samples=1)
-        return torch.cat([space.restore(rows[:, 0]) for rows, _, space in told])
+        """The class rows of single heads as points among raw features."""
+        each = self._denoised(self._standardised(episode), generators, samples=1)
+        return torch.cat([features.restore(rows[:, 0]) for rows, _, features in each])
 
     @torch.no_grad()
     def dataset_heads(
@@ -250,47 +262,59 @@ class WeightGenerationPipeline(GeneratorPipeline):
         steps: int | None = None,
         samples: int | None = None,
         denoiser: Denoise | None = None,
-    ) -> LinearHeads:
-        """A head on raw features for all classes of a data set, in the order of its `class_names`; a batch of one."""
+    ) -> GeneratedHeads:
+        """A head on raw features for all classes of a data set, in the order of its `class_names`; a batch of one.
+
+        Not for spaces that take images.
+        """
         episode = self._dataset_episode(features.values.split(_IMAGES_AT_ONCE), features.labels, None)
-        return self._heads(episode, generators, steps=steps, samples=samples, denoiser=denoiser)
+        return self._heads(episode, generators, inputs=episode, steps=steps, samples=samples, denoiser=denoiser)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the chain runs."""
+        return self.standardizer.mean.device
 
     @property
     def can_draw(self) -> bool:
-        """Whether several samples differ by more than errors; a chain in segments has no noise to draw with."""
-        return bool(self.scheduler.config.get("segments", 1) == 1)
+        """Whether there can be several draws: a chain in segments has no noise, and not every space keeps them."""
+        return self.space.draws and self.scheduler.config.get("segments", 1) == 1
 
-    def reader(self, *, samples: int, space: FeatureSpace | None = None) -> RowReader:
-        """How rows become heads, of a single one or several draws; in the generator's own space, or in another."""
-        draws = samples > 1
-        calibration = Calibration.of(self.config.draw_calibration if draws else self.config.calibration)
-        return RowReader(space or self.standardizer, self.config.readout, calibration, draws=draws)
+    @property
+    def costly(self) -> bool:
+        """Whether every episode takes a feature space or a backbone of its own, so that few are judged on the way."""
+        return self.conditioner.adapts or self.space.takes_images
+
+    def scale(self, samples: int) -> Calibration:
+        """Factor on logits by the number of shots, of a single head or of several draws."""
+        return Calibration.of(self.config.draw_calibration if samples > 1 else self.config.calibration)
 
     def chain(self, steps: int | None, samples: int) -> tuple[SchedulerMixin, int]:
         """The scheduler that a call runs, and for how many steps; the generator's own number if None.
 
-        Raises InputError for several samples of a chain in segments.
+        Raises InputError for several samples where there can be one only.
         """
         check_scheduler(self.scheduler, self.config.chain)  # it may have been changed since it was put there
         if samples > 1 and not self.can_draw:
-            segments = self.scheduler.config.segments
-            raise InputError(f"samples is {samples}; a chain in {segments} segments has no noise to draw with, take 1")
+            segments = self.scheduler.config.get("segments", 1)
+            why = f"a chain in {segments} segments has no noise to draw with" if segments > 1 else "one is written"
+            raise InputError(f"samples is {samples}; {why}, take 1")
         drawing = samples > 1 and isinstance(self.scheduler, MeanDDPMScheduler)
         scheduler = swap_scheduler(self.config.draw_scheduler, self.scheduler) if drawing else self.scheduler
-        usual = self.config.draw_steps if drawing else self.config.steps
-        return scheduler, usual if steps is None else steps
+        own = self.config.draw_steps if drawing else self.config.steps
+        return scheduler, own if steps is None else steps
 
     def generator_hash(self) -> str:
         """16 hex digits of all that decides what statistics mean and which rows are written from them.
 
         Scheduler, steps and samples do not count: they are the choice of a call.
         """
-        told = [self.backbone.weights_hash(), self.backbone.preprocessing_key()]
-        for part in (self.standardizer, self.conditioner, self.denoiser):
-            options = {key: value for key, value in part.config.items() if not key.startswith("_")}
-            told += [type(part).__name__, json.dumps(options, sort_keys=True), tensors_hash(part.state_dict())]
-        readout = [self.config[key] for key in ("readout", "calibration", "draw_calibration")]
-        return text_hash(*told, json.dumps(readout))
+        hashed = [self.backbone.weights_hash(), self.backbone.preprocessing_key()]
+        for component in (self.standardizer, self.conditioner, self.denoiser, self.space):
+            options = {key: value for key, value in component.config.items() if not key.startswith("_")}
+            tensors = tensors_hash(component.state_dict())
+            hashed += [type(component).__name__, json.dumps(options, sort_keys=True), tensors]
+        return text_hash(*hashed, json.dumps([self.config.calibration, self.config.draw_calibration]))
 
     def _features_beside(self, support: Dataset, folder: str | Path) -> Float[Tensor, "images feature"]:
         """Of a folder of unlabelled images."""
@@ -323,12 +347,13 @@ class WeightGenerationPipeline(GeneratorPipeline):
         episode = dataset_episode(standardised, labels, classes=classes, generator=draw)
         if unlabelled is None:
             return episode
-        others = self.standardizer.support(unlabelled.to(self.device))[None]
-        there = torch.ones(others.shape[:2], dtype=torch.bool, device=others.device)
-        return replace(episode, unlabelled=others, unlabelled_mask=there)
+        beside = self.standardizer.support(unlabelled.to(self.device))[None]
+        there = torch.ones(beside.shape[:2], dtype=torch.bool, device=beside.device)
+        return replace(episode, unlabelled=beside, unlabelled_mask=there)
 
-    def _standardised(self, episode: Episode) -> Episode:
-        return self.standardizer.standardize(episode.support_only().to(self.device))
+    def _standardised(self, inputs: Episode) -> Episode:
+        features = self.space.features(inputs.support_only())
+        return self.standardizer.standardize(features.to(self.device))
 
     def _denoised(
         self,
@@ -340,7 +365,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         denoiser: Denoise | None = None,
         watch: Callable[[Tensor], None] | None = None,
         spaces: Iterable[tuple[slice, Episode, FeatureSpace]] | None = None,
-    ) -> Iterator[tuple[Float[Tensor, "batch samples ways feature"], Episode, FeatureSpace]]:
+    ) -> Iterator[tuple[Float[Tensor, "batch draws tokens width"], Episode, FeatureSpace]]:
         """What the chain ends at for standardised episodes: all at once, or where each gets a space, one by one.
 
         `spaces` are others than the conditioner would give them.
@@ -353,23 +378,37 @@ class WeightGenerationPipeline(GeneratorPipeline):
         if len(generators) != len(episode):
             raise InputError(f"{len(generators)} random generators for {len(episode)} episodes; give one for each")
         denoise = denoiser or self.denoiser
-        for which, own, space in spaces or self.conditioner.in_spaces(episode, self.standardizer):
-            condition = self.conditioner(own, space).repeat(samples)
+        for which, own, features in spaces or self.conditioner.in_spaces(episode, self.standardizer):
+            condition = self.conditioner(own, features).repeat(samples)
             repeated = [generator for generator in generators[which] for _ in range(samples)]
-            predict = partial(self._predicted, denoise, condition)
-            rows = reverse_chain(predict, scheduler, steps, like=condition.tokens, generators=repeated, watch=watch)
-            yield rows.unflatten(0, (-1, samples)), own, space
+            predict, like = partial(self._predicted, denoise, condition), self.space.like(condition)
+            tokens = reverse_chain(predict, scheduler, steps, like=like, generators=repeated, watch=watch)
+            yield tokens.unflatten(0, (-1, samples)), own, features
 
     def _predicted(self, denoise: Denoise, condition: Condition, noisy: Tensor, time: Tensor) -> Tensor:
         return denoise(noisy, time, self.conditioner.at(condition, noisy))
 
-    def _heads(self, episode: Episode, generators: Sequence[torch.Generator], **chosen: Any) -> LinearHeads:
-        """Heads on raw features for a standardised batch of episodes."""
+    def _decoded(
+        self,
+        tokens: Float[Tensor, "batch draws tokens width"],
+        counts: Float[Tensor, "batch ways"],
+        features: FeatureSpace,
+        inputs: Callable[[], Episode],
+    ) -> GeneratedHeads:
+        return self.space.heads(tokens, counts, features, scale=self.scale(tokens.shape[1]), inputs=inputs)
+
+    def _heads(
+        self, episode: Episode, generators: Sequence[torch.Generator], *, inputs: Episode, **chosen: Any
+    ) -> GeneratedHeads:
+        """Heads for a standardised batch of episodes; `inputs` are the same of what heads act on."""
         heads = [
-            self.reader(samples=rows.shape[1], space=space).head(rows, own.counts)
-            for rows, own, space in self._denoised(episode, generators, **chosen)
+            self._decoded(tokens, own.counts, features, lambda: inputs)
+            for tokens, own, features in self._denoised(episode, generators, **chosen)
         ]
-        return LinearHeads(torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads]))
+        if len(heads) == 1:
+            return heads[0]
+        linear = [each.linear for each in heads]  # one by one, each in a feature space of its own
+        return LinearHeads(torch.cat([head.weight for head in linear]), torch.cat([head.bias for head in linear]))
 
     def _written(
         self,
@@ -379,13 +418,20 @@ class WeightGenerationPipeline(GeneratorPipeline):
         *,
         steps: int | None,
         samples: int | None,
+        dataset: Dataset | None = None,
         provenance: Mapping[str, str] = _NOTHING,
     ) -> Head:
-        """The head of a standardised data set, which keeps the statistics of its labelled images."""
-        ((rows, own, space),) = self._denoised(
-            episode, [generator or seeded(0, "generate")], steps=steps, samples=samples
-        )
-        samples = rows.shape[1]
+        """The head of a standardised data set, which keeps the statistics of its labelled images.
+
+        dataset: its images, for a space that takes them.
+        """
+        noise = [generator or seeded(0, "generate")]
+        ((tokens, own, features),) = self._denoised(episode, noise, steps=steps, samples=samples)
+        heads = self._decoded(tokens, own.counts, features, lambda: episode_of(pixels_of(self.backbone, dataset)))
+        backbone, inside = self.space.backbone(tokens[0, 0]) if self.space.takes_images else (self.backbone, ())
+        if self.space.takes_images:
+            provenance = {**provenance, "adapted_from": self.backbone.weights_hash()}
+        samples = tokens.shape[1]
         scheduler, steps = self.chain(steps, samples)
         made_by = {
             **(self.config.provenance or {}),
@@ -397,9 +443,14 @@ class WeightGenerationPipeline(GeneratorPipeline):
             **provenance,
         }
         return Head(
-            draws=self.reader(samples=samples, space=space).head(rows, own.counts),
+            draws=heads.linear,
             class_names=names,
-            backbone=self.backbone,
+            backbone=backbone,
             provenance=made_by,
-            support=SupportSummary.of(episode, space=space.tensors(), generator=self.generator_hash()),
+            parts=inside,
+            support=None if self.space.takes_images else self._summary(episode, features),
         )
+
+    def _summary(self, episode: Episode, features: FeatureSpace) -> SupportSummary:
+        """What classes are added to the head from."""
+        return SupportSummary.of(episode, space=features.tensors(), generator=self.generator_hash())

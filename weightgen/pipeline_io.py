@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
@@ -16,34 +16,43 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import is_litter, new_folder, push_folder, read_json, read_tensors, write_json, write_tensors
-from weightgen.interfaces import Conditioner, Denoiser
+from weightgen.interfaces import Conditioner, Denoiser, ParameterSpace
 from weightgen.registry import nearest
 from weightgen.schedulers.schedulers import chain_of, check_scheduler, scheduler_class
+from weightgen.spaces.class_rows import ClassRows
 
 Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 _INDEX = "model_index.json"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
-_KINDS: dict[str, type] = {"denoiser": Denoiser, "conditioner": Conditioner, "standardizer": Standardizer}
+_KINDS: dict[str, type] = {
+    "denoiser": Denoiser, "conditioner": Conditioner, "standardizer": Standardizer, "space": ParameterSpace
+}  # fmt: skip
 _OTHERS = ("scheduler", "backbone")
-_NOTHING: Mapping[str, type] = {}
 # Before 0.2 whitened features were turned to the axes of their own base classes, a system that every fold had anew.
 _MOVED_SINCE_0_1 = ("weightgen.parameters.", "weightgen.features.")
 _STANDARDIZER_OF_0_1 = "weightgen.parameters.standardizer"
-_SEE_COORDINATES = {"TokenTransformer", "PartTransformer", "GradientMlp", "LocalTargets"}
+_SEE_COORDINATES = {"TokenTransformer", "GradientMlp", "LocalTargets"}
+_RENAMED_SINCE_0_1 = {
+    "sharpness": "likelihood_scale",
+    "log_sharpness": "log_scale",
+    "strangers": "distractors",
+    "told": "knows_segment",
+    **{f"bent_{what}": f"power_{what}" for what in ("mean", "slope", "target")},
+}
+"""Tensors and options, by the words of their names between dots."""
+_OF_PARTS = "PartPipeline"
+"""Class of the generators of 0.1 that wrote parameters inside the backbone."""
 
 
 class GeneratorPipeline(DiffusionPipeline):
-    """A diffusers pipeline that is saved as safetensors and JSON alone.
-
-    further: kinds of the components, by name, that a subclass has beside those below.
-    """
+    """A diffusers pipeline that is saved as safetensors and JSON alone."""
 
     denoiser: Denoiser
     conditioner: Conditioner
     standardizer: Standardizer
+    space: ParameterSpace
     scheduler: SchedulerMixin
     backbone: Backbone
-    further: ClassVar[Mapping[str, type]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
         chain = self._trained_chain if name == "scheduler" else None
@@ -83,14 +92,9 @@ class GeneratorPipeline(DiffusionPipeline):
     enable_sequential_cpu_offload = enable_model_cpu_offload
     enable_group_offload = enable_model_cpu_offload
 
-    @property
-    def device(self) -> torch.device:
-        """Where the chain runs."""
-        return self.standardizer.mean.device
-
     def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
         """Write the generator's folder, whole or not at all; safetensors and JSON only."""
-        save_components(self, Path(save_directory), further=self.further)
+        save_components(self, Path(save_directory))
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the generator's folder to a hub repository; returns its address."""
@@ -99,10 +103,12 @@ class GeneratorPipeline(DiffusionPipeline):
     @classmethod
     def _read(cls, folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         """Components and config of a folder that this class has saved. Raises InputError for another's."""
-        name = pipeline_name(Path(folder))
+        name = str(_index(Path(folder)).get("_class_name"))
+        if name == _OF_PARTS:
+            raise InputError(f"{folder}: was written by weightgen 0.1, in a form no longer read; train it again")
         if name != cls.__name__:
             raise InputError(f"{folder}: holds a {name}, not a {cls.__name__}; load it by that class")
-        return load_components(Path(folder), further=cls.further)
+        return load_components(Path(folder))
 
     @classmethod
     def _checked(cls, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +130,7 @@ class GeneratorPipeline(DiffusionPipeline):
             module.eval()
 
     def _modules(self) -> list[torch.nn.Module]:
-        return [getattr(self, name) for name in ("denoiser", "conditioner", "standardizer", "backbone", *self.further)]
+        return [getattr(self, name) for name in (*_KINDS, "backbone")]
 
 
 def check_dtype(*dtypes: Any) -> None:
@@ -136,17 +142,14 @@ def check_dtype(*dtypes: Any) -> None:
             )
 
 
-def save_components(pipeline: DiffusionPipeline, folder: Path, *, further: Mapping[str, type] = _NOTHING) -> None:
-    """Write every component and the index; the folder appears whole or not at all.
-
-    further: kinds of the components, by name, that not every generator has.
-    """
+def save_components(pipeline: DiffusionPipeline, folder: Path) -> None:
+    """Write every component and the index; the folder appears whole or not at all."""
     others = folder.exists() and any(not is_litter(path.name) for path in folder.iterdir())
     if others and not (folder / _INDEX).exists():
         raise InputError(f"{folder}: holds something else than a generator; choose another folder")
     index: dict[str, Any] = {key: value for key, value in pipeline.config.items() if not key.startswith("_")}
     with new_folder(folder) as path:
-        for name in (*_KINDS, *further, *_OTHERS):
+        for name in (*_KINDS, *_OTHERS):
             component = getattr(pipeline, name)
             place = path / name
             place.mkdir()
@@ -160,23 +163,20 @@ def save_components(pipeline: DiffusionPipeline, folder: Path, *, further: Mappi
         write_json(path / _INDEX, {"_class_name": type(pipeline).__name__, **index})
 
 
-def pipeline_name(folder: Path) -> str:
-    """Name of the pipeline class that a generator's folder was saved by. Raises InputError when it is no generator."""
-    return str(_index(folder).get("_class_name"))
-
-
-def load_components(folder: Path, *, further: Mapping[str, type] = _NOTHING) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Components and config values of a generator's folder; `further` is as in `save_components`.
+def load_components(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Components and config values of a generator's folder.
 
     Raises InputError: no generator there, a component of a module that is not ours, or tensors that do not fit.
     """
-    index, kinds = _index(folder), {**_KINDS, **further}
+    index, components, kinds = _index(folder), {}, dict(_KINDS)
+    if "space" not in index and "readout" in index:  # before 0.2 there were class rows alone
+        del kinds["space"]
+        components["space"] = ClassRows(readout=index.pop("readout"))
     for name in (*kinds, *_OTHERS):
         named = index.get(name)
         if not isinstance(named, list) or [type(word) for word in named] != [str, str]:
             wrong = f"component '{name}' is missing or not [module, class]"
             raise InputError(f"{folder / _INDEX}: {wrong}; save the generator again")
-    components: dict[str, Any] = {}
     of_0_1 = index["standardizer"][0] == _STANDARDIZER_OF_0_1
     if of_0_1:
         _check_no_coordinates(index, folder)
@@ -217,7 +217,9 @@ def _check_no_coordinates(index: dict[str, Any], folder: Path) -> None:
 
 def _index(folder: Path) -> dict[str, Any]:
     if not (folder / _INDEX).exists():
-        raise InputError(f"{folder}: is no generator (no {_INDEX}); give the folder generator/ of a finished run")
+        raise InputError(
+            f"{folder}: is not a generator folder (no {_INDEX}); give the folder generator/ of a finished run"
+        )
     return _config(folder / _INDEX)
 
 
@@ -227,13 +229,15 @@ def _check_sizes(components: dict[str, Any], folder: Path) -> None:
         "feature_width": components["backbone"].feature_width,
         "num_train_timesteps": components["scheduler"].config.num_train_timesteps,
     }
+    space = components["space"].config
+    sizes |= {key: space[key] for key in ("sizes", "token_width") if key in space}
     for name in _KINDS:
         for key, size in sizes.items():
             own = components[name].config.get(key, size)
             if own != size:
                 raise InputError(
-                    f"{folder / name / 'config.json'}: {key} is {own}, but backbone and scheduler have {size}; "
-                    "these parts are not of one generator, save it again"
+                    f"{folder / name / 'config.json'}: {key} is {own}, but the other components have {size}; "
+                    "these components are not of one generator, save it again"
                 )
 
 
@@ -242,31 +246,33 @@ def _class_of(module: str, class_name: str, kind: type, index: Path) -> type:
     if not module.startswith("weightgen.") and module not in sys.modules:
         raise InputError(f"{index}: '{class_name}' comes from '{module}'; import that module first if you trust it")
     try:
-        found = getattr(importlib.import_module(module), class_name)
+        named = getattr(importlib.import_module(module), class_name)
     except (ImportError, AttributeError) as error:
         raise InputError(f"{index}: this weightgen has no {module}.{class_name}; update it") from error
-    if not isinstance(found, type) or not issubclass(found, kind):
-        raise InputError(f"{index}: {module}.{class_name} is no {kind.__name__}; save the generator again")
-    return found
+    if not isinstance(named, type) or not issubclass(named, kind):
+        raise InputError(f"{index}: {module}.{class_name} is not a {kind.__name__}; save the generator again")
+    return named
 
 
 def _load_scheduler(class_name: str, place: Path) -> SchedulerMixin:
     path = place / "scheduler_config.json"
-    made, config = scheduler_class(class_name), _config(path)
+    kind, config = scheduler_class(class_name), _config(path)
     try:
-        return made.from_config(config)
+        return kind.from_config(config)
     except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{path}: does not fit {class_name} ({error}); save the generator again") from error
 
 
-def _load_module(made: type, place: Path, *, change: Change | None = None) -> torch.nn.Module:
+def _load_module(kind: type, place: Path, *, change: Change | None = None) -> torch.nn.Module:
     """`change` makes tensors of an earlier version into those of this one."""
     config = {key: value for key, value in _config(place / "config.json").items() if not key.startswith("_")}
+    config = {_renamed(key): value for key, value in config.items()}
     try:
-        module = made(**config)
+        module = kind(**config)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{place / 'config.json'}: does not fit {made.__name__} ({error})") from error
-    tensors, wanted = read_tensors(place / _WEIGHTS), module.state_dict()
+        raise InputError(f"{place / 'config.json'}: does not fit {kind.__name__} ({error})") from error
+    tensors = {_renamed(key): tensor for key, tensor in read_tensors(place / _WEIGHTS).items()}
+    wanted = module.state_dict()
     if change is not None:
         tensors = change(config, tensors)
     for key in sorted(tensors.keys() ^ wanted.keys()):
@@ -280,6 +286,10 @@ def _load_module(made: type, place: Path, *, change: Change | None = None) -> to
             )
     module.load_state_dict(tensors)
     return module
+
+
+def _renamed(key: str) -> str:
+    return ".".join(_RENAMED_SINCE_0_1.get(word, word) for word in key.split("."))
 
 
 def _config(path: Path) -> dict[str, Any]:

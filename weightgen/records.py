@@ -1,8 +1,9 @@
-"""The records that travel between stages: features, episodes, conditions and linear heads."""
+"""The records that travel between stages: features, episodes, conditions, layouts and linear heads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,13 @@ import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
+from weightgen.errors import InputError
+
 if TYPE_CHECKING:
     from weightgen.interfaces import Classifier
 
 TURNED = ", turned by "
-"""Ends the name of a class made by turning the images of another; what follows says how far."""
+"""Ends the name of a class that turns the images of another; what follows says how far."""
 PADDING_BIAS = -1e9
 """The logit of a class without support images: finite, so that no 0·∞ arises later, and so low that its probability is
 exactly 0 in single precision."""
@@ -68,8 +71,8 @@ class Features:
 
     def without(self, names: Sequence[str]) -> Features:
         """The images of all other classes."""
-        left_out = set(names)
-        return self.of_classes([name for name in self.class_names if name not in left_out])
+        excluded = set(names)
+        return self.of_classes([name for name in self.class_names if name not in excluded])
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Statistics:
     Of images in a generator's standardised space.
 
     counts: images of each class. means: of each class.
-    scatter: Σ (z − m)(z − m)ᵀ over all images, m the mean of the image's class; None once a space is made round by it.
+    scatter: Σ (z − m)(z − m)ᵀ over all images, m the mean of the image's class; None in a space whitened by it.
     """
 
     counts: Float[Tensor, " classes"]
@@ -97,7 +100,7 @@ class Episode:
     """A batch of N-way problems; the support may be ragged, which `support_mask` tells.
 
     A class without any support image is padding. `query` may hold no image at all (a user's folder), and so may
-    `unlabelled`: images to learn from whose classes nobody told, some perhaps of no class of the episode.
+    `unlabelled`: images to learn from without labels, some perhaps of no class of the episode.
     `classes` gives the row of `Features.class_names` that each way was drawn from.
     `statistics`, of a batch of one, are those of a data set of which `support` is but a sample; None where the support
     is all there is.
@@ -182,12 +185,12 @@ class Space:
     axes: orthonormal columns, the direction of largest variance first; None where they are the coordinates themselves.
     prior_variance: of class prototypes, along each of the axes.
     noise_variance: of images around their prototype, the same along all.
-    sharpness: the factor that makes Gaussian log-likelihoods honest.
+    likelihood_scale: the factor that calibrates Gaussian log-likelihoods.
     """
 
     prior_variance: Float[Tensor, " feature"]
     noise_variance: Float[Tensor, "1"]
-    sharpness: Float[Tensor, ""]
+    likelihood_scale: Float[Tensor, ""]
     axes: Float[Tensor, "feature feature"] | None
 
     def along_axes(self, vectors: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
@@ -207,7 +210,7 @@ def _turned(vectors: Float[Tensor, "*any feature"], axes: Float[Tensor, "feature
 
 @dataclass(frozen=True)
 class Condition:
-    """What the denoiser is told about a batch of episodes; one token per class row.
+    """What a denoiser is given about a batch of episodes; one token per class.
 
     All vectors live in the generator's standardised feature space. Rows are in its coordinates. Images and variances
     are along the axes of `space`, where a linear-Gaussian model is diagonal.
@@ -221,8 +224,8 @@ class Condition:
     space: what is known of the space.
     gradient: direction of the support loss at the noisy rows. It changes with every denoiser call,
         so a conditioner fills it in through `Conditioner.at`; None where a conditioner has none.
-    left_out: what it changes in the logits of a labelled image, before any scale, when the image itself is left out of
-        what the rows are made of; None where a conditioner does not say.
+    loo_change: change of the logits of a labelled image, before any scale, when the rows are computed without that
+        image (leave-one-out); None where a conditioner does not compute it.
     segment: number, from 0, of the local target that is asked for (Mc-Di); None for the one whose segment of the chain
         the time lies in. Only training with overlapping ranges has any other.
     """
@@ -237,7 +240,7 @@ class Condition:
     space: Space
     variance: Float[Tensor, "batch ways feature"] | None = None
     gradient: Float[Tensor, "batch ways feature"] | None = None
-    left_out: Float[Tensor, "batch ways shots ways"] | None = None
+    loo_change: Float[Tensor, "batch ways shots ways"] | None = None
     segment: Int[Tensor, " batch"] | None = None
 
     @property
@@ -258,6 +261,114 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """Where every selected tensor lies in one flat vector.
+
+    entries: names and shapes, in the order of the vector.
+
+    Raises InputError for entries that are no layout.
+    """
+
+    entries: tuple[tuple[str, tuple[int, ...]], ...]
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.entries]
+        if not names or len(set(names)) != len(names):
+            raise InputError(f"a layout needs one or more different tensors, these are {names}; name each once")
+        for name, shape in self.entries:
+            if any(size < 1 for size in shape):
+                raise InputError(f"layout: tensor '{name}' has the empty shape {list(shape)}; leave it out")
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Layout:
+        """The layout of these tensors, in their order."""
+        return cls(tuple((name, tuple(tensor.shape)) for name, tensor in tensors.items()))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of entries of every tensor."""
+        return tuple(math.prod(shape) for _, shape in self.entries)
+
+    @property
+    def size(self) -> int:
+        """Length of the vector."""
+        return sum(self.sizes)
+
+    def flatten(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, "*batch parameters"]:
+        """The vector of these tensors; leading dimensions before an entry's shape are a batch.
+
+        Raises InputError for missing or extra tensors, wrong shapes, and tensors of different types.
+        """
+        batch = self._checked_batch(tensors)
+        return torch.cat([tensors[name].reshape(*batch, -1) for name, _ in self.entries], dim=-1)
+
+    def unflatten(self, vector: Float[Tensor, "*batch parameters"]) -> dict[str, Tensor]:
+        """Inverse of `flatten`; leading dimensions stay in front of every shape.
+
+        Raises InputError for a vector of another length.
+        """
+        if vector.shape[-1:] != (self.size,):
+            raise InputError(
+                f"layout: a vector of shape {list(vector.shape)} given where the last dimension must be {self.size}"
+            )
+        pieces = vector.split(list(self.sizes), dim=-1)
+        batch = vector.shape[:-1]
+        return {
+            name: piece.reshape((*batch, *shape)) for (name, shape), piece in zip(self.entries, pieces, strict=True)
+        }
+
+    def _checked_batch(self, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
+        names = {name for name, _ in self.entries}
+        if names != set(tensors):
+            missing, extra = sorted(names - set(tensors)), sorted(set(tensors) - names)
+            raise InputError(f"layout: tensors missing: {missing}, not expected: {extra}; use those of the same model")
+        batches = set()
+        for name, shape in self.entries:
+            given = tuple(tensors[name].shape)
+            if given[len(given) - len(shape) :] != shape:
+                raise InputError(f"layout: tensor '{name}' has shape {list(given)}, expected {list(shape)}")
+            batches.add(given[: len(given) - len(shape)])
+        if len(batches) > 1 or len({tensor.dtype for tensor in tensors.values()}) > 1:
+            raise InputError("layout: the tensors differ in leading dimensions or in type; make them alike")
+        return batches.pop()
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The logit scale for every number of shots.
+
+    knots: (shots, factor), shots ascending; in between the logarithm is linear in the logarithm of the shots, beyond
+        the ends it stays.
+    """
+
+    knots: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
+
+    @classmethod
+    def flat(cls, factor: float) -> Calibration:
+        """The same factor for any shots."""
+        return cls(((1.0, factor),))
+
+    @classmethod
+    def of(cls, knots: Sequence[Sequence[float]]) -> Calibration:
+        """From what JSON makes of `knots`."""
+        calibration = cls(tuple((float(shots), float(factor)) for shots, factor in knots))
+        if not calibration.knots or not all(0 < number < float("inf") for knot in calibration.knots for number in knot):
+            raise ValueError(f"{list(knots)} is no calibration: it takes pairs of positive numbers")
+        return calibration
+
+    def at(self, shots: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """The factor for each number of shots."""
+        where, factors = torch.tensor(self.knots, dtype=shots.dtype, device=shots.device).log().unbind(-1)
+        where = where.contiguous()
+        place = shots.clamp(min=1).log().clamp(where[0], where[-1])
+        if len(where) == 1:
+            return factors.exp().expand_as(shots)
+        right = torch.searchsorted(where, place).clamp(1, len(where) - 1)
+        share = (place - where[right - 1]) / (where[right] - where[right - 1])
+        return torch.lerp(factors[right - 1], factors[right], share).exp()
+
+
+@dataclass(frozen=True)
 class LinearHeads:
     """Linear heads on raw backbone features: logits = features · weightᵀ + bias.
 
@@ -273,11 +384,22 @@ class LinearHeads:
         Softmax gives the mean of the draws' probabilities, and the logarithm of the sum of exponentials is that over
         all draws; in double precision, for single precision calls many a probability exactly 1.
         """
-        logits = torch.einsum("bif,bswf->bsiw", features, self.weight) + self.bias[:, :, None]
+        logits = self.draw_logits(features)
         if self.weight.shape[1] == 1:
             return logits[:, 0]
         logits = logits.double()
         return logits.log_softmax(-1).logsumexp(1).log_softmax(-1) + logits.logsumexp((1, 3))[..., None]
+
+    def draw_logits(
+        self, features: Float[Tensor, "batch images feature"]
+    ) -> Float[Tensor, "batch samples images ways"]:
+        """Logits of every draw by itself."""
+        return torch.einsum("bif,bswf->bsiw", features, self.weight) + self.bias[:, :, None]
+
+    @property
+    def linear(self) -> LinearHeads:
+        """Itself: nothing but the last layer was written."""
+        return self
 
     def probabilities(self, features: Float[Tensor, "batch images feature"]) -> Float[Tensor, "batch images ways"]:
         """Class probabilities of the mixture of all draws."""
@@ -294,7 +416,7 @@ class LinearHeads:
 
 @dataclass(frozen=True)
 class OneByOne:
-    """Classifiers that were made for the episodes of a batch one after the other.
+    """Classifiers of the episodes of a batch one after the other.
 
     members: one per episode, for its real classes. real: the classes that have support images.
     """

@@ -12,12 +12,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from weightgen.errors import InputError
 
-KINDS = ("selectors", "conditioners", "denoisers", "objectives", "methods")
+KINDS = ("selectors", "spaces", "conditioners", "denoisers", "objectives", "methods")
 _ROOT = Path(__file__).parent
+
+
+class Section(BaseModel):
+    """A group of options; the text under each field is its help, its documentation and its schema."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def names(kind: str) -> list[str]:

@@ -64,8 +64,12 @@ def test_config_and_tensors_come_back(conditioner: Conditioner, tell: Tell, tmp_
     assert {name: again.config[name] for name in options} == {name: conditioner.config[name] for name in options}
 
 
-def test_every_weight_learns_and_counts(conditioner: Conditioner, tell: Tell, draw_episode: DrawEpisode) -> None:
+def test_every_weight_learns_and_counts(
+    conditioner: Conditioner, tell: Tell, draw_episode: DrawEpisode, base_standardizer: Standardizer
+) -> None:
     told = parts(tell(draw_episode()))
+    _, space = conditioner.adapted(base_standardizer.standardize(draw_episode()[:1]), base_standardizer)
+    told["logit_scale"] = torch.as_tensor(space.logit_scale)
     if any(value.requires_grad for value in told.values()):
         sum(value.square().sum() for value in told.values()).backward()  # type: ignore[union-attr]
     idle = [name for name, p in conditioner.named_parameters() if p.grad is None or not p.grad.any()]

@@ -16,19 +16,19 @@ from weightgen.conditioners.dataset_statistics import DatasetStatistics
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.episodes.dataset_episode import dataset_episode
 from weightgen.features.adapted_space import AdaptedSpace
-from weightgen.features.class_rows import RowReader
-from weightgen.features.left_out import honest_logits
+from weightgen.features.leave_one_out import loo_logits
 from weightgen.features.standardizer import Standardizer
 from weightgen.features.temperature import fit_scale
 from weightgen.records import Condition, Episode
+from weightgen.spaces.class_rows import RowReader
 
-SPACE = ("centre", "rounding", "images")
+SPACE = ("centre", "whitening", "images")
 
 
 @pytest.fixture
 def base(base_standardizer: Standardizer) -> Standardizer:
     made = deepcopy(base_standardizer).double()
-    made.sharpness.fill_(0.37)
+    made.likelihood_scale.fill_(0.37)
     return made
 
 
@@ -52,10 +52,10 @@ def test_statistics_of_one_pass_are_those_of_the_images(base: Standardizer) -> N
     (one, space), (other, again) = told(plain, base), told(streamed(plain, most=1000), base)
     for name in SPACE:
         torch.testing.assert_close(again.tensors()[name], space.tensors()[name])
-    assert again.temper == pytest.approx(space.temper, rel=1e-5)
+    assert again.logit_scale == pytest.approx(space.logit_scale, rel=1e-5)
     for name in ("tokens", "means", "variance", "counts"):
         torch.testing.assert_close(getattr(other, name), getattr(one, name))
-    left = [condition.left_out[condition.support_mask] for condition in (one, other)]  # type: ignore[index]
+    left = [condition.loo_change[condition.support_mask] for condition in (one, other)]  # type: ignore[index]
     order = [condition.support[condition.support_mask][:, 0].argsort() for condition in (one, other)]
     torch.testing.assert_close(left[1][order[1]], left[0][order[0]])
 
@@ -65,7 +65,7 @@ def test_a_sample_leaves_tokens_and_space_as_they_are(base: Standardizer) -> Non
     (one, space), (other, again) = told(plain, base), told(streamed(plain, most=10), base)
     assert other.support_mask.sum() == 2 + 2 + 1 + 2 + 2
     torch.testing.assert_close(other.tokens, one.tokens)
-    torch.testing.assert_close(again.rounding.matrix(), space.rounding.matrix())
+    torch.testing.assert_close(again.whitening.matrix(), space.whitening.matrix())
     assert torch.equal(other.counts, torch.tensor([COUNTS]).double())
 
 
@@ -84,19 +84,19 @@ def test_its_scale_is_positive_and_finite(base: Standardizer) -> None:
     )
     same = replace(same, support=same.support[:, :1].expand(-1, 2, -1, -1))
     for episode in (apart, same, data_set((2, 1)), data_set(), padded(data_set())):
-        temper = told(episode, base)[1].temper
-        assert 0 < temper < float("inf")
+        logit_scale = told(episode, base)[1].logit_scale
+        assert 0 < logit_scale < float("inf")
 
 
 def test_where_nothing_can_be_left_out_the_base_classes_scale_stands(base: Standardizer) -> None:
-    assert told(data_set((1, 1, 1)), base)[1].temper == pytest.approx(0.37)
+    assert told(data_set((1, 1, 1)), base)[1].logit_scale == pytest.approx(0.37)
 
 
 def test_the_more_images_the_less_the_base_classes_scale_counts(base: Standardizer) -> None:
     other = deepcopy(base)
-    other.sharpness.fill_(37.0)
+    other.likelihood_scale.fill_(37.0)
     ratios = [
-        told(data_set(counts), other)[1].temper / told(data_set(counts), base)[1].temper
+        told(data_set(counts), other)[1].logit_scale / told(data_set(counts), base)[1].logit_scale
         for counts in ((2, 2), (90, 60))
     ]
     assert ratios[0] == pytest.approx(100 ** (10 / 14), rel=1e-6)
@@ -111,7 +111,7 @@ def test_its_scale_is_honest_on_new_images(base: Standardizer) -> None:
     condition = conditioner(inside, space)
 
     def loss(factor: float) -> float:
-        reader = RowReader(replace(space, temper=factor * space.temper), "gaussian")
+        reader = RowReader(replace(space, logit_scale=factor * space.logit_scale), "gaussian")
         logits = reader.standardised_head(condition.tokens[:, None], condition.counts).logits(inside.query)
         return float(torch.nn.functional.cross_entropy(logits[0], inside.query_labels[0]))
 
@@ -120,12 +120,12 @@ def test_its_scale_is_honest_on_new_images(base: Standardizer) -> None:
 
 def test_its_scale_is_not_that_of_images_judged_by_themselves(base: Standardizer) -> None:
     """Of few images in many dimensions these look far too sure."""
-    base.sharpness.fill_(1.0)
+    base.likelihood_scale.fill_(1.0)
     condition, space = told(data_set((9, 12, 10, 8), apart=0.7), base)
     rows = condition.space.along_axes(condition.tokens)
-    flattered = honest_logits(replace(condition, left_out=torch.zeros_like(condition.left_out)), rows)
+    flattered = loo_logits(replace(condition, loo_change=torch.zeros_like(condition.loo_change)), rows)
     labels = torch.arange(4).repeat_interleave(torch.tensor([9, 12, 10, 8]))
-    assert space.temper < 0.6 * fit_scale(flattered[condition.support_mask][None], labels[None])
+    assert space.logit_scale < 0.6 * fit_scale(flattered[condition.support_mask][None], labels[None])
 
 
 def test_of_many_images_it_is_discriminant_analysis(base: Standardizer) -> None:
@@ -148,7 +148,7 @@ def test_in_the_space_of_base_classes_it_is_the_plain_condition(
     episode = base_standardizer.standardize(draw_episode())
     plain = TaskPrototypes()(episode, base_standardizer)
     condition = DatasetStatistics()(episode, base_standardizer)
-    assert condition.left_out is None
+    assert condition.loo_change is None
     for name in ("tokens", "means", "variance", "counts", "support"):
         assert torch.equal(getattr(condition, name), getattr(plain, name))
     assert condition.space == plain.space
@@ -157,8 +157,8 @@ def test_in_the_space_of_base_classes_it_is_the_plain_condition(
 def test_queries_are_not_looked_at(base: Standardizer) -> None:
     (one, space), (other, again) = told(data_set(), base), told(blind(data_set()), base)
     assert torch.equal(one.tokens, other.tokens)
-    assert torch.equal(one.left_out, other.left_out)  # type: ignore[arg-type]
-    assert again.temper == space.temper
+    assert torch.equal(one.loo_change, other.loo_change)  # type: ignore[arg-type]
+    assert again.logit_scale == space.logit_scale
 
 
 def test_making_a_space_asks_for_no_gradient(base: Standardizer) -> None:
@@ -166,7 +166,7 @@ def test_making_a_space_asks_for_no_gradient(base: Standardizer) -> None:
     episode = data_set()
     inside, space = DatasetStatistics().adapted(replace(episode, support=episode.support.requires_grad_()), base)
     assert not inside.support.requires_grad
-    assert not space.rounding.matrix().requires_grad
+    assert not space.whitening.matrix().requires_grad
 
 
 @pytest.mark.parametrize("number", [0.0, -1.0, float("nan")])

@@ -11,14 +11,22 @@ from weightgen.config.build import check_components
 from weightgen.config.loading import load_recipe
 
 RECIPE = "transfer/metadiff"
-OF_PARTS = ("selector=bias", "denoiser=part_transformer", "objective=local_consistency", "scheduler=LocalDDPMScheduler")
+INSIDE = (
+    *(
+        "selector=bias",
+        "space=chunks",
+        "denoiser=chunk_transformer",
+        "objective=local_consistency",
+        "scheduler=LocalDDPMScheduler",
+    ),
+)
 TRAJECTORIES = ("zoo={targets: trajectories}", "zoo.fit.local_targets=1")
 WRONG = {
     "tasks all at once": (["training.reptile.inner_steps=2"], "training.reptile is given; ", "null"),
     "cosines": (["generation.readout=cosine"], "generation.readout is cosine; ", "gaussian"),
     "raw features": (["standardizer={map: identity, unit_length: false}"], "standardizer.map is identity; ", "whiten"),
     "a part of the backbone": (
-        [*OF_PARTS, "training.folds=1", "generation={steps: 1000}", *TRAJECTORIES],
+        [*INSIDE, "training.folds=1", "generation={steps: 1000}", *TRAJECTORIES],
         "selector.name is bias; ",
         "head",
     ),
@@ -52,9 +60,9 @@ def test_what_makes_sense_is_let_through(override: str) -> None:
     check_components(load_recipe(RECIPE, [override]))
 
 
-def test_a_denoiser_that_judges_left_out_images_needs_their_conditioner(tmp_path: Path) -> None:
+def test_a_denoiser_that_needs_leave_one_out_logits_needs_their_conditioner(tmp_path: Path) -> None:
     told = refuse("train", RECIPE, "conditioner=task_prototypes", "--out", tmp_path / "runs")
-    assert told == "denoiser 'learnt_descent' judges images that were left out; use conditioner dataset_statistics"
+    assert told == "denoiser 'learnt_descent' needs leave-one-out logits; use conditioner dataset_statistics"
     assert files_below(tmp_path) == set()
 
 
@@ -78,6 +86,6 @@ def test_a_denoiser_that_follows_a_gradient_needs_one(tmp_path: Path) -> None:
     plain = ("denoiser={name: gradient_mlp}", "training.unlabelled=[0, 0]")
     for conditioner in ("local_targets", "dataset_statistics"):
         told = refuse("train", "metadiff", *plain, f"conditioner={conditioner}", "--out", tmp_path / "runs")
-        assert told == "denoiser 'gradient_mlp' follows a gradient at the noisy rows; use conditioner task_prototypes"
+        assert told == "denoiser 'gradient_mlp' needs the gradient at the noisy rows; use conditioner task_prototypes"
     check_components(load_recipe("metadiff", [*plain, "conditioner=task_prototypes"]))
     assert files_below(tmp_path) == set()

@@ -37,11 +37,10 @@ WRONG = {
     "no source of weights": ("backbone={model: conv4}", "random weights give no features"),
     "no model": ("backbone={pretrained: true}", "backbone: give model, a timm name"),
     "mean with a scheduler": ("generation.scheduler=DDIMScheduler", "drop scheduler DDIMScheduler or use read: draws"),
-    "draws without one": ("generation.read=draws", "read: draws needs a scheduler"),
     "identity stretched": ("standardizer.map=identity", "set unit_length: false"),
     "no name": ("denoiser={width: 5}", "key 'denoiser.name' is missing; add it"),
-    "not an override": ("training.steps", "'training.steps' is no override; write key=value"),
-    "no key": ("=5", "'=5' is no override"),
+    "not an override": ("training.steps", "'training.steps' is not an override; write key=value"),
+    "no key": ("=5", "'=5' is not an override"),
     "broken value": ("training.ways=[5", "the value is not valid YAML"),
 }
 
@@ -61,7 +60,7 @@ MISFITS = {
         "width 65 is no multiple of heads 4",
     ),
     "no heads of a plain transformer": ("denoiser={name: token_transformer, heads: 0}", "heads is 0; it must be 1"),
-    "a condition without a variance": ("conditioner.shrink=false", "what the condition leaves unknown"),
+    "a condition without a variance": ("conditioner.shrink=false", "needs the variance of the condition"),
     "unlabelled images that teach nothing": ("denoiser={name: token_transformer}", "set it to [0, 0]"),
     "no heads": ("denoiser.heads=0", "heads is 0; it must be 1"),
     "unknown component": ("denoiser=class_transformr", "did you mean 'class_transformer'?"),
@@ -70,7 +69,7 @@ MISFITS = {
     "option of another component": ("conditioner.width=5", "conditioner has no option 'width'"),
     "unknown conditioner": ("conditioner=task_prototype", "did you mean 'task_prototypes'?"),
     "unknown objective": ("objective=query_los", "did you mean 'query_loss'?"),
-    "selector without a zoo": ("selector=bias", "use head"),
+    "selector without a zoo": ("selector=bias", "space 'class_rows' does not hold 'bias'; set space.name to chunks"),
     "a word that YAML takes for another": (
         "denoiser={name: token_transformer, width: no}",
         "denoiser.width: input should be a valid integer (got False)",
@@ -221,8 +220,8 @@ def test_a_missing_section_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "is no recipe"),
-        (b"- a\n- b\n", "is no recipe"),
+        (b"", "is not a recipe"),
+        (b"- a\n- b\n", "is not a recipe"),
         (b"seed: [1\n", "is not valid YAML"),
         (b"seed: \xff\xfe\n", "cannot be read"),
         (b"a: !!python/object/apply:os.system ['true']\n", "is not valid YAML"),

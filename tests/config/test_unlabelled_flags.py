@@ -39,9 +39,9 @@ def test_flags_become_a_draw(images: int | None, flags: dict[str, Any], draw: Un
         (None, {"shares": "2"}, "--shares says .* give --unlabelled N"),
         (None, {"distractors": 0.0}, "--distractors says .* give --unlabelled N"),
         (7, {"shares": "some"}, "--shares is 'some'; give balanced or"),
-        (7, {"shares": "-1"}, "--shares: .* -1.0 is no Dirichlet parameter"),
-        (7, {"shares": "inf"}, "--shares: .* inf is no Dirichlet parameter"),
-        (7, {"distractors": -0.1}, "--distractors: .* -0.1 is no share"),
+        (7, {"shares": "-1"}, "--shares: .* -1.0 is not a Dirichlet parameter"),
+        (7, {"shares": "inf"}, "--shares: .* inf is not a Dirichlet parameter"),
+        (7, {"distractors": -0.1}, "--distractors: .* -0.1 is not a share"),
     ],
 )
 def test_complaints_name_the_flag(images: int | None, flags: dict[str, Any], said: str) -> None:

@@ -21,7 +21,7 @@ TIMES = torch.tensor([70, 620])
 def attuned(*, noisiest: bool = False, **options) -> ClassTransformer:
     torch.manual_seed(2)
     denoiser = ClassTransformer(feature_width=8, **options).eval()
-    denoiser.attune(build_scheduler("DDPMScheduler", {"rescale_betas_zero_snr": noisiest}))
+    denoiser.set_noise_levels(build_scheduler("DDPMScheduler", {"rescale_betas_zero_snr": noisiest}))
     return denoiser
 
 

@@ -13,7 +13,7 @@ from episode_changes import padded, permuted, shuffled_support, shuffled_unlabel
 from weightgen import registry
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.episodes.unlabelled import UnlabelledDraw
-from weightgen.features.left_out import left_out_change
+from weightgen.features.leave_one_out import loo_change
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import Denoiser
 from weightgen.records import Condition, Episode
@@ -25,7 +25,7 @@ ORDER = torch.tensor([2, 0, 1])
 CHAIN = 50
 
 
-OF_ROWS = [name for name in registry.names("denoisers") if registry.get("denoisers", name).denoises == "rows"]
+OF_ROWS = [name for name in registry.names("denoisers") if not registry.get("denoisers", name).ordered]
 
 
 @pytest.fixture(params=OF_ROWS)
@@ -39,7 +39,7 @@ def denoiser(request: pytest.FixtureRequest) -> Denoiser:
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    made.attune(build_scheduler("DDPMScheduler", {"num_train_timesteps": CHAIN}))
+    made.set_noise_levels(build_scheduler("DDPMScheduler", {"num_train_timesteps": CHAIN}))
     return made.eval()
 
 
@@ -50,7 +50,7 @@ def tell(base_standardizer: Standardizer) -> Callable[[Episode, torch.Tensor], C
     def condition(episode: Episode, noisy: torch.Tensor) -> Condition:
         conditioner = TaskPrototypes()
         made = conditioner.at(conditioner(base_standardizer.standardize(episode), base_standardizer), noisy)
-        return replace(made, left_out=left_out_change(made, torch.tensor(25.0)))
+        return replace(made, loo_change=loo_change(made, torch.tensor(25.0)))
 
     return condition
 

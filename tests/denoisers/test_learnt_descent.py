@@ -17,7 +17,7 @@ from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.denoisers.class_transformer import ClassTransformer
 from weightgen.denoisers.learnt_descent import _LONGEST, _PACE, LearntDescent
 from weightgen.errors import InputError
-from weightgen.features.left_out import honest_logits, judgeable
+from weightgen.features.leave_one_out import loo_logits, loo_mask
 from weightgen.features.standardizer import Standardizer
 from weightgen.records import Condition, Episode, Statistics
 from weightgen.schedulers.schedulers import build_scheduler
@@ -31,7 +31,7 @@ Tell = Callable[..., Condition]
 def tell(diagonal_standardizer: Standardizer) -> Tell:
     """The condition of a data set, in float64."""
     base, conditioner = deepcopy(diagonal_standardizer).double(), DatasetStatistics()
-    base.sharpness.fill_(0.8)
+    base.likelihood_scale.fill_(0.8)
 
     def condition(episode: Episode) -> Condition:
         inside, space = conditioner.adapted(episode, base)
@@ -44,7 +44,7 @@ def attuned(*, trained: bool = True, **options: int) -> LearntDescent:
     """`trained`: every weight is far from zero."""
     torch.manual_seed(2)
     denoiser = LearntDescent(num_train_timesteps=CHAIN, **options).double().eval()
-    denoiser.attune(build_scheduler("DDPMScheduler", {"num_train_timesteps": CHAIN}))
+    denoiser.set_noise_levels(build_scheduler("DDPMScheduler", {"num_train_timesteps": CHAIN}))
     if trained:
         for layer in denoiser.answer.parameters():
             torch.nn.init.normal_(layer, std=0.3)
@@ -83,14 +83,14 @@ def descent(rows: torch.Tensor, condition: Condition) -> torch.Tensor:
     """
     assert condition.variance is not None
     rows = rows.clone().requires_grad_()
-    logits = condition.space.sharpness * honest_logits(condition, rows)
+    logits = condition.space.likelihood_scale * loo_logits(condition, rows)
     at_hand = condition.support_mask.sum(-1)
     loss = torch.zeros((), dtype=torch.float64)
-    for c, k in (judgeable(condition)[0]).nonzero().tolist():
+    for c, k in (loo_mask(condition)[0]).nonzero().tolist():
         loss = loss - logits[0, c, k].log_softmax(-1)[c] / at_hand[0, c]
     loss.backward()
     assert rows.grad is not None
-    return -rows.grad * (1 + condition.variance[0, 0, 0]) / condition.space.sharpness
+    return -rows.grad * (1 + condition.variance[0, 0, 0]) / condition.space.likelihood_scale
 
 
 def even(condition: Condition) -> Condition:
@@ -109,7 +109,7 @@ def test_the_form_is_that_of_the_other_denoisers(tell: Tell) -> None:
     """E[w | noisy row, data set]: precisions add."""
     condition, noisy = tell(data_set()), noise(5)
     other = ClassTransformer(feature_width=WIDTH, num_train_timesteps=CHAIN).double()
-    other.attune(build_scheduler("DDPMScheduler", {"num_train_timesteps": CHAIN}))
+    other.set_noise_levels(build_scheduler("DDPMScheduler", {"num_train_timesteps": CHAIN}))
     torch.testing.assert_close(
         attuned().without_network(noisy, TIME, condition), other.without_network(noisy, TIME, condition)
     )
@@ -143,7 +143,7 @@ def test_steps_lower_the_loss_of_left_out_images(tell: Tell) -> None:
     losses = []
     for rounds in (1, 4, 16):
         rows = steady(step=0.5, rounds=rounds)(noisy, TIME, condition)
-        logits = condition.space.sharpness * honest_logits(condition, rows)
+        logits = condition.space.likelihood_scale * loo_logits(condition, rows)
         losses.append(-logits.log_softmax(-1).diagonal(dim1=1, dim2=3).mT[condition.support_mask].mean())
     assert losses == sorted(losses, reverse=True)
     assert losses[0] > 1.02 * losses[-1]
@@ -181,13 +181,13 @@ def test_turning_the_space_turns_the_rows(tell: Tell) -> None:
 def test_absent_shots_make_no_difference(tell: Tell) -> None:
     """Whatever they hold, and wherever they stand."""
     condition, noisy = tell(data_set()), noise(5)
-    assert condition.left_out is not None
+    assert condition.loo_change is not None
     odd = torch.full((1, 5, 3, WIDTH), 9.0, dtype=torch.float64)
     wide = replace(
         condition,
         support=torch.cat([odd, condition.support], 2),
         support_mask=torch.cat([torch.zeros(1, 5, 3, dtype=torch.bool), condition.support_mask], 2),
-        left_out=torch.cat([odd[..., :5], condition.left_out], 2),
+        loo_change=torch.cat([odd[..., :5], condition.loo_change], 2),
     )
     denoiser = attuned()
     torch.testing.assert_close(denoiser(noisy, TIME, wide), denoiser(noisy, TIME, condition))

@@ -49,7 +49,7 @@ def test_images_narrow_a_posterior_as_bayes_rule_says(tell: Tell) -> None:
             mean = (condition.tokens[b, c] / condition.variance[b, c] + w @ condition.unlabelled[b] / noise) / precision
             torch.testing.assert_close(posterior.variance[b, c], 1 / precision, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(posterior.mean[b, c], mean, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(posterior.found, weights.sum(1))
+    torch.testing.assert_close(posterior.unlabelled, weights.sum(1))
 
 
 def test_the_first_round_is_bayes_rule_with_strangers(tell: Tell) -> None:
@@ -61,9 +61,11 @@ def test_the_first_round_is_bayes_rule_with_strangers(tell: Tell) -> None:
         images = condition.unlabelled[b][:, None]
         inside = MultivariateNormal(condition.tokens[b], variance[b].diag()).log_prob(images)
         outside = Normal(0.0, (space.noise_variance + space.prior_variance).sqrt()).log_prob(images).sum(-1)
-        odds = torch.cat([space.sharpness * inside, space.sharpness * outside + _soft_assignment._STRANGERS], -1)
+        odds = torch.cat(
+            [space.likelihood_scale * inside, space.likelihood_scale * outside + _soft_assignment._DISTRACTORS], -1
+        )
         expected = _soft_assignment._WORTH * odds.softmax(-1)[:, :-1].sum(0)
-        torch.testing.assert_close(assigned.found[b], expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(assigned.unlabelled[b], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_untrained_it_is_the_form_alone(tell: Tell) -> None:
@@ -71,14 +73,14 @@ def test_untrained_it_is_the_form_alone(tell: Tell) -> None:
     with torch.no_grad():
         learnt, plain = (assignment(SIGNAL, condition, learnt=learnt) for learnt in (True, False))
     torch.testing.assert_close(learnt.mean, plain.mean)
-    torch.testing.assert_close(learnt.found, plain.found)
+    torch.testing.assert_close(learnt.unlabelled, plain.unlabelled)
 
 
 def test_without_unlabelled_images_the_condition_is_believed(tell: Tell) -> None:
     condition = tell(unlabelled=None)
     posterior = SoftAssignment(rounds=3)(SIGNAL, condition, learnt=True)
     assert torch.equal(posterior.mean, condition.tokens)
-    assert not posterior.found.any()
+    assert not posterior.unlabelled.any()
 
 
 def test_images_of_a_class_pull_its_row_to_its_prototype(

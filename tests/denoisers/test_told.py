@@ -17,12 +17,12 @@ from weightgen.schedulers.schedulers import build_scheduler
 CHAIN = build_scheduler("LocalDDPMScheduler", {"segments": 3, "prediction_type": "sample"})
 
 
-def answers(told: bool, standardizer: Standardizer, episode: Episode) -> Callable[..., torch.Tensor]:
+def answers(knows_segment: bool, standardizer: Standardizer, episode: Episode) -> Callable[..., torch.Tensor]:
     """The denoiser's answer at one time, asked for one local target or left to the time."""
     torch.manual_seed(0)
-    denoiser = TokenTransformer(feature_width=8, num_train_timesteps=20, width=12, heads=3, told=told)
+    denoiser = TokenTransformer(feature_width=8, num_train_timesteps=20, width=12, heads=3, knows_segment=knows_segment)
     torch.nn.init.normal_(denoiser.out.weight)
-    denoiser.attune(CHAIN)
+    denoiser.set_noise_levels(CHAIN)
     condition = TaskPrototypes()(standardizer.standardize(episode), standardizer)
     noisy = torch.randn(condition.tokens.shape)
 

@@ -12,11 +12,11 @@ from made_up_data_sets import WIDTH, data_set
 
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
 from weightgen.features.adapted_space import AdaptedSpace
-from weightgen.features.class_rows import RowReader
 from weightgen.features.standardizer import Standardizer
 from weightgen.records import Episode, LinearHeads, Statistics
+from weightgen.spaces.class_rows import RowReader
 
-TENSORS = ("centre", "rounding", "images")
+TENSORS = ("centre", "whitening", "images")
 
 
 @pytest.fixture
@@ -35,11 +35,11 @@ def statistics(counts: list[int], scatter: torch.Tensor, *, seed: int = 5) -> St
 
 def covariance(space: AdaptedSpace) -> torch.Tensor:
     """That the space makes round."""
-    return torch.linalg.inv(space.rounding.matrix().mT @ space.rounding.matrix())
+    return torch.linalg.inv(space.whitening.matrix().mT @ space.whitening.matrix())
 
 
 def stretch(space: AdaptedSpace) -> float:
-    return float(torch.linalg.cond(space.rounding.matrix()))
+    return float(torch.linalg.cond(space.whitening.matrix()))
 
 
 def residuals(episode: Episode) -> torch.Tensor:
@@ -51,7 +51,7 @@ def test_without_a_second_image_of_any_class_it_is_a_scale_and_a_shift(base: Sta
     """One image's worth of the base classes' noise becomes 1."""
     _, space = adapted(data_set((1, 1, 1, 1)), base)
     torch.testing.assert_close(
-        space.rounding.matrix(), torch.eye(WIDTH, dtype=torch.float64) / base.noise_variance.sqrt()
+        space.whitening.matrix(), torch.eye(WIDTH, dtype=torch.float64) / base.noise_variance.sqrt()
     )
     torch.testing.assert_close(space.prior_variance, base.prior_variance / base.noise_variance)
     assert float(space.images) == WIDTH
@@ -86,11 +86,11 @@ def test_few_images_give_the_same_covariance_by_their_inner_products() -> None:
     told = Statistics(torch.tensor([3.0, 2, 4]).double(), means, residual.mT @ residual)
     plain, quick = (AdaptedSpace.of(wide, told, prior_images=12.4, residual=given) for given in (None, residual))
     torch.testing.assert_close(covariance(quick), covariance(plain))
-    assert not torch.allclose(quick.rounding.matrix(), plain.rounding.matrix())
+    assert not torch.allclose(quick.whitening.matrix(), plain.whitening.matrix())
     assert float(quick.images) == float(plain.images)
     points = torch.randn(1, 6, 31, generator=draw, dtype=torch.float64)
     torch.testing.assert_close(quick.restore(quick.points(points)), points)
-    weights = quick.rows(points) @ quick.rounding.matrix()
+    weights = quick.rows(points) @ quick.whitening.matrix()
     torch.testing.assert_close(weights, points - quick.centre)
 
 
@@ -106,7 +106,7 @@ def test_it_is_as_wide_as_the_data_set_itself(base: Standardizer) -> None:
 
 def test_variances_along_its_axes_are_those_of_the_turned_prior(base: Standardizer) -> None:
     _, space = adapted(data_set(), base)
-    mapped = space.rounding.matrix() @ base.axes @ base.prior_variance.diag().sqrt()
+    mapped = space.whitening.matrix() @ base.axes @ base.prior_variance.diag().sqrt()
     turned = base.axes.mT @ mapped @ mapped.mT @ base.axes
     torch.testing.assert_close(space.prior_variance, turned.diagonal())
     assert torch.equal(space.noise_variance, torch.ones(1, dtype=torch.float64))
@@ -120,7 +120,7 @@ def test_the_order_of_classes_and_images_changes_nothing(base: Standardizer) -> 
         _, other = adapted(changed, base)
         for name in TENSORS:
             torch.testing.assert_close(other.tensors()[name], space.tensors()[name])
-        assert other.temper == pytest.approx(space.temper, rel=1e-4)
+        assert other.logit_scale == pytest.approx(space.logit_scale, rel=1e-4)
     torch.testing.assert_close(adapted(permuted(episode, order), base)[0].support, inside.support[:, order])
 
 
@@ -150,7 +150,7 @@ def test_classes_without_images_change_nothing(base: Standardizer) -> None:
     for name in TENSORS:
         torch.testing.assert_close(other.tensors()[name], space.tensors()[name])
     torch.testing.assert_close(wide.support[:, there], narrow.support)
-    assert other.temper == pytest.approx(space.temper, rel=1e-4)
+    assert other.logit_scale == pytest.approx(space.logit_scale, rel=1e-4)
 
 
 def test_the_stronger_the_base_classes_the_rounder(base: Standardizer) -> None:
@@ -202,7 +202,7 @@ def test_rows_of_the_standardised_space_read_the_same_weights(base: Standardizer
     """Up to what all rows share, which changes no probability."""
     _, space = adapted(data_set(), base)
     fitted = torch.randn(2, 3, WIDTH, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    weights = space.rows(fitted) @ space.rounding.matrix()  # a row here has itself as its weights
+    weights = space.rows(fitted) @ space.whitening.matrix()  # a row here has itself as its weights
     expected = fitted / base.noise_variance
     torch.testing.assert_close(weights - weights[:, :1], expected - expected[:, :1])
 
@@ -212,8 +212,9 @@ def test_its_own_scale_is_on_the_logits(base: Standardizer) -> None:
     rows = torch.randn(1, 1, 5, WIDTH, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     counts = torch.tensor([[6.0, 2, 1, 9, 4]]).double()
     plain, tempered = (
-        RowReader(replace(space, temper=temper), "gaussian").standardised_head(rows, counts) for temper in (1.0, 2.5)
+        RowReader(replace(space, logit_scale=logit_scale), "gaussian").standardised_head(rows, counts)
+        for logit_scale in (1.0, 2.5)
     )
     torch.testing.assert_close(tempered.weight, 2.5 * plain.weight)
     torch.testing.assert_close(tempered.bias, 2.5 * plain.bias)
-    assert float(replace(space, temper=2.5).space.sharpness) == 2.5
+    assert float(replace(space, logit_scale=2.5).space.likelihood_scale) == 2.5

@@ -13,7 +13,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,29 +25,27 @@ from torch import Tensor, nn
 
 from weightgen import WeightGenerationPipeline, registry
 from weightgen.backbones.backbone import Backbone
-from weightgen.config.build import build_generator, build_objective, build_part_generator, generation_scheduler
+from weightgen.config.build import build_generator, build_objective, generation_scheduler
 from weightgen.config.loading import load_recipe
 from weightgen.episodes.support_folder import episode_of as data_set_episode
 from weightgen.episodes.unlabelled import UnlabelledDraw
-from weightgen.evaluation.part_methods import PART_METHODS
 from weightgen.evaluation.tuning import BaseClassFolds
-from weightgen.features.class_rows import RowReader
 from weightgen.features.class_statistics import ClassStatistics
 from weightgen.features.standardizer import Standardizer
-from weightgen.features.temperature import Calibration
 from weightgen.heads.head import load_head
 from weightgen.interfaces import Classifier
-from weightgen.part_pipeline import PartPipeline
-from weightgen.records import Episode, Features, LinearHeads
+from weightgen.records import Calibration, Episode, Features, LinearHeads
 from weightgen.runs.methods import build_methods
 from weightgen.schedulers.schedulers import swap_scheduler
+from weightgen.spaces.chunks import AdaptedHeads
+from weightgen.spaces.class_rows import ClassRows
 from weightgen.training.calibration import View, calibrated
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import cross_fitted
-from weightgen.training.part_selection import part_calibration
 from weightgen.training.space import SpaceGrid, choose_space
 from weightgen.zoo.build import Source, fit_tasks
 from weightgen.zoo.fit import FitOptions
+from weightgen.zoo.ideal_prototypes import ideal_prototypes
 
 Tensors = dict[str, Tensor]
 Subject = Callable[[], Tensors]
@@ -188,7 +186,7 @@ def backbone() -> Backbone:
 def standardizer(space: str, features: Features | None = None) -> Standardizer:
     options = {key: value for key, value in SPACES[space].items() if key != "readout"}
     fitted = Standardizer(feature_width=inputs.WIDTH, **options).fit(features or base())
-    fitted.sharpness.fill_(SHARPNESS)
+    fitted.likelihood_scale.fill_(SHARPNESS)
     return fitted if space == "symmetric" else fitted.along_axes()
 
 
@@ -211,16 +209,17 @@ def generator(name: str, space: str, *overrides: str, training: bool = False) ->
     return pipeline
 
 
-def parts_generator(selector: str, *, training: bool = False) -> PartPipeline:
+def parts_generator(selector: str, *, training: bool = False) -> WeightGenerationPipeline:
     """The generator of parameters inside the backbone, with explicit weights."""
-    sizes = ("denoiser.token_width=16", "denoiser.depth=2", "conditioner.width=8")
+    sizes = ("space.token_width=16", "denoiser.depth=2", "conditioner.width=8")
     recipe, network = recipe_of("mcdi_norm_affine", *sizes, *SELECTORS[selector]), backbone()
     # not whitened: the axes of so few classes would be a matter of rounding, and these networks see coordinates
-    pixels, space = features_of(inputs.pixel_classes()), Standardizer(feature_width=inputs.WIDTH, map="scale")
-    pipeline = build_part_generator(recipe, network, space)
-    part = pipeline.part
-    space.fit(replace(pixels, values=part.features(torch.zeros_like(part.own), pixels.values)))
-    pipeline.vector_scale.fit(torch.from_numpy(inputs.offsets(part.layout.size)))
+    pixels, fitted = features_of(inputs.pixel_classes()), Standardizer(feature_width=inputs.WIDTH, map="scale")
+    pipeline = build_generator(recipe, network, fitted, readout="cosine", base_classes=0)
+    space = pipeline.space
+    own = space.adaptable.features(torch.zeros_like(space.adaptable.own), pixels.values)
+    fitted.fit(replace(pixels, values=own))
+    space.fit([torch.from_numpy(inputs.offsets(space.adaptable.layout.size))])
     for salt in ("denoiser", "conditioner"):
         fill(getattr(pipeline, salt), salt=salt)
     if not training:
@@ -302,23 +301,29 @@ def probe(name: str) -> Tensors:
 def parts(selector: str) -> Tensors:
     """Backbones that the generator adapts, read by the centroids of the support."""
     pipeline, episode = parts_generator(selector), episode_of(inputs.pixel_episodes())
-    offsets = pipeline.offsets(episode, noise(episode))
-    return {"offsets": offsets[:, :64], "logits": _part_logits(pipeline, offsets, episode)}
+    heads = _part_heads(pipeline, episode)
+    return {"offsets": heads.offsets[:, :64], "logits": heads.logits(episode.query)}
 
 
 def parts_method(name: str) -> Tensors:
     """What a backbone adapted in another way says; fits of two epochs."""
     pipeline, episode = parts_generator("norm_affine"), episode_of(inputs.pixel_episodes())
     fit = FitOptions(epochs=2, learning_rate=0.01, local_targets=1)
-    name = "raw_centroid" if name == "centroid" else name
-    method = PART_METHODS[name](pipeline, features_of(inputs.pixel_classes()), fit, 0)
     with torch.no_grad():
-        return {"logits": method.fit(episode, noise(episode)).logits(episode.query)}
+        if name == "centroid":  # of the backbone as it is
+            zero = torch.zeros_like(pipeline.space.adaptable.own).expand(len(episode), -1)
+            classifier = pipeline.decode(pipeline.space.encode(zero)[:, None], episode)
+        else:
+            pixels = features_of(inputs.pixel_classes())
+            name = "zoo_mean" if name == "mean_offset" else name
+            method = build_methods([name], pipeline, inputs=pixels, fit=fit, zoo_seed=0)[name]
+            classifier = method.fit(episode, noise(episode))
+        return {"logits": classifier.logits(episode.query)}
 
 
 @torch.no_grad()
-def _part_logits(pipeline: PartPipeline, offsets: Tensor, episode: Episode) -> Tensor:
-    return pipeline.part.query_logits(offsets, episode, scale=pipeline.scale(episode))
+def _part_heads(pipeline: WeightGenerationPipeline, episode: Episode) -> AdaptedHeads:
+    return pipeline.heads(episode, noise(episode))
 
 
 def standardized(space: str) -> Tensors:
@@ -329,7 +334,7 @@ def standardized(space: str) -> Tensors:
     ])  # fmt: skip
     return {
         "distances": torch.cdist(points, points[::4], compute_mode="donot_use_mm_for_euclid_dist"),
-        "from_origin": (points - fitted.pole).norm(dim=-1),
+        "from_origin": (points - fitted.standardized_origin).norm(dim=-1),
         "scalars": torch.stack([fitted.noise_variance[0], fitted.radius, fitted.length, fitted.prior_variance.sum()]),
         "restored": fitted.restore(points)[::5],
     }
@@ -341,30 +346,30 @@ def losses(name: str, space: str, *overrides: str) -> Tensors:
     fitted = recipe.zoo.targets == "trajectories"
     points = recipe.zoo.fit.local_targets if fitted else 1
     path = pipeline.standardizer.base(torch.from_numpy(inputs.targets(points=points)))
-    reader = RowReader(pipeline.standardizer, SPACES[space]["readout"], Calibration.flat(1.3))
     module = EpisodeLoss(
         denoiser=pipeline.denoiser,
         conditioner=pipeline.conditioner,
+        space=pipeline.space,
         scheduler=pipeline.scheduler,
         objective=build_objective(recipe),
         fitted=fitted,
     )
-    return _with_gradient(module, (episodes()["even"], path, reader))
+    return _with_gradient(module, (episodes()["even"], path, pipeline.standardizer, Calibration.flat(1.3)))
 
 
 def parts_losses() -> Tensors:
     """The same for parameters inside the backbone."""
     pipeline, episode = parts_generator("norm_affine", training=True), episode_of(inputs.pixel_episodes())
-    layout, width = pipeline.part.layout, pipeline.denoiser.config.token_width
-    vectors = pipeline.vector_scale.standardize(torch.from_numpy(inputs.offsets(layout.size, tasks=2)))
-    reader = RowReader(pipeline.standardizer, "cosine")
+    space = pipeline.space
+    path = space.encode(torch.from_numpy(inputs.offsets(space.adaptable.layout.size, tasks=2)))
     module = EpisodeLoss(
         denoiser=pipeline.denoiser,
         conditioner=pipeline.conditioner,
+        space=space,
         scheduler=pipeline.scheduler,
         objective=build_objective(recipe_of("mcdi_norm_affine")),
     )
-    return _with_gradient(module, (pipeline.part.unadapted(episode), layout.tokens(vectors, width=width), reader))
+    return _with_gradient(module, (space.features(episode), path, pipeline.standardizer, Calibration()))
 
 
 def _with_gradient(module: nn.Module, arguments: tuple[Any, ...]) -> Tensors:
@@ -379,13 +384,24 @@ def _with_gradient(module: nn.Module, arguments: tuple[Any, ...]) -> Tensors:
     return values
 
 
+@dataclass(frozen=True, kw_only=True)
+class StartedFrom(Source):
+    """Fits that start from given values."""
+
+    beginning: Tensor
+
+    def start(self, *, seed: int) -> Tensor:
+        return self.beginning
+
+
 def fitted_rows(space: str, **options: Any) -> Tensors:
     """Members of a zoo of heads, as raw prototypes."""
     space_of, draw = standardizer(space), torch.Generator().manual_seed(5)
-    reader = RowReader(space_of, SPACES[space]["readout"], Calibration.flat(1.3))
     classes, start = torch.tensor([[0, 3, 7], [9, 2, 4]]), space_of.base(torch.from_numpy(inputs.targets())[0, 0, 0])
     fit = FitOptions(epochs=6, learning_rate=0.05, **options)
-    fitted = fit_tasks(Source(base(), reader), classes, start=0.1 * start, options=fit, draw=draw)
+    rows, prototypes = ClassRows(readout=SPACES[space]["readout"]), ideal_prototypes(base(), space_of)
+    source = StartedFrom(rows, base(), space_of, prototypes, Calibration.flat(1.3), beginning=0.1 * start)
+    fitted = fit_tasks(source, classes, seed=0, options=fit, draw=draw)
     return {"rows": space_of.restore(fitted.targets)[..., ::3], "accuracy": fitted.accuracy, "loss": fitted.loss}
 
 
@@ -402,11 +418,11 @@ def fold_scales(recipe: str) -> Tensors:
     """What cross-fitting finds for every fold: the sharpness of its space, the scale of its heads."""
     shape = {"feature_width": inputs.WIDTH, "map": "whiten"}
     folds = cross_fitted(
-        base(), folds=3, shape=shape, conditioner=generator(recipe, "whiten").conditioner, readout="gaussian",
+        base(), folds=3, shape=shape, conditioner=generator(recipe, "whiten").conditioner, space=ClassRows(),
         shots=(1, 3), seed=0,
     )  # fmt: skip
     one = torch.ones(1)
-    values = [torch.stack([fold.reader.standardizer.sharpness, fold.reader.scale.at(one)[0]]) for fold in folds]
+    values = [torch.stack([fold.standardizer.likelihood_scale, fold.scale.at(one)[0]]) for fold in folds]
     return {"values": torch.stack(values), "sizes": torch.stack([fold.prototypes.norm() for fold in folds])}
 
 
@@ -419,8 +435,9 @@ def calibration(recipe: str, *, samples: int = 1) -> Tensors:
 
 def parts_calibration() -> Tensors:
     """The same of the generator of parts."""
-    knots = part_calibration(parts_generator("norm_affine"), features_of(inputs.pixel_classes()), ways=3, seed=0).knots
-    return {"knots": torch.tensor(knots)}
+    pipeline = parts_generator("norm_affine")
+    views = [View(features_of(inputs.pixel_classes()), pipeline.standardizer)]
+    return {"knots": torch.tensor(calibrated(pipeline, views, ways=3, samples=1, seed=0).knots)}
 
 
 # Folders written by 0.1, with explicit weights from here.
@@ -449,9 +466,9 @@ def read_generator(name: str) -> Tensors:
 def read_parts_generator() -> Tensors:
     """A generator of parameters inside the backbone."""
     with folder_of("parts_generator") as folder:
-        pipeline = PartPipeline.from_pretrained(folder)
+        pipeline = WeightGenerationPipeline.from_pretrained(folder)
     episode = episode_of(inputs.pixel_episodes())
-    return {"logits": _part_logits(pipeline, pipeline.offsets(episode, noise(episode)), episode)}
+    return {"logits": _part_heads(pipeline, episode).logits(episode.query)}
 
 
 @torch.no_grad()
@@ -480,7 +497,7 @@ READ: dict[str, Subject] = {
     "folders/parts_head": partial(read_head, "parts_head"),
     "folders/head_extended": extended_head,
 }
-REFUSED: frozenset[str] = frozenset({"folders/mcdi_generator", "folders/head_extended"})
+REFUSED: frozenset[str] = frozenset({"folders/mcdi_generator", "folders/head_extended", "folders/parts_generator"})
 """Those of `READ` that this version no longer reads; it must refuse them in one line that names the version 0.1."""
 
 
@@ -523,7 +540,7 @@ def _of_generators() -> Iterator[tuple[str, Subject]]:
     yield "data_sets/metadiff.generator", partial(data_set_head, "metadiff", "scale", "generator")
     yield "generators/metadiff.linear", partial(written_head, "metadiff", "scale", "denoiser.linear=true")
     told = ("conditioner=local_targets", "conditioner.width=8", "denoiser=token_transformer", "denoiser.width=8")
-    yield "generators/mcdi.segment", partial(written_head, "mcdi", "scale", *told, "denoiser.told=true")
+    yield "generators/mcdi.segment", partial(written_head, "mcdi", "scale", *told, "denoiser.knows_segment=true")
     for scheduler in ("DDIMScheduler", "DPMSolverMultistepScheduler"):
         yield f"generators/metadiff.{scheduler}", partial(written_head, "metadiff", "scale", scheduler=scheduler)
     yield from _of_ablations()

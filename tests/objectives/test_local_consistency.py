@@ -12,12 +12,12 @@ from episode_changes import padded
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.errors import InputError
-from weightgen.features.class_rows import RowReader
 from weightgen.features.standardizer import Standardizer
 from weightgen.objectives.local_consistency import LocalConsistency
-from weightgen.records import Condition, Episode
+from weightgen.records import Calibration, Episode
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.schedulers.schedulers import build_scheduler
+from weightgen.spaces.class_rows import ClassRows
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # denoisers here are doubles that know the answer
 
@@ -51,7 +51,9 @@ class Lesson:
         arguments = {
             "denoiser": denoiser,
             "conditioner": TaskPrototypes(),
-            "reader": RowReader(self.standardizer, "gaussian"),
+            "space": ClassRows(),
+            "features": self.standardizer,
+            "scale": Calibration(),
             "episode": self.standardizer.standardize(self.raw),
         }
         return objective(**{**arguments, **changes}, generator=torch.Generator().manual_seed(seed))
@@ -59,7 +61,7 @@ class Lesson:
     def query_losses(self, rows: torch.Tensor) -> torch.Tensor:
         """Of the heads made of these rows, for every episode."""
         episode = self.standardizer.standardize(self.raw)
-        head = RowReader(self.standardizer, "gaussian").standardised_head(rows[:, None], episode.counts)
+        head = ClassRows().reader(self.standardizer, Calibration()).standardised_head(rows[:, None], episode.counts)
         logits = head.logits(episode.query)
         return torch.stack(
             [torch.nn.functional.cross_entropy(*one) for one in zip(logits, episode.query_labels, strict=True)]
@@ -77,9 +79,6 @@ class Oracle:
     def __init__(self, chain: LocalDDPMScheduler, path: torch.Tensor, which: torch.Tensor | None = None) -> None:
         self.chain, self.path, self.which = chain, path, which
         self.times: list[int] = []
-
-    def real(self, condition: Condition) -> torch.Tensor:
-        return condition.mask
 
     def __call__(self, noisy: torch.Tensor, t: torch.Tensor, condition: object) -> torch.Tensor:
         self.times += t.tolist()
@@ -130,7 +129,6 @@ def test_with_one_target_it_is_noise_prediction_weighed_with_its_noise(lesson: L
         seen.append((noisy, t))
         return noisy.tanh()
 
-    denoiser.real = lambda condition: condition.mask
     loss = lesson.ask(LocalConsistency(ranges=ranges), denoiser, seed=3, scheduler=chain, path=path)["loss"]
     ((noisy, t),) = seen
     signal = torch.cumprod(1 - chain.betas.double(), 0)[t][:, None, None]
@@ -167,7 +165,6 @@ def test_every_target_is_asked_for_at_all_its_times_and_no_others(
         times.append(t)
         return noisy
 
-    spy.real = lambda condition: condition.mask
     lesson.ask(LocalConsistency(**options), spy, seed=4, scheduler=chain, path=lesson.path(3))
     which = which_of(3, 4, batch=2000)
     for target, (first, last) in enumerate(bounds):

@@ -15,15 +15,15 @@ from weightgen import registry
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.denoisers.class_transformer import ClassTransformer
 from weightgen.denoisers.gradient_mlp import GradientMlp
-from weightgen.features.class_rows import RowReader
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import Denoiser, Objective
 from weightgen.objectives.local_consistency import LocalConsistency
 from weightgen.objectives.noise_prediction import NoisePrediction
 from weightgen.objectives.query_loss import QueryLoss
-from weightgen.records import Condition, Episode, Features
+from weightgen.records import Calibration, Episode, Features
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.schedulers.schedulers import build_scheduler
+from weightgen.spaces.class_rows import ClassRows
 from weightgen.zoo.ideal_prototypes import ideal_prototypes
 
 
@@ -43,7 +43,9 @@ class Lesson:
             "denoiser": self.denoiser,
             "conditioner": TaskPrototypes(),
             "scheduler": self.scheduler,
-            "reader": RowReader(self.standardizer, "gaussian"),
+            "space": ClassRows(),
+            "features": self.standardizer,
+            "scale": Calibration(),
             "episode": self.standardizer.standardize(self.raw),
             "path": self.targets[self.raw.classes][:, None],
         }
@@ -80,7 +82,7 @@ def lesson(
 ) -> Lesson:
     scheduler = build_scheduler("DDPMScheduler", {"prediction_type": request.param})
     denoiser = denoiser_of(request.param)
-    denoiser.attune(scheduler)
+    denoiser.set_noise_levels(scheduler)
     targets = ideal_prototypes(base_features, base_standardizer)
     return Lesson(base_standardizer, draw_episode(batch=6, ways=4), targets, denoiser, scheduler)
 
@@ -128,9 +130,6 @@ class Oracle(torch.nn.Module):
         super().__init__()
         self.targets, self.scheduler = targets, lesson.scheduler
 
-    def real(self, condition: Condition) -> torch.Tensor:
-        return condition.mask
-
     def forward(self, noisy: torch.Tensor, timestep: torch.Tensor, condition: object) -> torch.Tensor:
         signal = self.scheduler.alphas_cumprod[timestep][:, None, None]
         noise = (noisy - signal.sqrt() * self.targets) / (1 - signal).sqrt()
@@ -150,7 +149,8 @@ def test_an_oracle_has_no_denoising_error_whatever_it_predicts(lesson: Lesson) -
 def test_the_head_of_an_oracle_is_that_of_its_targets_whatever_it_predicts(lesson: Lesson) -> None:
     """So the clean rows that a prediction implies are inverted rightly at every time drawn."""
     targets, arguments = lesson.targets[lesson.raw.classes], lesson.arguments
-    head = arguments["reader"].standardised_head(targets[:, None], arguments["episode"].counts)
+    reader = ClassRows().reader(lesson.standardizer, Calibration())
+    head = reader.standardised_head(targets[:, None], arguments["episode"].counts)
     logits = head.logits(arguments["episode"].query)
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), lesson.raw.query_labels.flatten())
     accuracy = (logits.argmax(-1) == lesson.raw.query_labels).float().mean()
@@ -193,7 +193,6 @@ def test_times_cover_the_whole_chain(lesson: Lesson) -> None:
         seen.extend(timestep.tolist())
         return noisy
 
-    spy.real = lambda condition: condition.mask
     for seed in range(200):
         lesson.ask(NoisePrediction(), seed=seed, denoiser=spy)
     assert min(seen) < 10

@@ -12,10 +12,9 @@ import diffusers
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
-from test_part_pipeline import untrained
+from made_up_chunks import untrained
 
 from weightgen.errors import InputError
-from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Episode
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
@@ -59,7 +58,7 @@ def told(assign: Callable[[], object]) -> str:
 
 
 def rows(pipeline: WeightGenerationPipeline, episode: Episode) -> torch.Tensor:
-    return pipeline.rows(episode, [generator(0, "x", i) for i in range(len(episode))])
+    return pipeline.tokens(episode, [generator(0, "x", i) for i in range(len(episode))])
 
 
 @pytest.mark.parametrize(("make", "why"), FRESH.values(), ids=FRESH)
@@ -143,7 +142,7 @@ def test_a_subclass_of_a_scheduler_works(make_generator: MakeGenerator, draw_epi
     assert torch.isfinite(rows(pipeline, draw_episode())).all()
 
 
-def test_the_chain_in_segments_of_parts_takes_its_own_scheduler_alone() -> None:
+def test_a_chain_in_segments_takes_its_own_scheduler_alone() -> None:
     pipeline = untrained()
     for made in (DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler):
         other = made.from_config(pipeline.scheduler.config)
@@ -157,11 +156,11 @@ def test_the_chain_in_segments_of_parts_takes_its_own_scheduler_alone() -> None:
     pipeline.scheduler = LocalDDPMScheduler.from_config(pipeline.scheduler.config)
 
 
-def test_the_chain_of_parts_is_kept_in_its_folder(tmp_path: Path) -> None:
+def test_a_chain_in_segments_is_kept_in_its_folder(tmp_path: Path) -> None:
     untrained().save_pretrained(tmp_path)
     path = tmp_path / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"beta_schedule": "linear"}))
-    assert "beta_schedule is linear" in told(lambda: PartPipeline.from_pretrained(tmp_path))
+    assert "beta_schedule is linear" in told(lambda: WeightGenerationPipeline.from_pretrained(tmp_path))
 
 
 def test_a_folder_of_an_older_weightgen_takes_its_scheduler_for_that_of_training(
@@ -178,13 +177,13 @@ def test_a_folder_of_an_older_weightgen_takes_its_scheduler_for_that_of_training
 
 
 @pytest.fixture
-def both(make_generator: MakeGenerator) -> list[WeightGenerationPipeline | PartPipeline]:
+def both(make_generator: MakeGenerator) -> list[WeightGenerationPipeline]:
     return [make_generator(), untrained()]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_types_of_numbers_are_refused(
-    both: list[WeightGenerationPipeline | PartPipeline], tmp_path: Path, dtype: torch.dtype
+    both: list[WeightGenerationPipeline], tmp_path: Path, dtype: torch.dtype
 ) -> None:
     for pipeline in both:
         for call in (
@@ -194,7 +193,7 @@ def test_other_types_of_numbers_are_refused(
             lambda p=pipeline: p.to(torch_dtype=dtype),
         ):
             assert told(call).startswith(f"{dtype}: a generator works in float32")
-        folder = tmp_path / type(pipeline).__name__
+        folder = tmp_path / "generator"
         pipeline.save_pretrained(folder)
         for key in ("torch_dtype", "dtype"):
             message = told(lambda p=pipeline, f=folder, k=key: type(p).from_pretrained(f, **{k: dtype}))
@@ -213,7 +212,7 @@ def test_unknown_words_for_from_pretrained_are_named(make_generator: MakeGenerat
     assert WeightGenerationPipeline.from_pretrained(tmp_path, samples=3).config.samples == 3
 
 
-def test_devices(both: list[WeightGenerationPipeline | PartPipeline], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_devices(both: list[WeightGenerationPipeline], monkeypatch: pytest.MonkeyPatch) -> None:
     for pipeline in both:
         for given in ("cpu", torch.device("cpu")):
             assert pipeline.to(given) is pipeline
@@ -223,7 +222,7 @@ def test_devices(both: list[WeightGenerationPipeline | PartPipeline], monkeypatc
             assert "device cuda: torch cannot use it here" in told(lambda p=pipeline: p.to("cuda"))
 
 
-def test_offloading_in_parts_is_refused(both: list[WeightGenerationPipeline | PartPipeline]) -> None:
+def test_offloading_in_parts_is_refused(both: list[WeightGenerationPipeline]) -> None:
     for pipeline in both:
         for name in ("enable_model_cpu_offload", "enable_sequential_cpu_offload", "enable_group_offload"):
             assert "move it whole, with pipeline.to(device)" in told(lambda p=pipeline, n=name: getattr(p, n)())

@@ -47,7 +47,7 @@ def noise(number: int, *, first: int = 0) -> list[torch.Generator]:
 
 @torch.no_grad()
 def rows(pipeline: WeightGenerationPipeline, episode: Episode, **options) -> torch.Tensor:
-    return pipeline.rows(episode, noise(len(episode)), **options)
+    return pipeline.tokens(episode, noise(len(episode)), **options)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_same_seed_same_rows_and_another_seed_others(
     torch.manual_seed(5)
     assert torch.equal(rows(drawing, draw_episode()), first)
     with torch.no_grad():
-        other = drawing.rows(draw_episode(), noise(2, first=50))
+        other = drawing.tokens(draw_episode(), noise(2, first=50))
     assert (other - first).abs().amax((2, 3)).min() > 0.1
     assert (first[:, 0] - first[:, 1]).abs().amax((1, 2)).min() > 0.1  # draws differ
 
@@ -101,7 +101,7 @@ def test_a_batch_of_two_is_two_of_one(make_generator: MakeGenerator, draw_episod
     both = rows(pipeline, episode)
     for i in range(2):
         with torch.no_grad():
-            single = pipeline.rows(episode[i : i + 1], noise(1, first=i))
+            single = pipeline.tokens(episode[i : i + 1], noise(1, first=i))
         torch.testing.assert_close(single, both[i : i + 1], rtol=1e-4, atol=1e-4)
 
 
@@ -209,7 +209,7 @@ def test_impossible_numbers_are_refused(
 
 def test_one_generator_per_episode_is_needed(pipeline: WeightGenerationPipeline, draw_episode: DrawEpisode) -> None:
     with pytest.raises(InputError, match="1 random generators for 2 episodes"):
-        pipeline.rows(draw_episode(), noise(1))
+        pipeline.tokens(draw_episode(), noise(1))
 
 
 @pytest.fixture(scope="module")
@@ -266,8 +266,10 @@ def test_any_timm_backbone_will_do(make_generator: MakeGenerator, support: Path)
     other = Backbone.create(model="test_resnet", options={"img_size": 32}, seed=1)
     wide = type(generator.standardizer)(feature_width=other.feature_width)
     denoiser = type(generator.denoiser)(feature_width=other.feature_width, width=12, depth=1, heads=3)
-    denoiser.attune(generator.scheduler)
-    made = WeightGenerationPipeline(denoiser.eval(), generator.conditioner, wide, generator.scheduler, other)
+    denoiser.set_noise_levels(generator.scheduler)
+    made = WeightGenerationPipeline(
+        denoiser.eval(), generator.conditioner, wide, generator.space, generator.scheduler, other
+    )
     head = made(support)
     assert head.draws.weight.shape == (1, 1, 3, other.feature_width)
     with torch.no_grad():

@@ -19,6 +19,7 @@ from weightgen.errors import InputError
 from weightgen.files import read_json, read_tensors, write_json, write_tensors
 from weightgen.records import Episode, LinearHeads
 from weightgen.seeds import generator as seeded
+from weightgen.spaces.class_rows import ClassRows
 
 MakeGenerator = Callable[..., WeightGenerationPipeline]
 DrawEpisode = Callable[..., Episode]
@@ -40,6 +41,8 @@ FILES = [
     f"denoiser/{WEIGHTS}",
     "scheduler/scheduler_config.json",
     "standardizer/config.json",
+    "space/config.json",
+    f"space/{WEIGHTS}",
     f"standardizer/{WEIGHTS}",
 ]
 
@@ -80,10 +83,11 @@ def test_a_reloaded_generator_writes_identical_heads(
     assert before.weight.shape == (2, 3, 3, 8)
     assert torch.equal(before.weight, after.weight)
     assert torch.equal(before.bias, after.bias)
-    assert loaded.reader(samples=1).scale.knots == ((1.0, 2.5),)
+    assert loaded.scale(1).knots == ((1.0, 2.5),)
+    assert loaded.space.config.readout == "cosine"
     assert loaded.config.provenance == {"seed": "0"}
     assert type(loaded.scheduler) is type(made.scheduler)
-    parts = (loaded.denoiser, loaded.conditioner, loaded.standardizer, loaded.backbone)
+    parts = (loaded.denoiser, loaded.conditioner, loaded.standardizer, loaded.space, loaded.backbone)
     assert not any(part.training for part in parts)
 
 
@@ -110,8 +114,22 @@ def test_a_scheduler_swapped_before_or_after_a_reload_gives_the_same_heads(
 
 
 def test_config_can_be_changed_while_loading(saved: Path) -> None:
-    loaded = WeightGenerationPipeline.from_pretrained(saved, steps=9, readout="gaussian")
-    assert (loaded.config.steps, loaded.config.readout, loaded.config.samples) == (9, "gaussian", 3)
+    loaded = WeightGenerationPipeline.from_pretrained(saved, steps=9, space=ClassRows(readout="gaussian"))
+    assert (loaded.config.steps, loaded.space.config.readout, loaded.config.samples) == (9, "gaussian", 3)
+
+
+def test_a_folder_from_before_parameter_spaces_holds_class_rows(
+    folder: Path, saved: Path, draw_episode: DrawEpisode
+) -> None:
+    """Its readout stood in the index."""
+    shutil.rmtree(folder / "space")
+    edit(folder / "model_index.json", lambda c: c.pop("space") and c.update(readout="cosine"))
+    older, newer = (WeightGenerationPipeline.from_pretrained(place) for place in (folder, saved))
+    assert older.space.config.readout == "cosine"
+    assert torch.equal(heads(older, draw_episode()).weight, heads(newer, draw_episode()).weight)
+    edit(folder / "model_index.json", lambda c: c.pop("readout"))
+    with pytest.raises(InputError, match="component 'space' is missing"):
+        WeightGenerationPipeline.from_pretrained(folder)
 
 
 def test_a_folder_with_other_things_is_not_overwritten(make_generator: MakeGenerator, tmp_path: Path) -> None:
@@ -153,7 +171,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("part", ["denoiser", "standardizer", "conditioner"])
+@pytest.mark.parametrize("part", ["denoiser", "standardizer", "space", "conditioner"])
 def test_tensors_that_do_not_fit_are_refused(folder: Path, part: str, change: str) -> None:
     path = folder / part / WEIGHTS
     tensors = read_tensors(path)
@@ -201,11 +219,11 @@ def test_json_that_is_no_object_is_refused(folder: Path, name: str, content: obj
 
 
 def test_a_folder_that_is_no_generator_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is no generator \(no model_index.json\)"):
+    with pytest.raises(InputError, match=r"is not a generator folder \(no model_index.json\)"):
         WeightGenerationPipeline.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("part", ["denoiser", "conditioner", "standardizer"])
+@pytest.mark.parametrize("part", ["denoiser", "conditioner", "standardizer", "space"])
 def test_foreign_modules_are_not_imported(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
@@ -234,7 +252,7 @@ def test_nothing_but_a_component_of_the_kind_is_called(
     monkeypatch.chdir(tmp_path)
     edit(folder / "model_index.json", lambda c: c.update(denoiser=named))
     write_json(folder / "denoiser" / "config.json", options)
-    with pytest.raises(InputError, match=f"{named[1]} is no Denoiser"):
+    with pytest.raises(InputError, match=f"{named[1]} is not a Denoiser"):
         WeightGenerationPipeline.from_pretrained(folder)
     assert not (tmp_path / "MARK").exists()
 
@@ -247,7 +265,7 @@ class _Bomb:
 @pytest.mark.parametrize("suffix", [".bin", ".pt", ".pkl"])
 def test_pickles_are_never_loaded(saved: Path, folder: Path, draw_episode: DrawEpisode, suffix: str) -> None:
     bomb = pickle.dumps(_Bomb())
-    for part in ("denoiser", "conditioner", "standardizer"):
+    for part in ("denoiser", "conditioner", "standardizer", "space"):
         (folder / part / f"diffusion_pytorch_model{suffix}").write_bytes(bomb)
     for name in ("pytorch_model", "model"):
         (folder / "backbone" / f"{name}{suffix}").write_bytes(bomb)

@@ -64,7 +64,7 @@ def generators(make: MakeGenerator) -> dict[str, WeightGenerationPipeline]:
         made[kind] = make(steps=1, calibration=((1.0, 0.5), (2.0, 1.0), (20.0, 3.0)))
         made[kind].conditioner = DatasetStatistics()
         made[kind].denoiser = LearntDescent(width=6).eval()
-        made[kind].denoiser.attune(made["form"].scheduler)
+        made[kind].denoiser.set_noise_levels(made["form"].scheduler)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
         torch.nn.init.normal_(made["descending"].denoiser.answer.weight, std=0.3)
@@ -196,12 +196,12 @@ def test_an_added_image_that_is_left_out_changes_no_covariance(
     support = generator.extend(written(generator), folders / "new").support
     assert support.space_classes.tolist() == [True] * 3 + [False] * 2
     own, space = conditioner.recalled(
-        support.episode(), generator.standardizer, space=support.space, founding=support.space_classes
+        support.episode(), generator.standardizer, space=support.space, space_classes=support.space_classes
     )
     condition, dog = conditioner(own, space), 3
-    assert condition.left_out[0, 1, 0].abs().min() > 1e-4  # an image of the old bee weighs in all logits
+    assert condition.loo_change[0, 1, 0].abs().min() > 1e-4  # an image of the old bee weighs in all logits
     there = condition.support_mask[0, dog]
-    assert not condition.left_out[0, dog, :, [0, 1, 2, 4]].any()
+    assert not condition.loo_change[0, dog, :, [0, 1, 2, 4]].any()
     images = condition.support[0, dog, there]
     prior = condition.space.prior_variance
     others = (images.sum(0) - images) / 3 * prior / (prior + 1 / 3)
@@ -211,7 +211,7 @@ def test_an_added_image_that_is_left_out_changes_no_covariance(
 
     own_row = condition.space.along_axes(condition.tokens[0, dog])
     expected = logits(others) - logits(own_row.expand_as(images))
-    torch.testing.assert_close(condition.left_out[0, dog, there, dog], expected, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(condition.loo_change[0, dog, there, dog], expected, rtol=1e-3, atol=1e-2)
 
 
 def test_support_summaries_go_on_growing(generators: dict, folders: Path, written: Callable, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_a_head_keeps_statistics_of_its_support(
     away = made.support.sample[made.support.sample_mask] - means.repeat_interleave(torch.tensor([2, 3, 5]), 0)
     torch.testing.assert_close(kept.scatter, away.T @ away, rtol=1e-2, atol=1e-2)
     assert kept.space_classes.all() and kept.shots == pytest.approx(10 / 3)
-    assert set(kept.space) == ({"centre", "rounding", "images", "temper"} if adapting else set())
+    assert set(kept.space) == ({"centre", "whitening", "images", "logit_scale"} if adapting else set())
 
 
 def test_unlabelled_images_are_not_kept(make_generator: MakeGenerator, support: Path, tmp_path: Path) -> None:
@@ -61,13 +61,13 @@ def test_a_space_that_was_made_is_recalled(make_generator: MakeGenerator, suppor
     episode, standardizer = kept.episode(), generator.standardizer
     own, made = generator.conditioner.adapted(episode, standardizer)
     again, recalled = generator.conditioner.recalled(
-        episode, standardizer, space=kept.space, founding=kept.space_classes
+        episode, standardizer, space=kept.space, space_classes=kept.space_classes
     )
     torch.testing.assert_close(own.support, again.support)
     torch.testing.assert_close(made.prior_variance, recalled.prior_variance)
-    for name in ("centre", "rounding"):
+    for name in ("centre", "whitening"):
         assert torch.equal(made.tensors()[name], recalled.tensors()[name])
-    assert recalled.temper == pytest.approx(made.temper, rel=2e-2)  # of a sample in half precision
+    assert recalled.logit_scale == pytest.approx(made.logit_scale, rel=2e-2)  # of a sample in half precision
 
 
 def test_the_hash_survives_a_folder_and_tells_generators_apart(make_generator: MakeGenerator, tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ from diffusers import DDIMScheduler
 
 from weightgen.errors import InputError
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
-from weightgen.schedulers.mean_ddpm import MeanDDPMScheduler
-from weightgen.schedulers.reverse_chain import reverse_chain
+from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain
 from weightgen.schedulers.schedulers import build_scheduler, input_signal, swap_scheduler
 
 CHAIN = 20

@@ -13,8 +13,8 @@ from torch import nn
 import weightgen.backbones  # noqa: F401 - registers conv4 and resnet12
 from weightgen import registry
 from weightgen.errors import InputError
+from weightgen.interfaces import Selector
 from weightgen.selectors._module_names import ModuleNames
-from weightgen.selectors._selector import Selector
 
 MODELS = [
     "test_vit",
@@ -151,19 +151,11 @@ def test_every_selector_describes_itself(name: str) -> None:
     assert registry.summary("selectors", name).endswith((".", ")."))
 
 
-def test_head_rows_are_classes(model: nn.Module) -> None:
-    selector = registry.create("selectors", "head", {})
-    layout = selector.layout(model)
-    assert layout.rows == 3
-    classifier = model.get_classifier()
-    tokens = layout.tokens(selector.read(model))
-    assert torch.equal(tokens, torch.cat([classifier.weight, classifier.bias[:, None]], dim=-1))
-
-
-def test_head_layout_for_another_number_of_ways(model: nn.Module) -> None:
-    selector = registry.create("selectors", "head", {})
-    other = timm.create_model(model.pretrained_cfg["architecture"], num_classes=7)
-    assert selector.layout(model, ways=7) == selector.layout(other)
+def test_the_head_is_weight_and_bias_of_the_classifier(model: nn.Module) -> None:
+    selector, classifier = registry.create("selectors", "head", {}), model.get_classifier()
+    weight, bias = selector.layout(model).unflatten(selector.read(model)).values()
+    assert torch.equal(weight, classifier.weight)
+    assert torch.equal(bias, classifier.bias)
 
 
 def test_head_of_a_model_without_classes_is_refused() -> None:

@@ -16,10 +16,11 @@ from weightgen.denoisers.class_transformer import ClassTransformer
 from weightgen.objectives.query_loss import QueryLoss
 from weightgen.records import Features
 from weightgen.schedulers.schedulers import build_scheduler
+from weightgen.spaces.class_rows import ClassRows
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold, cross_fitted
-from weightgen.training.loop import Lesson, train
+from weightgen.training.loop import train
 from weightgen.training.options import TrainingOptions
 
 OPTIONS: dict[str, Any] = {
@@ -50,10 +51,11 @@ class Run:
         torch.manual_seed(11)
         scheduler = build_scheduler("DDPMScheduler", {"prediction_type": "sample"})
         denoiser = ClassTransformer(feature_width=8, width=12, depth=1, heads=3, bands=2, dropout=self.dropout)
-        denoiser.attune(scheduler)
+        denoiser.set_noise_levels(scheduler)
         self.module = EpisodeLoss(
             denoiser=denoiser,
             conditioner=TaskPrototypes(),
+            space=ClassRows(),
             scheduler=scheduler,
             objective=QueryLoss(),
         )
@@ -61,10 +63,15 @@ class Run:
 
     def records(self) -> Iterator[dict[str, Any]]:
         score, module = self.score, self.module
-        lesson = Lesson(self.folds, score=None if score is None else lambda: score(module))
         options = TrainingOptions(**{**OPTIONS, **self.options})
         return train(
-            self.module, lesson, options, seed=5, checkpoints=self.checkpoints, accelerator=Accelerator(cpu=True)
+            self.module,
+            self.folds,
+            options,
+            score=None if score is None else lambda: score(module),
+            seed=5,
+            checkpoints=self.checkpoints,
+            accelerator=Accelerator(cpu=True),
         )
 
     def weights(self) -> torch.Tensor:
@@ -78,7 +85,7 @@ def two_folds(base_features: Features) -> tuple[Fold, ...]:
         folds=2,
         shape={"feature_width": 8},
         conditioner=TaskPrototypes(),
-        readout="gaussian",
+        space=ClassRows(),
         shots=(1, 3),
         seed=1,
     )

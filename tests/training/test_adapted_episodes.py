@@ -20,10 +20,11 @@ from weightgen.objectives.noise_prediction import NoisePrediction
 from weightgen.objectives.query_loss import QueryLoss
 from weightgen.records import Episode, Features
 from weightgen.schedulers.schedulers import build_scheduler
+from weightgen.spaces.class_rows import ClassRows
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold, cross_fitted
-from weightgen.training.loop import Lesson, train
+from weightgen.training.loop import train
 from weightgen.training.options import TrainingOptions
 
 DrawEpisode = Callable[..., Episode]
@@ -33,9 +34,14 @@ def loss_of(objective: Any, *, fitted: bool = False) -> EpisodeLoss:
     torch.manual_seed(3)
     scheduler = build_scheduler("DDPMScheduler", {"prediction_type": "sample"})
     denoiser: Denoiser = LearntDescent(width=7, rounds=2)
-    denoiser.attune(scheduler)
+    denoiser.set_noise_levels(scheduler)
     return EpisodeLoss(
-        denoiser=denoiser, conditioner=DatasetStatistics(), scheduler=scheduler, objective=objective, fitted=fitted
+        denoiser=denoiser,
+        conditioner=DatasetStatistics(),
+        space=ClassRows(),
+        scheduler=scheduler,
+        objective=objective,
+        fitted=fitted,
     )
 
 
@@ -46,7 +52,7 @@ def folds(base_features: Features) -> tuple[Fold, ...]:
         folds=2,
         shape={"feature_width": 8},
         conditioner=DatasetStatistics(),
-        readout="gaussian",
+        space=ClassRows(),
         shots=(1, 6),
         seed=1,
     )
@@ -66,9 +72,9 @@ def test_the_loss_is_the_mean_over_episodes_on_their_own(
     module, fold = loss_of(objective), folds[0]
     episode = draw_episode(batch=3, ways=4)
     path = path_of(fold, episode)
-    together = module(episode, path, fold.reader, torch.Generator().manual_seed(5))
+    together = module(episode, path, fold.standardizer, fold.scale, torch.Generator().manual_seed(5))
     draw = torch.Generator().manual_seed(5)
-    alone = [module(episode[i : i + 1], path[i : i + 1], fold.reader, draw) for i in range(3)]
+    alone = [module(episode[i : i + 1], path[i : i + 1], fold.standardizer, fold.scale, draw) for i in range(3)]
     assert together.keys() == alone[0].keys()
     for name in together:
         torch.testing.assert_close(together[name], torch.stack([one[name] for one in alone]).mean())
@@ -89,36 +95,35 @@ def test_the_objective_sees_each_episode_in_its_space(
 
     module, fold, episode = loss_of(objective, fitted=fitted), folds[1], draw_episode(batch=2, ways=4)
     path = path_of(fold, episode)
-    module(episode, path, fold.reader, torch.Generator())
-    standardised = fold.reader.standardizer.standardize(episode)
+    module(episode, path, fold.standardizer, fold.scale, torch.Generator())
+    standardised = fold.standardizer.standardize(episode)
     assert len(seen) == 2
     for i, given in enumerate(seen):
-        space = given["reader"].standardizer
+        space = given["features"]
         assert isinstance(space, AdaptedSpace)
-        assert given["reader"].scale == fold.reader.scale
-        assert space.standardizer is fold.reader.standardizer
+        assert given["scale"] == fold.scale
+        assert space.standardizer is fold.standardizer
         torch.testing.assert_close(given["episode"].query, space.points(standardised.query[i : i + 1]))
         wanted = space.rows if fitted else space.points
         torch.testing.assert_close(given["path"], wanted(path[i : i + 1]))
-    assert not torch.equal(
-        seen[0]["reader"].standardizer.rounding.matrix(), seen[1]["reader"].standardizer.rounding.matrix()
-    )
+    assert not torch.equal(seen[0]["features"].whitening.matrix(), seen[1]["features"].whitening.matrix())
 
 
 def test_every_weight_learns(folds: tuple[Fold, ...], draw_episode: DrawEpisode) -> None:
     """Through rounds and readout, though making the space is not followed."""
     module, episode = loss_of(QueryLoss()), draw_episode(batch=2, ways=4, shots=(2, 5))
     torch.nn.init.normal_(module.denoiser.answer.weight, std=0.1)
-    module(episode, path_of(folds[0], episode), folds[0].reader, torch.Generator())["loss"].backward()
+    fold = folds[0]
+    module(episode, path_of(fold, episode), fold.standardizer, fold.scale, torch.Generator())["loss"].backward()
     idle = [name for name, p in module.named_parameters() if p.grad is None or not p.grad.any()]
     assert idle == []
     assert all(torch.isfinite(p.grad).all() for p in module.parameters() if p.grad is not None)
 
 
 def test_a_folds_scale_is_found_in_the_spaces_of_episodes(folds: tuple[Fold, ...]) -> None:
-    """They temper themselves, so that little is left to do."""
+    """They scale their logits themselves, so that little is left to do."""
     for fold in folds:
-        assert 0.5 < float(fold.reader.scale.at(torch.ones(1))) < 2
+        assert 0.5 < float(fold.scale.at(torch.ones(1))) < 2
 
 
 @pytest.fixture
@@ -129,8 +134,9 @@ def records(tmp_path: Path, folds: tuple[Fold, ...]) -> Callable[..., Iterator[d
         usual = {"steps": 6, "episodes_per_step": 2, "ways": (2, 5), "queries": 2, "warmup_steps": 1}
         return train(
             module,
-            Lesson(folds, score=None),
+            folds,
             TrainingOptions(**{**usual, **options}),
+            score=None,
             seed=5,
             checkpoints=CheckpointFolder(tmp_path / str(next(runs))),
             accelerator=Accelerator(cpu=True),

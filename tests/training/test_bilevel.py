@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from weightgen.conditioners.local_targets import LocalTargets
 from weightgen.denoisers.token_transformer import TokenTransformer
 from weightgen.objectives.local_consistency import LocalConsistency
 from weightgen.schedulers.schedulers import build_scheduler
+from weightgen.spaces.class_rows import ClassRows
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold
-from weightgen.training.loop import Lesson, train
+from weightgen.training.loop import train
 from weightgen.training.options import TrainingOptions
-from weightgen.zoo.build import Source, ZooPlan, fit_shard, of_source
+from weightgen.zoo.build import Source, ZooPlan, of_source
 from weightgen.zoo.fit import FitOptions
 from weightgen.zoo.members import Zoo
 
@@ -44,12 +46,13 @@ SGD = {"optimiser": "sgd", "schedule": "constant", "warmup_steps": 0}
 @pytest.fixture(scope="module")
 def fitted_folds(two_folds: tuple[Fold, ...]) -> tuple[Fold, ...]:
     """Folds with zoos of members of 2 to 4 classes and three local targets."""
-    sources = tuple(Source(fold.features, fold.reader) for fold in two_folds)
-    plan = ZooPlan(sources, 2000, (2, 4), FitOptions(epochs=6, local_targets=3, learning_rate=0.2), seed=2)
-    zoo = Zoo(plan.class_names, tuple(fit_shard(plan, number) for number in range(plan.shards)), {})
-    return tuple(
-        Fold(fold.features, fold.prototypes, fold.reader, of_source(zoo, plan, i)) for i, fold in enumerate(two_folds)
+    sources = tuple(
+        Source(ClassRows(), fold.features, fold.standardizer, fold.prototypes, fold.scale) for fold in two_folds
     )
+    fit = FitOptions(epochs=6, local_targets=3, learning_rate=0.2)
+    plan = ZooPlan(sources, 2000, (2, 4), fit, seed=2, backbone="none")
+    zoo = Zoo(plan.class_names, tuple(plan.fit_shard(number) for number in range(plan.shards)), {})
+    return tuple(replace(fold, zoo=of_source(zoo, plan, i)) for i, fold in enumerate(two_folds))
 
 
 class Run:
@@ -67,12 +70,16 @@ class Run:
             },
         )
         denoiser = TokenTransformer(feature_width=8, num_train_timesteps=10, width=12, depth=1, heads=3)
-        denoiser.attune(chain)
+        denoiser.set_noise_levels(chain)
         conditioner = LocalTargets(feature_width=8, width=6)
         for layer in (denoiser.out, conditioner.read):  # they start at 0, which leaves all before them without gradient
             torch.nn.init.normal_(layer.weight, std=0.1)
         self.module = EpisodeLoss(
-            denoiser=denoiser, conditioner=conditioner, scheduler=chain, objective=LocalConsistency(query_weight=0.1)
+            denoiser=denoiser,
+            conditioner=conditioner,
+            space=ClassRows(),
+            scheduler=chain,
+            objective=LocalConsistency(query_weight=0.1),
         )
         self.options = TrainingOptions(**{**OPTIONS, **options})
         self.folds, self.checkpoints = folds, CheckpointFolder(folder)
@@ -80,8 +87,15 @@ class Run:
         self.score = (lambda: float((self.weights() - start).norm())) if scored else None
 
     def records(self) -> Iterator[dict[str, Any]]:
-        lesson, accelerator = Lesson(self.folds, self.score), Accelerator(cpu=True)
-        return train(self.module, lesson, self.options, seed=5, checkpoints=self.checkpoints, accelerator=accelerator)
+        return train(
+            self.module,
+            self.folds,
+            self.options,
+            score=self.score,
+            seed=5,
+            checkpoints=self.checkpoints,
+            accelerator=Accelerator(cpu=True),
+        )
 
     def weights(self) -> torch.Tensor:
         return torch.cat([parameter.detach().flatten() for parameter in self.module.parameters()])
@@ -133,8 +147,8 @@ def test_sgd_with_a_constant_rate_is_the_papers_outer_step(make_run: MakeRun, mo
     seen: list[list[torch.Tensor]] = []
     adapted = loop.adapted
 
-    def watched(*arguments: Any) -> Any:
-        losses, gradients = adapted(*arguments)
+    def watched(*arguments: Any, **options: Any) -> Any:
+        losses, gradients = adapted(*arguments, **options)
         seen.append([gradient.clone() for gradient in gradients])
         return losses, gradients
 
@@ -162,10 +176,12 @@ def test_episodes_are_of_the_classes_that_the_paths_were_fitted_to(
 
     right, ways = [], set()
 
-    def watched(module: object, episode: Any, path: torch.Tensor, reader: Any, *_: object) -> Any:
-        standardized = reader.standardizer.standardize(episode)
-        head = reader.standardised_head(path[:, -1:], episode.counts)
-        right.append((head.logits(standardized.query).argmax(-1) == episode.query_labels).float().mean())
+    def watched(
+        module: object, episode: Any, path: torch.Tensor, standardizer: Any, scale: Any, *_: object, **__: object
+    ) -> Any:
+        own = standardizer.standardize(episode)
+        logits = ClassRows().query_logits(path[:, -1], own, standardizer, scale=scale)
+        right.append((logits.argmax(-1) == episode.query_labels).float().mean())
         ways.add(episode.ways)
         assert path.shape == (3, 3, episode.ways, 8)
         return {"loss": torch.zeros(())}, [torch.zeros_like(p) for p in run.module.parameters()]

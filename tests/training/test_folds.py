@@ -13,7 +13,8 @@ from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.records import TURNED, Features
-from weightgen.training.folds import Fold, cross_fitted, mean_sharpness
+from weightgen.spaces.class_rows import ClassRows
+from weightgen.training.folds import Fold, cross_fitted, mean_likelihood_scale
 from weightgen.zoo.ideal_prototypes import ideal_prototypes
 
 MakeFeatures = Callable[..., Features]
@@ -23,7 +24,7 @@ def fitted(features: Features, *, folds: int = 3, **changes: Any) -> tuple[Fold,
     arguments: dict[str, Any] = {
         "shape": {"feature_width": 8},
         "conditioner": TaskPrototypes(),
-        "readout": "gaussian",
+        "space": ClassRows(),
         "shots": (1, 4),
         "seed": 2,
     }
@@ -39,8 +40,8 @@ def test_a_fold_is_seen_through_the_other_classes(base_features: Features) -> No
     for fold in fitted(base_features):
         others = [name for name in base_features.class_names if name not in fold.features.class_names]
         expected = Standardizer(feature_width=8).fit(base_features.of_classes(others))
-        expected.sharpness.copy_(fold.reader.standardizer.sharpness)  # judged, not fitted
-        torch.testing.assert_close(fold.reader.standardizer.state_dict(), expected.state_dict())
+        expected.likelihood_scale.copy_(fold.standardizer.likelihood_scale)  # judged, not fitted
+        torch.testing.assert_close(fold.standardizer.state_dict(), expected.state_dict())
         torch.testing.assert_close(fold.prototypes, ideal_prototypes(fold.features, expected))
 
 
@@ -48,8 +49,8 @@ def test_one_fold_is_the_paper(base_features: Features) -> None:
     (fold,) = fitted(base_features, folds=1)
     assert sorted(fold.features.class_names) == sorted(base_features.class_names)
     expected = Standardizer(feature_width=8).fit(base_features)
-    expected.sharpness.copy_(fold.reader.standardizer.sharpness)
-    torch.testing.assert_close(fold.reader.standardizer.state_dict(), expected.state_dict(), rtol=1e-4, atol=1e-5)
+    expected.likelihood_scale.copy_(fold.standardizer.likelihood_scale)
+    torch.testing.assert_close(fold.standardizer.state_dict(), expected.state_dict(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_seed_decides(base_features: Features) -> None:
@@ -58,7 +59,7 @@ def test_the_seed_decides(base_features: Features) -> None:
     torch.manual_seed(2)
     again, other = fitted(base_features), fitted(base_features, seed=3)
     assert [f.features.class_names for f in first] == [f.features.class_names for f in again]
-    assert [f.reader.scale for f in first] == [f.reader.scale for f in again]
+    assert [f.scale for f in first] == [f.scale for f in again]
     assert [f.features.class_names for f in first] != [f.features.class_names for f in other]
 
 
@@ -66,9 +67,9 @@ def test_the_seed_decides(base_features: Features) -> None:
 def test_few_images_a_class_are_enough(make_features: MakeFeatures, images: int) -> None:
     """At the most shots there may be fewer queries left than at the fewest."""
     for fold in fitted(make_features(images=images)):
-        ((_, factor),) = fold.reader.scale.knots
+        ((_, factor),) = fold.scale.knots
         assert 0 < factor < 100
-        assert float(fold.reader.standardizer.sharpness) == pytest.approx(factor)  # for the Gaussian readout, the same
+        assert float(fold.standardizer.likelihood_scale) == pytest.approx(factor)  # for the Gaussian readout, the same
 
 
 def test_turned_versions_of_a_class_are_in_one_fold(base_features: Features) -> None:
@@ -81,8 +82,8 @@ def test_turned_versions_of_a_class_are_in_one_fold(base_features: Features) -> 
 
 def test_the_mean_sharpness_is_that_of_the_folds(base_features: Features) -> None:
     folds = fitted(base_features)
-    sharpnesses = [float(fold.reader.standardizer.sharpness) for fold in folds]
-    assert min(sharpnesses) < float(mean_sharpness(folds)) < max(sharpnesses)
+    sharpnesses = [float(fold.standardizer.likelihood_scale) for fold in folds]
+    assert min(sharpnesses) < float(mean_likelihood_scale(folds)) < max(sharpnesses)
 
 
 def test_too_few_classes_are_refused(make_features: MakeFeatures) -> None:

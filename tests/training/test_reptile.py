@@ -10,10 +10,10 @@ import torch
 
 from weightgen import registry
 from weightgen.conditioners.task_prototypes import TaskPrototypes
-from weightgen.features.class_rows import RowReader
 from weightgen.features.standardizer import Standardizer
-from weightgen.records import Episode, Features
+from weightgen.records import Calibration, Episode, Features
 from weightgen.schedulers.schedulers import build_scheduler
+from weightgen.spaces.class_rows import ClassRows
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.options import ReptileOptions
 from weightgen.training.reptile import adapted
@@ -30,9 +30,15 @@ def module(request: pytest.FixtureRequest) -> EpisodeLoss:
     for parameter in denoiser.parameters():  # last layers start at zero, which would leave most without a gradient
         torch.nn.init.normal_(parameter, std=0.1)
     scheduler = build_scheduler("DDPMScheduler", {"prediction_type": "sample"})
-    denoiser.attune(scheduler)
+    denoiser.set_noise_levels(scheduler)
     objective = registry.create("objectives", "noise_prediction", {})
-    return EpisodeLoss(denoiser=denoiser, conditioner=TaskPrototypes(), scheduler=scheduler, objective=objective)
+    return EpisodeLoss(
+        denoiser=denoiser,
+        conditioner=TaskPrototypes(),
+        space=ClassRows(),
+        scheduler=scheduler,
+        objective=objective,
+    )
 
 
 def test_all_tasks_at_once_are_as_one_after_the_other(
@@ -41,10 +47,10 @@ def test_all_tasks_at_once_are_as_one_after_the_other(
     base_standardizer: Standardizer,
     draw_episode: Callable[..., Episode],
 ) -> None:
-    episode, reader = draw_episode(batch=3, ways=4), RowReader(base_standardizer, "gaussian")
+    episode, fold = draw_episode(batch=3, ways=4), (base_standardizer, Calibration())
     path = ideal_prototypes(base_features, base_standardizer)[episode.classes][:, None]
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    losses, gradients = adapted(module, episode, path, reader, torch.Generator().manual_seed(5), OPTIONS)
+    losses, gradients = adapted(module, episode, path, *fold, torch.Generator().manual_seed(5), options=OPTIONS)
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     ends, first = [], []
     for task in range(3):
@@ -52,7 +58,7 @@ def test_all_tasks_at_once_are_as_one_after_the_other(
         same = torch.full((OPTIONS.draws,), task)
         optimiser = torch.optim.SGD(own.parameters(), lr=OPTIONS.inner_learning_rate)
         for step in range(OPTIONS.inner_steps):
-            loss = own(episode[same], path[same], reader, draw)["loss"]
+            loss = own(episode[same], path[same], *fold, draw)["loss"]
             if step == 0:
                 first.append(loss.detach())
             optimiser.zero_grad()
@@ -71,12 +77,12 @@ def test_more_inner_steps_go_further(
     base_standardizer: Standardizer,
     draw_episode: Callable[..., Episode],
 ) -> None:
-    episode, reader = draw_episode(batch=3, ways=4), RowReader(base_standardizer, "gaussian")
+    episode, fold = draw_episode(batch=3, ways=4), (base_standardizer, Calibration())
     path = ideal_prototypes(base_features, base_standardizer)[episode.classes][:, None]
 
     def moved(steps: int) -> float:
         options = OPTIONS.model_copy(update={"inner_steps": steps, "inner_learning_rate": 0.01})
-        _, gradients = adapted(module, episode, path, reader, torch.Generator().manual_seed(6), options)
+        _, gradients = adapted(module, episode, path, *fold, torch.Generator().manual_seed(6), options=options)
         return float(torch.stack([gradient.norm() for gradient in gradients]).norm())
 
     assert moved(6) > 2 * moved(2)

@@ -39,7 +39,7 @@ def test_too_few_classes_on_a_side_hold_out_none(base_features: Features, share:
 
 @pytest.fixture
 def judged(make_features: MakeFeatures) -> HeldOut:
-    return HeldOut(features=make_features(classes=9, seed=8), ways=5, shots=(1, 3), queries=6, episodes=40, seed=2)
+    return HeldOut(inputs=make_features(classes=9, seed=8), ways=5, shots=(1, 3), queries=6, episodes=40, seed=2)
 
 
 def test_accuracy_repeats_itself_and_leaves_the_generator_as_it_was(
@@ -63,16 +63,16 @@ def test_a_perfect_generator_and_its_opposite(
     with torch.no_grad():
         for layer in (pipeline.denoiser.own, pipeline.denoiser.shared):
             layer.weight.zero_()
-        assert replace(judged, features=far).accuracy(pipeline) > 95
+        assert replace(judged, inputs=far).accuracy(pipeline) > 95
         pipeline.denoiser.own.bias.fill_(-1.5)  # turns every row around
-        assert replace(judged, features=far).accuracy(pipeline) < 5
+        assert replace(judged, inputs=far).accuracy(pipeline) < 5
 
 
 def test_more_than_there_is_lowers_ways_shots_and_queries(
     make_generator: Callable[..., WeightGenerationPipeline], make_features: MakeFeatures
 ) -> None:
     small = make_features(images=[3, 4, 5], seed=8)
-    judged = HeldOut(features=small, ways=20, shots=(1, 50), queries=30, episodes=10, seed=2)
+    judged = HeldOut(inputs=small, ways=20, shots=(1, 50), queries=30, episodes=10, seed=2)
     assert 0 <= judged.accuracy(make_generator()) <= 100
 
 

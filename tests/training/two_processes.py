@@ -13,11 +13,12 @@ from weightgen.files import tensors_hash, write_json
 from weightgen.objectives.query_loss import QueryLoss
 from weightgen.records import Features
 from weightgen.schedulers.schedulers import build_scheduler
+from weightgen.spaces.class_rows import ClassRows
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import cross_fitted
 from weightgen.training.learner import new_accelerator
-from weightgen.training.loop import Lesson, train
+from weightgen.training.loop import train
 from weightgen.training.options import TrainingOptions
 
 
@@ -30,16 +31,17 @@ def main(folder: Path) -> None:
     torch.manual_seed(1)
     scheduler = build_scheduler("DDPMScheduler", {"prediction_type": "sample"})
     denoiser = ClassTransformer(feature_width=8, width=12, depth=1, heads=3, dropout=0.1)
-    denoiser.attune(scheduler)
+    denoiser.set_noise_levels(scheduler)
     conditioner = TaskPrototypes()
-    module = EpisodeLoss(denoiser=denoiser, conditioner=conditioner, scheduler=scheduler, objective=QueryLoss())
-    shape = {"feature_width": 8}
-    folds = cross_fitted(
-        features, folds=2, shape=shape, conditioner=conditioner, readout="gaussian", shots=(1, 2), seed=0
+    space = ClassRows()
+    module = EpisodeLoss(
+        denoiser=denoiser, conditioner=conditioner, space=space, scheduler=scheduler, objective=QueryLoss()
     )
+    shape = {"feature_width": 8}
+    folds = cross_fitted(features, folds=2, shape=shape, conditioner=conditioner, space=space, shots=(1, 2), seed=0)
     options = TrainingOptions(steps=4, episodes_per_step=6, ways=(2, 4), shots=(1, 2), queries=3, warmup_steps=0)
     checkpoints = CheckpointFolder(folder / "checkpoints")
-    records = train(module, Lesson(folds, None), options, seed=0, checkpoints=checkpoints, accelerator=accelerator)
+    records = train(module, folds, options, score=None, seed=0, checkpoints=checkpoints, accelerator=accelerator)
     told = {
         "processes": accelerator.num_processes,
         "losses": [record["loss"] for record in records],

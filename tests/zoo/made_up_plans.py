@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from weightgen.features.class_rows import Readout, RowReader
 from weightgen.features.standardizer import Standardizer
-from weightgen.features.temperature import Calibration
-from weightgen.records import Features
+from weightgen.records import Calibration, Features
+from weightgen.spaces.class_rows import ClassRows, Readout
 from weightgen.zoo.build import Source, ZooPlan
 from weightgen.zoo.fit import FitOptions
+from weightgen.zoo.ideal_prototypes import ideal_prototypes
 
 WIDTH = 6
 IMAGES = ((5, 8, 6, 7, 9), (4, 9, 5), (7, 5, 8, 6, 4, 9, 5))
@@ -35,5 +35,7 @@ def plan_of(*, readout: Readout = "gaussian", tasks: int = 800, shift: float = 0
         features = features_of(counts, fold=fold, shift=shift)
         others = features_of(tuple(range(6, 13)), fold=10 + fold)
         standardizer = Standardizer(feature_width=WIDTH).fit(others)
-        sources.append(Source(features, RowReader(standardizer, readout, Calibration.flat(4.0))))
-    return ZooPlan(**{"sources": tuple(sources), "tasks": tasks, "ways": (2, 4), "fit": FIT, "seed": 9, **changes})
+        prototypes = ideal_prototypes(features, standardizer)
+        sources.append(Source(ClassRows(readout=readout), features, standardizer, prototypes, Calibration.flat(4.0)))
+    usual = {"sources": tuple(sources), "tasks": tasks, "ways": (2, 4), "fit": FIT, "seed": 9, "backbone": "made up"}
+    return ZooPlan(**{**usual, **changes})

@@ -9,19 +9,19 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from made_up_plans import FIT, IMAGES, WIDTH, plan_of
 
 from weightgen.files import read_tensors
+from weightgen.records import Episode
 from weightgen.seeds import generator
 from weightgen.zoo import build
-from weightgen.zoo.build import ZooPlan, build_zoo, fit_shard, fit_tasks, of_source, shared_start
-from weightgen.zoo.fit import FitOptions, fit_rows
-from weightgen.zoo.ideal_prototypes import ideal_prototypes
+from weightgen.zoo.build import Source, ZooPlan, build_zoo, fit_support, fit_tasks, of_source
+from weightgen.zoo.fit import FitOptions, Fitted
 from weightgen.zoo.members import Shard, Zoo
-from weightgen.zoo.row_logits import RowLogits
 from weightgen.zoo.store import ZooFolder
 
 KILLED = Path(__file__).with_name("killed_zoo.py")
@@ -48,7 +48,25 @@ def built(folder: Path, plan: ZooPlan) -> ZooFolder:
 @pytest.fixture(scope="module")
 def zoo() -> Zoo:
     plan = plan_of()
-    return Zoo(plan.class_names, tuple(fit_shard(plan, number) for number in range(plan.shards)), {})
+    return Zoo(plan.class_names, tuple(plan.fit_shard(number) for number in range(plan.shards)), {})
+
+
+def support_of(source: Source, names: list[str]) -> Episode:
+    """All standardised images of some classes of a source."""
+    values, labels = source.standardizer.base(source.inputs.values), source.inputs.labels
+    numbers = [source.inputs.class_names.index(name) for name in names]
+    images = [values[labels == number] for number in numbers]
+    support = torch.nn.utils.rnn.pad_sequence(images, batch_first=True)[None]
+    counts, none = torch.tensor([len(one) for one in images]), support.new_zeros(1, 0, WIDTH)
+    return Episode(
+        support=support,
+        support_mask=(torch.arange(support.shape[2]) < counts[:, None])[None],
+        query=none,
+        query_labels=torch.zeros(1, 0, dtype=torch.int64),
+        classes=torch.tensor([numbers]),
+        unlabelled=none,
+        unlabelled_mask=torch.zeros(1, 0, dtype=torch.bool),
+    )
 
 
 def bytes_of(folder: ZooFolder) -> dict[str, bytes]:
@@ -77,7 +95,7 @@ def test_every_fold_has_as_many_members_and_all_its_classes(zoo: Zoo) -> None:
 
 def test_ways_are_drawn_between_the_two_and_never_above_what_a_fold_has() -> None:
     shards = [
-        fit_shard(plan_of(tasks=9000, ways=(3, 5), fit=FitOptions(epochs=1, local_targets=1)), n) for n in range(18)
+        plan_of(tasks=9000, ways=(3, 5), fit=FitOptions(epochs=1, local_targets=1)).fit_shard(n) for n in range(18)
     ]
     assert {shard.ways for shard in shards if shard.fold != 1} == {3, 4, 5}
     assert {shard.ways for shard in shards if shard.fold == 1} == {3}
@@ -100,88 +118,71 @@ def test_few_tasks_are_spread_over_20_shards_or_more(in_fold: int) -> None:
 
 def test_few_tasks_have_different_numbers_of_classes() -> None:
     plan = plan_of(tasks=90, ways=(2, 5), fit=FitOptions(epochs=1, local_targets=1))
-    shards = [fit_shard(plan, number) for number in range(2, plan.shards, 3)]
+    shards = [plan.fit_shard(number) for number in range(2, plan.shards, 3)]
     assert {len(shard.classes) for shard in shards} == {plan.tasks_in_shard}
     assert {shard.ways for shard in shards} == {2, 3, 4, 5}
 
 
 def test_a_fit_to_some_images_is_to_no_more_than_there_are() -> None:
     """`most_images` above what classes hold changes no member, only the order of their images."""
-    whole, capped = (fit_shard(plan_of(fit=PLAIN.model_copy(update={"most_images": most})), 2) for most in (None, 99))
+    whole, capped = (plan_of(fit=PLAIN.model_copy(update={"most_images": most})).fit_shard(2) for most in (None, 99))
     torch.testing.assert_close(whole.targets, capped.targets, rtol=1e-4, atol=1e-4)
 
 
 def test_a_fit_to_some_images_sees_others_in_every_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of their own class, none twice, and as many as asked for where a class holds them."""
-    seen: list[tuple[torch.Tensor, ...]] = []
+    seen: list[Episode] = []
 
-    def spy(values: torch.Tensor, labels: torch.Tensor, there: torch.Tensor, **options: object) -> object:
-        seen.append((values, labels, there))
-        return fit_rows(values, labels, there, **options)
+    def spy(source: Source, support: Episode, **options: Any) -> Fitted:
+        seen.append(support)
+        return fit_support(source, support, **options)
 
-    monkeypatch.setattr(build, "fit_rows", spy)
+    monkeypatch.setattr(build, "fit_support", spy)
     plan = plan_of(fit=PLAIN.model_copy(update={"most_images": 6}))
-    shard, source = fit_shard(plan, 2), plan.sources[2]
+    shard, source = plan.fit_shard(2), plan.sources[2]
     own = shard.classes - len(IMAGES[0]) - len(IMAGES[1])
-    (values, labels, there), places = seen[0], source.reader.standardizer.base(source.features.values)
-    which = (values[:40, :, None] - places).abs().sum(-1).argmin(-1)  # images by number
+    there, places = seen[0].support_mask, source.standardizer.base(source.inputs.values)
+    which = (seen[0].support[:40, :, :, None] - places).abs().sum(-1).argmin(-1)  # images by number
     for task in range(40):
         shown = which[task][there[task]]
         assert len(shown.unique()) == len(shown)
-        assert torch.equal(source.features.labels[shown], own[task][labels[task][there[task]]])
-        held = torch.tensor(IMAGES[2])[own[task]].clamp(max=6)
-        assert torch.equal(torch.bincount(labels[task][there[task]], minlength=shard.ways), held)
+        assert torch.equal(source.inputs.labels[shown], own[task].repeat_interleave(there[task].sum(-1)))
+        assert torch.equal(there[task].sum(-1), torch.tensor(IMAGES[2])[own[task]].clamp(max=6))
     assert len({frozenset(which[task][there[task]].tolist()) for task in range(40)}) > 30
 
 
 def test_a_shard_is_a_function_of_plan_and_number(zoo: Zoo) -> None:
     torch.manual_seed(3)
     for number in (4, 1):
-        assert equal(fit_shard(plan_of(), number), zoo.shards[number])
+        assert equal(plan_of().fit_shard(number), zoo.shards[number])
     assert not torch.equal(zoo.shards[0].classes[:, :2], zoo.shards[3].classes[:, :2])
 
 
 @pytest.mark.parametrize("readout", ["gaussian", "cosine"])
 def test_rows_are_fitted_to_all_images_of_their_classes(readout: str) -> None:
-    """Up to the length of rows that are read by their cosine, which is the prototypes'."""
     plan = plan_of(fit=PLAIN, readout=readout)
     for number in (0, 1, 2):
-        shard, source = fit_shard(plan, number), plan.sources[number]
-        standardizer = source.reader.standardizer
-        origin = standardizer.query(standardizer.origin)
-        length = (ideal_prototypes(source.features, standardizer) - origin).norm(dim=-1).mean()
+        shard, source = plan.fit_shard(number), plan.sources[number]
         for task in (0, 100, 255):
             names = [plan.class_names[i] for i in shard.classes[task].tolist()]
-            images = source.features.of_classes(names)
-            alone = fit_rows(
-                standardizer.base(images.values)[None],
-                images.labels[None],
-                torch.ones_like(images.labels[None], dtype=torch.bool),
-                ways=shard.ways,
-                row_logits=RowLogits.of(source.reader),
-                start=shared_start(WIDTH, seed=plan.seed),
-                options=PLAIN,
-                generator=generator(0),
-            )
-            expected = alone.targets[0]
-            if readout == "cosine":
-                expected = origin + length * torch.nn.functional.normalize(expected - origin, dim=-1)
-            torch.testing.assert_close(shard.targets[task], expected, rtol=1e-4, atol=1e-4)
+            support = support_of(source, names)
+            alone = fit_support(source, support, seed=plan.seed, options=PLAIN, draw=generator(0))
+            torch.testing.assert_close(shard.targets[task], alone.targets[0], rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(shard.accuracy[task], alone.accuracy[0])
 
 
 def test_the_labels_of_a_source_point_to_the_right_features() -> None:
     plan = plan_of(fit=PLAIN)
-    zoo = Zoo(plan.class_names, tuple(fit_shard(plan, number) for number in range(3)), {})
+    zoo = Zoo(plan.class_names, tuple(plan.fit_shard(number) for number in range(3)), {})
     for fold, source in enumerate(plan.sources):
         own = of_source(zoo, plan, fold)
-        assert own.class_names == source.features.class_names
+        assert own.class_names == source.inputs.class_names
         (ways,) = own.ways()
         members = own.members(ways)
-        logits = RowLogits.of(source.reader)
+        logits = source.space.fit_logits(source.standardizer, source.scale)
         for task in (3, 77):
-            images = source.features.of_classes([own.class_names[i] for i in members.classes[task].tolist()])
-            values = source.reader.standardizer.base(images.values)
+            images = source.inputs.of_classes([own.class_names[i] for i in members.classes[task].tolist()])
+            values = source.standardizer.base(images.values)
             said = logits.logits(members.path[task : task + 1, -1], values[None])[0].argmax(0)
             accuracy = 100 * (said == images.labels).float().mean()
             torch.testing.assert_close(members.accuracy[task], accuracy)
@@ -190,7 +191,7 @@ def test_the_labels_of_a_source_point_to_the_right_features() -> None:
 
 def test_without_noise_parts_that_fit_in_memory_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     source, classes = plan_of().sources[2], torch.tensor([[0, 5], [3, 1], [6, 2], [4, 0], [1, 2]])
-    arguments = {"start": shared_start(WIDTH, seed=1), "options": PLAIN, "draw": generator(0)}
+    arguments = {"seed": 1, "options": PLAIN, "draw": generator(0)}
     whole = fit_tasks(source, classes, **arguments)
     monkeypatch.setattr(build, "_MOST_NUMBERS", 2 * 2 * 9 * WIDTH)
     parts = fit_tasks(source, classes, **arguments)
@@ -202,6 +203,7 @@ CHANGES = {
     "tasks": plan_of(tasks=801),
     "ways": plan_of(ways=(2, 3)),
     "seed": plan_of(seed=10),
+    "backbone": plan_of(backbone="another"),
     "features": plan_of(shift=1e-6),
     "readout": plan_of(readout="cosine"),
     "order of folds": plan_of(sources=plan_of().sources[::-1]),
@@ -209,7 +211,7 @@ CHANGES = {
         sources=(
             replace(
                 plan_of().sources[0],
-                features=replace(plan_of().sources[0].features, class_names=("a", "b", "c", "d", "e")),
+                inputs=replace(plan_of().sources[0].inputs, class_names=("a", "b", "c", "d", "e")),
             ),
             *plan_of().sources[1:],
         )
@@ -238,7 +240,7 @@ def test_what_is_there_is_not_fitted_again_unless_the_plan_changes(
     tmp_path: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, other, fitted = plan_of(), plan_of(seed=10), []
-    monkeypatch.setattr(build, "fit_shard", lambda _, number: fitted.append(number) or zoo.shards[number])
+    monkeypatch.setattr(ZooPlan, "fit_shard", lambda _, number: fitted.append(number) or zoo.shards[number])
     folder = built(tmp_path, plan)
     assert fitted == list(range(6))
     built(tmp_path, plan)
@@ -254,7 +256,7 @@ def test_progress_counts_what_was_there_and_ends_with_all(
     tmp_path: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, told = plan_of(), []
-    monkeypatch.setattr(build, "fit_shard", lambda _, number: zoo.shards[number])
+    monkeypatch.setattr(ZooPlan, "fit_shard", lambda _, number: zoo.shards[number])
     folder = built(tmp_path, plan)
     for number in (0, 1, 4):
         folder.shard_path(number).unlink()
@@ -268,7 +270,7 @@ def test_processes_that_look_at_different_moments_leave_nothing_out(
 ) -> None:
     """The late one finds shards of the others already there."""
     plan = plan_of()
-    monkeypatch.setattr(build, "fit_shard", lambda _, number: zoo.shards[number])
+    monkeypatch.setattr(ZooPlan, "fit_shard", lambda _, number: zoo.shards[number])
     folder = ZooFolder(tmp_path)
     for process in (*(one for one in range(3) if one != late), late):
         build_zoo(folder, plan, process=process, processes=3)

@@ -1,1 +1,1 @@
-"""What the denoiser is told about an episode; one file each."""
+"""What the denoiser is given about an episode; one file each."""

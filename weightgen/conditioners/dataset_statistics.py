@@ -1,4 +1,4 @@
-"""A data set's own statistics as the condition: a space made round for it, and class means there."""
+"""A data set's own statistics as the condition: a space whitened for it, and class means there."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.features.adapted_space import AdaptedSpace
-from weightgen.features.left_out import honest_logits, judgeable, left_out_change
+from weightgen.features.leave_one_out import loo_change, loo_logits, loo_mask
 from weightgen.features.standardizer import Standardizer
 from weightgen.features.temperature import fit_scale
 from weightgen.interfaces import Conditioner, FeatureSpace
 from weightgen.records import Condition, Episode, Statistics
 
-_BASE_IMAGES = 10.0  # left-out images that the base classes' own sharpness counts for
+_BASE_IMAGES = 10.0  # leave-one-out images that the base classes' own scale counts for
 
 
 class DatasetStatistics(Conditioner):
     """Counts, class means and the pooled scatter of one pass, whatever the number of images behind them.
 
-    Tokens are E[w | means] of the linear-Gaussian model in a space that the data set's scatter has made round
+    Tokens are E[w | means] of the linear-Gaussian model in a space that is whitened by the data set's scatter
     (`AdaptedSpace`): from few images that of the base classes, from many shrunk discriminant analysis, and the way
     between follows from the numbers of images. What leaving an image out changes in its logits follows in closed form
     (Sherman and Morrison 1950), so that a denoiser may judge the data set's own images as if they were new.
@@ -53,7 +53,7 @@ class DatasetStatistics(Conditioner):
         prior_images = self.config.prior_images
         space = AdaptedSpace.of(standardizer, statistics, prior_images=prior_images, residual=residual)
         inside = space.episode(episode)
-        return inside, replace(space, temper=self._temper(inside, space))
+        return inside, replace(space, logit_scale=self._logit_scale(inside, space))
 
     @torch.no_grad()
     def recalled(
@@ -62,33 +62,33 @@ class DatasetStatistics(Conditioner):
         standardizer: Standardizer,
         *,
         space: Mapping[str, Tensor],
-        founding: Bool[Tensor, " ways"],
+        space_classes: Bool[Tensor, " ways"],
     ) -> tuple[Episode, AdaptedSpace]:
-        """A standardised data set in the space that some of its classes made; others have no part in its scatter."""
-        made = AdaptedSpace.recalled(standardizer, space)
-        unmoved = torch.full_like(made.images, torch.inf)  # the covariance, by leaving out an image that is not in it
-        images = torch.where(founding.to(made.images.device), made.images, unmoved)
-        return made.episode(episode), replace(made, images=images[:, None])
+        """A standardised data set in the space of some of its classes; others have no part in its scatter."""
+        recalled = AdaptedSpace.recalled(standardizer, space)
+        unmoved = torch.full_like(recalled.images, torch.inf)  # by an image that is no part of the covariance
+        images = torch.where(space_classes.to(recalled.images.device), recalled.images, unmoved)
+        return recalled.episode(episode), replace(recalled, images=images[:, None])
 
     def forward(self, episode: Episode, standardizer: FeatureSpace) -> Condition:
         condition = self.prototypes(episode, standardizer)
         if not isinstance(standardizer, AdaptedSpace):
             return condition
-        return replace(condition, left_out=left_out_change(condition, standardizer.images))
+        return replace(condition, loo_change=loo_change(condition, standardizer.images))
 
-    def _temper(self, episode: Episode, space: AdaptedSpace) -> float:
-        """The scale that left-out images find honest; where there are few of them that of the base classes joins in."""
-        condition, base = self(episode, space), float(space.standardizer.sharpness)
-        judged = judgeable(condition)
+    def _logit_scale(self, episode: Episode, space: AdaptedSpace) -> float:
+        """The scale that calibrates leave-one-out logits; with few images that of the base classes joins in."""
+        condition, base = self(episode, space), float(space.standardizer.likelihood_scale)
+        judged = loo_mask(condition)
         number = int(judged.sum())
         if not number:
             return base
         real = condition.mask[0]  # logits of padding are no numbers to measure a spread by
         labels = (real.cumsum(0) - 1)[judged.nonzero()[:, 1]]
-        logits = honest_logits(condition, condition.space.along_axes(condition.tokens))
-        found = fit_scale(logits[judged][:, real][None], labels[None])
+        logits = loo_logits(condition, condition.space.along_axes(condition.tokens))
+        own = fit_scale(logits[judged][:, real][None], labels[None])
         share = number / (number + _BASE_IMAGES)
-        return found**share * base ** (1 - share)
+        return own**share * base ** (1 - share)
 
 
 def _statistics(episode: Episode) -> tuple[Statistics, Float[Tensor, "images feature"] | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,30 +11,28 @@ from diffusers import SchedulerMixin
 
 from weightgen.backbones import construction
 from weightgen.backbones.backbone import Backbone
-from weightgen.config.component_checks import check_together
-from weightgen.config.part_checks import check_kinds
+from weightgen.backbones.packaged import PYPI
+from weightgen.config.component_checks import check_kinds, check_space, check_together
 from weightgen.config.recipe import BackboneOptions, GenerationOptions, Recipe
+from weightgen.data.feature_data import FEATURES
 from weightgen.errors import InputError
-from weightgen.features.class_rows import Readout
 from weightgen.features.standardizer import Standardizer
-from weightgen.features.vector_scale import VectorScale
-from weightgen.interfaces import Conditioner, Denoiser, Objective
-from weightgen.part_pipeline import PartPipeline
+from weightgen.interfaces import Objective, ParameterSpace, Selector
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.registry import check_options, create, get, option_names
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
-from weightgen.schedulers.mean_ddpm import MeanDDPMScheduler
+from weightgen.schedulers.reverse_chain import MeanDDPMScheduler
 from weightgen.schedulers.schedulers import build_scheduler, scheduler_class, swap_scheduler
 from weightgen.seeds import derive
-from weightgen.selectors._part import Part
-from weightgen.selectors._selector import Selector
+from weightgen.spaces.class_rows import Readout
 
 _SMALL_WIDTH = 8
 _GIVEN = {
-    "conditioner": {"feature_width"},
-    "denoiser": {"feature_width", "num_train_timesteps", "base_classes", "sizes"},
-    "objective": set(),
     "selector": set(),
+    "space": {"selector", "sizes", "readout"},
+    "conditioner": {"feature_width"},
+    "denoiser": {"feature_width", "num_train_timesteps", "base_classes", "sizes", "token_width"},
+    "objective": set(),
 }
 
 
@@ -42,16 +42,23 @@ def check_components(recipe: Recipe) -> None:
         options = getattr(recipe, section)
         component = get(f"{section}s", options.name)
         check_options(component, options.options, place=section, given=given)
-    check_kinds(recipe, get("denoisers", recipe.denoiser.name), get("conditioners", recipe.conditioner.name))
     build_selector(recipe)
     _check_chain(recipe)
-    denoiser, conditioner = (  # what a constructor refuses should not wait for a backbone
-        _component(recipe, section, _SMALL_WIDTH, base_classes=0, sizes=(_SMALL_WIDTH,))
-        for section in ("denoiser", "conditioner")
-    )
+    # What a constructor refuses should not wait for a backbone.
+    space, objective = build_space(recipe, sizes=(_SMALL_WIDTH,)), build_objective(recipe)
+    check_space(recipe, space)
+    supplied = _given(recipe, _SMALL_WIDTH, base_classes=0, space=space)
+    denoiser, conditioner = (_component(recipe, section, supplied) for section in ("denoiser", "conditioner"))
+    check_kinds(recipe, space, denoiser, conditioner, objective)
     check_together(recipe, denoiser, conditioner)
-    build_objective(recipe)
     _check_reading(recipe.generation, chain=_chain(recipe), segments=_segments(recipe))
+
+
+def import_components(recipe: Recipe) -> None:
+    """Import the components that a recipe names outside weightgen, as training did. Raises InputError."""
+    for section in _GIVEN:
+        if "." in (name := getattr(recipe, section).name):
+            get(f"{section}s", name)
 
 
 def build_backbone(options: BackboneOptions, *, seed: int) -> Backbone:
@@ -71,7 +78,7 @@ def check_backbone(options: BackboneOptions, *, seed: int) -> None:
     Raises InputError.
     """
     model = construction.timm_name(options.model or "")
-    if not options.pretrained or model.startswith(construction.LOCAL_DIR):
+    if not options.pretrained or model.startswith((construction.LOCAL_DIR, PYPI, FEATURES)):
         build_backbone(options, seed=seed)
     elif not model.startswith(construction.HUB):
         construction.check_name(model)
@@ -82,15 +89,25 @@ def check_backbone(options: BackboneOptions, *, seed: int) -> None:
 def build_generator(
     recipe: Recipe, backbone: Backbone, standardizer: Standardizer, *, readout: Readout, base_classes: int
 ) -> WeightGenerationPipeline:
-    """An untrained generator on a fitted standardizer, to learn from so many classes; its scheduler is training's."""
-    scheduler, denoiser, conditioner = _learning(recipe, backbone.feature_width, base_classes)
+    """An untrained generator on a fitted standardizer, to learn from so many classes; its scheduler is training's.
+
+    What its space has to fit is yet to be fitted.
+    """
+    space = build_space(recipe, readout=readout, backbone=backbone)
+    scheduler = build_scheduler(recipe.scheduler.name, _scheduler_options(recipe))
+    given = _given(recipe, backbone.feature_width, base_classes=base_classes, space=space)
+    # Components draw their first weights from torch's global state; the caller's stays as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(recipe.seed, "components"))
+        denoiser, conditioner = (_component(recipe, section, given) for section in ("denoiser", "conditioner"))
+    denoiser.set_noise_levels(scheduler)
     return WeightGenerationPipeline(
         denoiser,
         conditioner,
         standardizer,
+        space,
         scheduler,
         backbone,
-        readout=readout,
         steps=recipe.generation.steps,
         samples=recipe.generation.samples,
         draw_scheduler=recipe.generation.draw_scheduler,
@@ -98,21 +115,24 @@ def build_generator(
     )
 
 
-def build_part_generator(recipe: Recipe, backbone: Backbone, standardizer: Standardizer) -> PartPipeline:
-    """The same for a part of the backbone; the scale of its vectors is yet to be fitted."""
-    part = Part(backbone, build_selector(recipe))
-    sizes = tuple(tensor.numel() for tensor in part.layout.unflatten(part.own).values())
-    scheduler, denoiser, conditioner = _learning(recipe, backbone.feature_width, base_classes=0, sizes=sizes)
-    return PartPipeline(
-        denoiser,
-        conditioner,
-        standardizer,
-        VectorScale(sizes=sizes),
-        scheduler,
-        backbone,
-        selector={"name": recipe.selector.name, **recipe.selector.options},
-        steps=recipe.generation.steps,
-    )
+def build_space(
+    recipe: Recipe,
+    *,
+    readout: Readout = "gaussian",
+    backbone: Backbone | None = None,
+    sizes: tuple[int, ...] = (),
+) -> ParameterSpace:
+    """The parameter space of a recipe, for the selected tensors of a backbone or for tensors of given `sizes`."""
+    space, given = get("spaces", recipe.space.name), dict[str, Any](readout=readout, sizes=sizes)
+    taken = option_names(space)
+    if "selector" in taken:
+        given["selector"] = {"name": recipe.selector.name, **recipe.selector.options}
+    if "sizes" in taken and backbone is not None:
+        trunk, selector = copy.deepcopy(backbone.trunk), build_selector(recipe)
+        selector.prepare(trunk)
+        given["sizes"] = selector.layout(trunk).sizes
+    chosen = {key: value for key, value in given.items() if key in taken}
+    return create("spaces", recipe.space.name, recipe.space.options, **chosen)
 
 
 def build_selector(recipe: Recipe) -> Selector:
@@ -126,9 +146,11 @@ def build_objective(recipe: Recipe) -> Objective:
 
 
 def generation_scheduler(generation: GenerationOptions, training: SchedulerMixin) -> SchedulerMixin:
-    """The scheduler that heads are read with, on the noise levels of training."""
-    usual = LocalDDPMScheduler if isinstance(training, LocalDDPMScheduler) else MeanDDPMScheduler
-    return swap_scheduler(generation.scheduler or usual.__name__, training)
+    """The scheduler that a call runs, on the noise levels of training."""
+    if generation.read == "draws":
+        return swap_scheduler(generation.scheduler or generation.draw_scheduler, training)
+    mean = LocalDDPMScheduler if isinstance(training, LocalDDPMScheduler) else MeanDDPMScheduler
+    return swap_scheduler(mean.__name__, training)
 
 
 def _check_chain(recipe: Recipe) -> None:
@@ -162,35 +184,24 @@ def _check_reading(generation: GenerationOptions, *, chain: int, segments: int) 
             f"generation.samples is {generation.samples}; a chain in {segments} segments has no noise to draw with, "
             "set it to 1"
         )
-    usual = GenerationOptions.model_fields["draw_steps"].default  # that one gives way to a shorter chain
+    default = GenerationOptions.model_fields["draw_steps"].default  # that one gives way to a shorter chain
     for key, steps in (("steps", generation.steps), ("draw_steps", generation.draw_steps)):
-        if steps > chain and (key, steps) != ("draw_steps", usual):
+        if steps > chain and (key, steps) != ("draw_steps", default):
             raise InputError(f"generation.{key} is {steps} and scheduler.num_train_timesteps {chain}; take fewer steps")
 
 
-def _learning(
-    recipe: Recipe, feature_width: int, base_classes: int, sizes: tuple[int, ...] = ()
-) -> tuple[SchedulerMixin, Denoiser, Conditioner]:
-    """The training scheduler, and what learns with it."""
-    scheduler = build_scheduler(recipe.scheduler.name, _scheduler_options(recipe))
-    # Components draw their first weights from torch's global state; the caller's stays as it was.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(recipe.seed, "components"))
-        denoiser = _component(recipe, "denoiser", feature_width, base_classes, sizes)
-        conditioner = _component(recipe, "conditioner", feature_width, base_classes, sizes)
-    denoiser.attune(scheduler)
-    return scheduler, denoiser, conditioner
-
-
-def _component(recipe: Recipe, section: str, feature_width: int, base_classes: int, sizes: tuple[int, ...]) -> Any:
-    chosen = getattr(recipe, section)
-    chain = _chain(recipe)
-    given = {
+def _given(recipe: Recipe, feature_width: int, *, base_classes: int, space: ParameterSpace) -> dict[str, Any]:
+    """Arguments of components that no recipe decides; each takes those that its constructor names."""
+    return {
         "feature_width": feature_width,
-        "num_train_timesteps": chain,
+        "num_train_timesteps": _chain(recipe),
         "base_classes": base_classes,
-        "sizes": sizes,
+        **{key: space.config[key] for key in ("sizes", "token_width") if key in space.config},
     }
+
+
+def _component(recipe: Recipe, section: str, given: Mapping[str, Any]) -> Any:
+    chosen = getattr(recipe, section)
     taken = option_names(get(f"{section}s", chosen.name))
     return create(f"{section}s", chosen.name, chosen.options, **{k: v for k, v in given.items() if k in taken})
 

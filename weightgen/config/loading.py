@@ -114,14 +114,14 @@ def _parse(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise InputError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: is no recipe; it must be a mapping of sections such as data and backbone")
+        raise InputError(f"{path}: is not a recipe; it must be a mapping of sections such as data and backbone")
     return content
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise InputError(f"'{override}' is no override; write key=value, e.g. training.steps=500")
+        raise InputError(f"'{override}' is not an override; write key=value, e.g. training.steps=500")
     value = _value(text, override)
     *parents, last = key.split(".")
     if not parents and last in Recipe.model_fields and not isinstance(value, dict):
@@ -194,14 +194,14 @@ def _main_value(content: dict[str, Any], section: str, value: Any) -> tuple[list
     main = {"data": "source", "zoo": "targets", "standardizer": "map", "generation": "read"}
     if section in ("training", "evaluation"):
         raise InputError(f"'{section}={value}': this section has no main value; name an option, e.g. {section}.steps=…")
-    if section in ("conditioner", "denoiser", "objective", "selector", "scheduler"):
+    if section in ("selector", "space", "conditioner", "denoiser", "objective", "scheduler"):
         return [], section, {"name": value}  # options belong to the component that is replaced
     return [section], main[section], value
 
 
 def _backbone(content: dict[str, Any], name: str) -> dict[str, Any]:
     """The section for a bare file or name, which brings its weights: nothing of the old section applies then."""
-    if name.lower().endswith(_FILES):
+    if name.lower().endswith(_FILES) and not name.startswith("features:"):
         return {"checkpoint": name}
     if name not in FROM_SCRATCH:
         return {"model": name, "pretrained": True}

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from weightgen.backbones.construction import LOCAL_DIR
 from weightgen.config.recipe import Recipe
+from weightgen.data.feature_data import FEATURES
 
 
 def absolute_spec(spec: str) -> str:
     """A SPEC whose path, if it is one, is written in full."""
-    return _absolute(spec) if _is_path(spec) else spec
+    return _changed(spec, _absolute)
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -35,14 +36,13 @@ def with_portable_paths(recipe: Recipe, home: Path) -> Recipe:
 
 def _with_paths(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
     parts = {name: getattr(recipe.data, name) for name in ("source", "validation", "novel")}
-    data: dict[str, object] = {
-        name: change(value) for name, value in parts.items() if isinstance(value, str) and _is_path(value)
-    }
-    data["further"] = [change(spec) if _is_path(spec) else spec for spec in recipe.data.further]
+    data: dict[str, object] = {name: _changed(value, change) for name, value in parts.items() if isinstance(value, str)}
+    data["further"] = [_changed(spec, change) for spec in recipe.data.further]
     checkpoint, model = recipe.backbone.checkpoint, recipe.backbone.model or ""
     backbone = {} if checkpoint is None else {"checkpoint": change(checkpoint)}
-    if model.startswith(LOCAL_DIR):
-        backbone["model"] = LOCAL_DIR + change(model.removeprefix(LOCAL_DIR))
+    for prefix in (LOCAL_DIR, FEATURES):
+        if model.startswith(prefix):
+            backbone["model"] = prefix + change(model.removeprefix(prefix))
     return recipe.model_copy(
         update={
             "data": recipe.data.model_copy(update=data),
@@ -51,8 +51,12 @@ def _with_paths(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
     )
 
 
-def _is_path(spec: str) -> bool:
-    return spec not in ("", "glyphs") and not spec.startswith("hub:")
+def _changed(spec: str, change: Callable[[str], str]) -> str:
+    """A SPEC with its path, if it has one, changed."""
+    if spec in ("", "glyphs") or spec.startswith("hub:"):
+        return spec
+    prefix = FEATURES if spec.startswith(FEATURES) else ""
+    return prefix + change(spec.removeprefix(prefix))
 
 
 def _absolute(path: str) -> str:

@@ -37,7 +37,7 @@ def training_sizes(given: Sequence[str] | None) -> list[int | None]:
 def held_out_share(test: str) -> float | None:
     """The share of --data that --test holds out; None where it names a data set.
 
-    Raises InputError for a number that is no share.
+    Raises InputError for a number outside the range of a share.
     """
     try:
         share = float(test)

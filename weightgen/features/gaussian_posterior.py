@@ -1,4 +1,4 @@
-"""What a linear-Gaussian model of classes knows of their rows: exact, along the axes of the space."""
+"""A linear-Gaussian model of classes: the posterior of prototypes, and what unequal numbers of images do to a head."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from weightgen.records import Condition, Space
 class GaussianPosterior:
     """w ~ N(mean, variance), component by component along the axes of the space.
 
-    found: unlabelled images, by weight, that were counted in for each class.
+    unlabelled: images without labels, by weight, that were counted in for each class.
     """
 
     mean: Float[Tensor, "batch ways feature"]
     variance: Float[Tensor, "batch ways feature"]
-    found: Float[Tensor, "batch ways"]
+    unlabelled: Float[Tensor, "batch ways"]
 
     @classmethod
     def of_means(
@@ -57,10 +57,10 @@ class GaussianPosterior:
         noise_variance: Float[Tensor, "1"],
     ) -> GaussianPosterior:
         """E and Var[w | images], each image counting `weights` times, every one ~ N(w, noise_variance)."""
-        found = weights.sum(1)  # (batch, ways)
-        gained = found[..., None] * self.variance / noise_variance
+        counted = weights.sum(1)  # (batch, ways)
+        gained = counted[..., None] * self.variance / noise_variance
         mean = (self.mean + self.variance / noise_variance * (weights.mT @ images)) / (1 + gained)
-        return GaussianPosterior(mean, self.variance / (1 + gained), self.found + found)
+        return GaussianPosterior(mean, self.variance / (1 + gained), self.unlabelled + counted)
 
 
 def mean_given_noisy(
@@ -69,3 +69,57 @@ def mean_given_noisy(
     """E[w | condition, noisy row √ᾱ w + √(1−ᾱ) ε] along the axes, for a noisy row in coordinates; 0 for padding."""
     mean = GaussianPosterior.of(condition).given_noisy(condition.space.along_axes(noisy), signal)
     return mean * condition.mask[..., None]
+
+
+def shared_mean(
+    means: Float[Tensor, "*batch ways feature"], counts: Float[Tensor, "*batch ways"], *, ratio: Float[Tensor, "..."]
+) -> Float[Tensor, "*batch 1 feature"]:
+    """What classes share, from the means of their K images: the best linear unbiased estimate of random effects.
+
+    A mean scatters around it by the variance between classes and 1/K of that within them, and weighs the inverse of
+    both together. Equal numbers of images give the plain mean of means.
+
+    ratio: the variance between classes in units of that within them; a number, or (*batch, 1).
+    """
+    weight = (counts > 0) / (ratio + 1 / counts.clamp(min=1))
+    return (weight[..., None] * means).sum(-2, keepdim=True) / weight.sum(-1)[..., None, None]
+
+
+def even_bias(
+    weight: Float[Tensor, "*#batch ways feature"],
+    bias: Float[Tensor, "*#batch ways"],
+    predicted: Float[Tensor, "*#batch ways feature"],
+    counts: Float[Tensor, "*#batch ways"],
+) -> Float[Tensor, "*#batch ways"]:
+    """What to add to the bias of a linear head so that classes with more support images are not favoured by them.
+
+    A row that few images decided points less surely at its class: images of that class have smaller logits for it than
+    those of a class of many images have for theirs, and the boundary between two such classes lies too near the mean of
+    the one with fewer. Half-way between the means, both would lose equally many of their images. With rows w_k, biases
+    b_k and predicted class means m_k, all boundaries are there, in the sense of least squares over pairs, if
+
+        level_k = (w_k − w̄)·(m_k + m̄)/2 + b_k
+
+    is the same for all classes (a bar is a mean over classes). Levels also differ for reasons of each class's own,
+    which are the method's business. So only what the number of images K_k explains is taken off: the slope of a
+    regression of the levels on 1/K_k, times 1/K_k less its mean. It is exactly 0 where all have equally many.
+
+    Args:
+        weight, bias: the head.
+        predicted: E[class mean | support], in the features that `weight` acts on.
+        counts: support images per class; 0 marks padding, which changes nothing and gets 0.
+    """
+    real = (counts > 0).to(weight)
+    classes = real.sum(-1, keepdim=True).clamp(min=1)
+
+    def centred(values: Float[Tensor, "*any ways"]) -> Float[Tensor, "*any ways"]:
+        return (values - (values * real).sum(-1, keepdim=True) / classes) * real
+
+    share = (real / classes)[..., None]
+    row_mean, point_mean = ((values * share).sum(-2, keepdim=True) for values in (weight, predicted))
+    level = centred(((weight - row_mean) * (predicted + point_mean)).sum(-1) / 2 + bias * real)
+    unsure = centred(1 / counts.clamp(min=1))
+    spread = unsure.square().sum(-1, keepdim=True)
+    fewest = counts.masked_fill(counts == 0, float("inf")).amin(-1, keepdim=True)
+    slope = (level * unsure).sum(-1, keepdim=True) / spread.where(fewest < counts.amax(-1, keepdim=True), float("inf"))
+    return -slope * unsure

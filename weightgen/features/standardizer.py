@@ -16,7 +16,10 @@ from weightgen.errors import InputError
 from weightgen.features.class_statistics import ClassStatistics, shrink_to_isotropic
 from weightgen.records import Episode, Features, LinearHeads, Space
 
-Map = Literal["identity", "scale", "whiten"]
+Map = Literal["identity", "scale", "whiten", "classifier"]
+# Chosen once, on MobileNetV2 and EfficientNet-Lite.
+_CLASSIFIER_POWER = 1 / 12
+_CLASSIFIER_RIDGE = 0.01
 
 
 class Standardizer(ModelMixin, ConfigMixin):
@@ -32,8 +35,8 @@ class Standardizer(ModelMixin, ConfigMixin):
             length, for an exported linear head could not change it.
         support_power: 1, or below 1 to damp the strong features of support and unlabelled images: f ↦ sign(f)|f|^p,
             brought back to the features' own mean and scale by regression on base images. The same holds: queries
-            cannot be bent (Tukey's ladder, as in Yang et al., ICLR 2021, on one side only).
-        within_shrinkage: how far the within-class covariance is drawn towards a round one, 0 to 1.
+            cannot be transformed (Tukey's ladder, as in Yang et al., ICLR 2021, on one side only).
+        within_shrinkage: how far the within-class covariance is shrunk towards an isotropic one, 0 to 1.
         between_shrinkage: the same for the between-class variances, which few classes tell only roughly.
 
     Buffers: `mean` [feature] and `matrix` [feature feature] are the map; `origin` [feature] is that of lengths and
@@ -41,25 +44,25 @@ class Standardizer(ModelMixin, ConfigMixin):
     length of z; `axes` [feature feature] holds the eigenvectors of the between-class covariance of z as columns,
     largest first (None unless the map is whiten: the coordinates are taken for them); `prior_variance` [feature] is
     the variance of class prototypes along each of them and `noise_variance` [1] that of images around their prototype;
-    `sharpness` [] is the factor that makes Gaussian log-likelihoods honest (features are not independent);
-    `bent_mean`, `bent_slope` and `bent_target` [feature] belong to `support_power`.
+    `likelihood_scale` [] is the factor that calibrates Gaussian log-likelihoods (features are not independent);
+    `power_mean`, `power_slope` and `power_target` [feature] belong to `support_power`.
     """
 
     mean: Tensor
     origin: Tensor
     matrix: Tensor
     axes: Tensor | None
-    sharpness: Tensor
-    bent_mean: Tensor
-    bent_slope: Tensor
-    bent_target: Tensor
+    likelihood_scale: Tensor
+    power_mean: Tensor
+    power_slope: Tensor
+    power_target: Tensor
     length: Tensor
     radius: Tensor
     prior_variance: Tensor
     noise_variance: Tensor
 
-    temper = 1.0
-    """The generator's calibration alone makes logits honest."""
+    logit_scale: float | Tensor = 1.0
+    """Logits are calibrated by the generator's own calibration alone."""
 
     @register_to_config
     def __init__(
@@ -82,14 +85,35 @@ class Standardizer(ModelMixin, ConfigMixin):
         self.register_buffer("origin", torch.zeros(feature_width))
         self.register_buffer("matrix", torch.eye(feature_width))
         self.register_buffer("axes", torch.eye(feature_width) if map == "whiten" else None)
-        self.register_buffer("sharpness", torch.ones(()))
-        self.register_buffer("bent_mean", torch.zeros(feature_width))
-        self.register_buffer("bent_slope", torch.ones(feature_width))
-        self.register_buffer("bent_target", torch.zeros(feature_width))
+        self.register_buffer("likelihood_scale", torch.ones(()))
+        self.register_buffer("power_mean", torch.zeros(feature_width))
+        self.register_buffer("power_slope", torch.ones(feature_width))
+        self.register_buffer("power_target", torch.zeros(feature_width))
         self.register_buffer("length", torch.ones(()))
         self.register_buffer("radius", torch.ones(()))
         self.register_buffer("prior_variance", torch.ones(feature_width))
         self.register_buffer("noise_variance", torch.ones(1))
+
+    @classmethod
+    def of_classifier(cls, weight: Float[Tensor, "classes feature"] | None, *, feature_width: int) -> Standardizer:
+        """The space of a backbone's own classifier: A = (C / mean + ridge)^power, C the covariance of its rows.
+
+        No image is needed; what the classifier looks at is stretched. Without a classifier features stay as they are.
+
+        Raises InputError for weights that are no classifier of such features.
+        """
+        standardizer = cls(feature_width=feature_width, map="classifier", centring=0.0, unit_length=False)
+        if weight is None:
+            return standardizer
+        if weight.shape[1:] != (feature_width,) or len(weight) < 2 or not bool(weight.isfinite().all()):
+            raise InputError(f"a classifier of shape {list(weight.shape)} where [classes, {feature_width}] belongs")
+        rows = (weight - weight.mean(0)).double()
+        variances, axes = torch.linalg.eigh(rows.mT @ rows / len(rows))
+        if not bool(variances.mean() > 0):
+            raise InputError("the backbone's classifier has the same row for every class; take one that was trained")
+        shape = (variances.clamp(min=0) / variances.mean() + _CLASSIFIER_RIDGE) ** _CLASSIFIER_POWER
+        standardizer.matrix.copy_(axes * shape @ axes.mT)
+        return standardizer
 
     def fit(self, features: Features) -> Standardizer:
         """Set the map from base classes. Raises InputError when no two classes differ."""
@@ -103,20 +127,20 @@ class Standardizer(ModelMixin, ConfigMixin):
         self.length.copy_((features.values - self.origin).norm(dim=-1).mean())
         if self.config.support_power < 1:
             self._fit_power(features, mean)
-        stretched = replace(features, values=self._stretched(features.values))
-        self.mean.copy_(stretched.means().mean(0) if centred else torch.zeros_like(mean))
-        return replace(stretched, values=stretched.values - self.mean)
+        scaled = replace(features, values=self._unit_length(features.values))
+        self.mean.copy_(scaled.means().mean(0) if centred else torch.zeros_like(mean))
+        return replace(scaled, values=scaled.values - self.mean)
 
     def _fit_power(self, features: Features, mean: Float[Tensor, " feature"]) -> None:
-        bent = replace(features, values=self._bent(features.values))
-        self.bent_mean.copy_(bent.means().mean(0))
-        away = bent.values - self.bent_mean
+        powered = replace(features, values=self._powered(features.values))
+        self.power_mean.copy_(powered.means().mean(0))
+        away = powered.values - self.power_mean
         slope = ((features.values - mean) * away).mean(0) / away.square().mean(0).clamp(min=1e-12)
-        self.bent_slope.copy_(slope)
-        self.bent_target.copy_(mean)
+        self.power_slope.copy_(slope)
+        self.power_target.copy_(mean)
 
     def shape(self, statistics: ClassStatistics) -> Standardizer:
-        """Set matrix and variances from the statistics of centred, stretched images."""
+        """Set matrix and variances from the statistics of centred images of unit length."""
         within, mean = statistics.within.double(), statistics.mean.double()
         # What is left of the mean belongs to every prototype alike: all of it for the identity, little otherwise.
         between = statistics.between.double() + torch.outer(mean, mean)
@@ -154,22 +178,22 @@ class Standardizer(ModelMixin, ConfigMixin):
             turned.axes = None
         return turned
 
-    def _stretched(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+    def _unit_length(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         if not self.config.unit_length:
             return values
         return self.origin + torch.nn.functional.normalize(values - self.origin, dim=-1) * self.length
 
-    def _bent(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+    def _powered(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         return values.sign() * values.abs() ** self.config.support_power
 
     def base(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Raw features of base images, whose class means are prototypes, in the generator's space."""
-        return (self._stretched(values) - self.mean) @ self.matrix.mT
+        return (self._unit_length(values) - self.mean) @ self.matrix.mT
 
     def support(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Raw features of the images that a head is written from, labelled or not, in the generator's space."""
         if self.config.support_power < 1:
-            values = (self._bent(values) - self.bent_mean) * self.bent_slope + self.bent_target
+            values = (self._powered(values) - self.power_mean) * self.power_slope + self.power_target
         return self.base(values)
 
     def query(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
@@ -186,18 +210,25 @@ class Standardizer(ModelMixin, ConfigMixin):
         )
 
     @property
-    def pole(self) -> Float[Tensor, " feature"]:
+    def standardized_origin(self) -> Float[Tensor, " feature"]:
         """The origin of lengths and angles, in the generator's space."""
         return self.query(self.origin)
 
     @property
     def space(self) -> Space:
         """What a denoiser may know of the generator's space."""
-        return Space(self.prior_variance, self.noise_variance, self.sharpness, self.axes)
+        return Space(self.prior_variance, self.noise_variance, self.likelihood_scale, self.axes)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Nothing but itself."""
-        return {}
+        """The logit scale, where it is not that of all."""
+        own = self.__dict__.get("logit_scale")
+        return {} if own is None else {"logit_scale": own.detach()}
+
+    def with_logit_scale(self, logit_scale: Float[Tensor, ""]) -> Standardizer:
+        """The same map with another factor on logits; both share their tensors."""
+        scaled = copy.copy(self)
+        scaled.logit_scale = logit_scale
+        return scaled
 
     def points(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Standardised features in this space: the same."""

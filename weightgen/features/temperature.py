@@ -1,48 +1,12 @@
-"""The scale that makes a head's probabilities honest, and how it changes with the shots."""
+"""Fitting the logit scale that calibrates a head."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """A factor on logits for every number of shots.
-
-    knots: (shots, factor), shots ascending; in between the logarithm is linear in the logarithm of the shots, beyond
-        the ends it stays.
-    """
-
-    knots: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
-
-    @classmethod
-    def flat(cls, factor: float) -> Calibration:
-        """The same factor for any shots."""
-        return cls(((1.0, factor),))
-
-    @classmethod
-    def of(cls, knots: Sequence[Sequence[float]]) -> Calibration:
-        """From what JSON makes of `knots`."""
-        made = cls(tuple((float(shots), float(factor)) for shots, factor in knots))
-        if not made.knots or not all(0 < number < float("inf") for knot in made.knots for number in knot):
-            raise ValueError(f"{list(knots)} is no calibration: it takes pairs of positive numbers")
-        return made
-
-    def at(self, shots: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """The factor for each number of shots."""
-        where, factors = torch.tensor(self.knots, dtype=shots.dtype, device=shots.device).log().unbind(-1)
-        where = where.contiguous()
-        place = shots.clamp(min=1).log().clamp(where[0], where[-1])
-        if len(where) == 1:
-            return factors.exp().expand_as(shots)
-        right = torch.searchsorted(where, place).clamp(1, len(where) - 1)
-        share = (place - where[right - 1]) / (where[right] - where[right - 1])
-        return torch.lerp(factors[right - 1], factors[right], share).exp()
 
 
 def fit_scale(logits: Float[Tensor, "batch queries ways"], labels: Int[Tensor, "batch queries"]) -> float:

@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.errors import InputError
-from weightgen.interfaces import Conditioner, Denoiser, Objective
+from weightgen.interfaces import Conditioner, Denoiser, FeatureSpace, Objective, ParameterSpace
 from weightgen.records import Episode
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-    from weightgen.features.class_rows import RowReader
+    from weightgen.records import Calibration
 
 
 class LocalConsistency(Objective):
@@ -47,6 +47,7 @@ class LocalConsistency(Objective):
         if naive_local_targets and ranges == "literal":
             raise ValueError("naive_local_targets has the whole chain for every target; drop ranges")
         self.ranges, self.query_weight, self.naive = ranges, query_weight, naive_local_targets
+        self.classifies_queries = query_weight > 0
 
     def __call__(
         self,
@@ -54,9 +55,11 @@ class LocalConsistency(Objective):
         denoiser: Denoiser,
         conditioner: Conditioner,
         scheduler: SchedulerMixin,
-        reader: RowReader,
+        space: ParameterSpace,
+        features: FeatureSpace,
+        scale: Calibration,
         episode: Episode,
-        path: Float[Tensor, "batch targets ways width"],
+        path: Float[Tensor, "batch targets tokens width"],
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
         chain = self._chain(scheduler, targets=path.shape[1])
@@ -68,19 +71,20 @@ class LocalConsistency(Objective):
         local, whole = (self._column(chain.signal_from(level, t), path) for level in (end, torch.zeros_like(t)))
         target = path[torch.arange(batch), which]
         noisy = local.sqrt() * target + (1 - local).sqrt() * noise
-        condition = conditioner.at(conditioner(episode, reader.standardizer), noisy)
+        condition = conditioner.at(conditioner(episode, features), noisy)
         if not self.naive:
             condition = replace(condition, segment=which.to(path.device))
         prediction = denoiser(noisy, t.to(path.device), condition)
         predicted = chain.noise_of(prediction, t, noisy)
         residual = (1 - local).sqrt() * predicted - (1 - whole).sqrt() * noise
-        real = denoiser.real(condition)[..., None]
+        real = space.real(condition)[..., None]
         loss = (residual * real).square().sum() / (real.sum() * path.shape[-1])
         if not self.query_weight:
             return {"loss": loss}
         clean = (noisy - (1 - local) / (1 - whole).sqrt() * predicted) / local.sqrt()
         last = (which == targets - 1).to(clean)
-        query_loss = _query_loss(reader, clean, episode, last)
+        logits = space.query_logits(clean, episode, features, scale=scale)
+        query_loss = _query_loss(logits, episode, last)
         return {"loss": loss + self.query_weight * query_loss, "query_loss": query_loss.detach()}
 
     def _chain(self, scheduler: SchedulerMixin, *, targets: int) -> LocalDDPMScheduler:
@@ -104,9 +108,8 @@ class LocalConsistency(Objective):
 
 
 def _query_loss(
-    reader: RowReader, rows: Float[Tensor, "batch ways width"], episode: Episode, counted: Float[Tensor, " batch"]
+    logits: Float[Tensor, "batch queries ways"], episode: Episode, counted: Float[Tensor, " batch"]
 ) -> Tensor:
-    """Mean cross-entropy of the heads made of the rows on the queries of the episodes that count."""
-    logits = reader.standardised_head(rows[:, None], episode.counts).logits(episode.query)
+    """Mean cross-entropy on the queries of the episodes that count."""
     each = torch.nn.functional.cross_entropy(logits.mT, episode.query_labels, reduction="none").mean(-1)
     return (each * counted).sum() / counted.sum().clamp(min=1)

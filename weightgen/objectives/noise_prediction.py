@@ -10,14 +10,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from weightgen.interfaces import Conditioner, Denoiser, Objective
+from weightgen.interfaces import Conditioner, Denoiser, FeatureSpace, Objective, ParameterSpace
 from weightgen.records import Episode
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-    from weightgen.features.class_rows import RowReader
-    from weightgen.features.standardizer import Standardizer
+    from weightgen.records import Calibration
 
 
 @dataclass(frozen=True)
@@ -25,10 +24,10 @@ class Denoised:
     """One denoiser call of training: what it was given, what it said, what it should have said."""
 
     real: Bool[Tensor, "batch tokens"]
-    noisy: Float[Tensor, "batch ways width"]
+    noisy: Float[Tensor, "batch tokens width"]
     timestep: Int[Tensor, " batch"]
-    prediction: Float[Tensor, "batch ways width"]
-    wanted: Float[Tensor, "batch ways width"]
+    prediction: Float[Tensor, "batch tokens width"]
+    wanted: Float[Tensor, "batch tokens width"]
 
     def loss(self) -> Tensor:
         """Mean squared error over the tokens that count."""
@@ -49,13 +48,15 @@ class NoisePrediction(Objective):
         denoiser: Denoiser,
         conditioner: Conditioner,
         scheduler: SchedulerMixin,
-        reader: RowReader,
+        space: ParameterSpace,
+        features: FeatureSpace,
+        scale: Calibration,
         episode: Episode,
-        path: Float[Tensor, "batch targets ways width"],
+        path: Float[Tensor, "batch targets tokens width"],
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
         denoised = denoise_once(
-            denoiser, conditioner, scheduler, reader.standardizer, episode, path[:, -1], generator=generator
+            denoiser, conditioner, scheduler, space, features, episode, target=path[:, -1], generator=generator
         )
         return {"loss": denoised.loss()}
 
@@ -64,10 +65,11 @@ def denoise_once(
     denoiser: Denoiser,
     conditioner: Conditioner,
     scheduler: SchedulerMixin,
-    standardizer: Standardizer,
+    space: ParameterSpace,
+    features: FeatureSpace,
     episode: Episode,
-    target: Float[Tensor, "batch ways width"],
     *,
+    target: Float[Tensor, "batch tokens width"],
     generator: torch.Generator,
 ) -> Denoised:
     """Add noise to `target` at random times, one per episode, and ask the denoiser once."""
@@ -76,11 +78,11 @@ def denoise_once(
     timestep = torch.randint(last, (len(target),), generator=generator, device=generator.device)
     noise, timestep = noise.to(target.device), timestep.to(target.device)
     noisy = scheduler.add_noise(target, noise, timestep)
-    condition = conditioner.at(conditioner(episode, standardizer), noisy)
+    condition = conditioner.at(conditioner(episode, features), noisy)
     answers: dict[str, Callable[[], Tensor]] = {
         "epsilon": lambda: noise,
         "sample": lambda: target,
         "v_prediction": lambda: scheduler.get_velocity(target, noise, timestep),
     }
     wanted = answers[scheduler.config.prediction_type]()
-    return Denoised(denoiser.real(condition), noisy, timestep, denoiser(noisy, timestep, condition), wanted)
+    return Denoised(space.real(condition), noisy, timestep, denoiser(noisy, timestep, condition), wanted)

@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.interfaces import Conditioner, Denoiser, Objective
+from weightgen.interfaces import Conditioner, Denoiser, FeatureSpace, Objective, ParameterSpace
 from weightgen.objectives.noise_prediction import Denoised, denoise_once
 from weightgen.records import Episode
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-    from weightgen.features.class_rows import RowReader
+    from weightgen.records import Calibration
 
 
 class QueryLoss(Objective):
@@ -26,6 +26,8 @@ class QueryLoss(Objective):
     Options:
         weight: of the cross-entropy, against 1 for the denoising error.
     """
+
+    classifies_queries = True
 
     def __init__(self, *, weight: float = 1.0) -> None:
         if weight < 0:
@@ -38,16 +40,17 @@ class QueryLoss(Objective):
         denoiser: Denoiser,
         conditioner: Conditioner,
         scheduler: SchedulerMixin,
-        reader: RowReader,
+        space: ParameterSpace,
+        features: FeatureSpace,
+        scale: Calibration,
         episode: Episode,
-        path: Float[Tensor, "batch targets ways width"],
+        path: Float[Tensor, "batch targets tokens width"],
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
         denoised = denoise_once(
-            denoiser, conditioner, scheduler, reader.standardizer, episode, path[:, -1], generator=generator
+            denoiser, conditioner, scheduler, space, features, episode, target=path[:, -1], generator=generator
         )
-        head = reader.standardised_head(clean_rows(denoised, scheduler)[:, None], episode.counts)
-        logits = head.logits(episode.query)
+        logits = space.query_logits(clean_tokens(denoised, scheduler), episode, features, scale=scale)
         query_loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), episode.query_labels.flatten())
         noise_loss = denoised.loss()
         accuracy = (logits.detach().argmax(-1) == episode.query_labels).float().mean()
@@ -59,8 +62,8 @@ class QueryLoss(Objective):
         }
 
 
-def clean_rows(denoised: Denoised, scheduler: SchedulerMixin) -> Float[Tensor, "batch ways width"]:
-    """The rows without noise that a prediction implies, whatever its parameterisation."""
+def clean_tokens(denoised: Denoised, scheduler: SchedulerMixin) -> Float[Tensor, "batch tokens width"]:
+    """The tokens without noise that a prediction implies, whatever its parameterisation."""
     signal = scheduler.alphas_cumprod.to(denoised.noisy.device)[denoised.timestep][:, None, None]
     kind, x, prediction = scheduler.config.prediction_type, denoised.noisy, denoised.prediction
     if kind == "sample":

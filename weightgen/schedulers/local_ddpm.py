@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from weightgen.errors import InputError
-from weightgen.schedulers.mean_ddpm import MeanDDPMScheduler
+from weightgen.schedulers.reverse_chain import MeanDDPMScheduler
 
 
 class LocalDDPMScheduler(MeanDDPMScheduler):
@@ -26,6 +26,8 @@ class LocalDDPMScheduler(MeanDDPMScheduler):
 
     Config: that of `DDPMScheduler`, and `segments`, k.
     """
+
+    knows_segments = True
 
     @register_to_config
     def __init__(
@@ -140,7 +142,7 @@ class LocalDDPMScheduler(MeanDDPMScheduler):
     def _walk_factors(self) -> list[tuple[float, float]]:
         """What one step of the whole chain makes, at every t, of the noisy value and of the local target predicted.
 
-        The posterior mean (Ho et al. 2020, eq. 7), whose clean value is made of the same two.
+        The posterior mean (Ho et al. 2020, eq. 7), whose clean value is a combination of the same two.
         """
         t = torch.arange(self.config.num_train_timesteps)
         local = self.signal_from(self.boundaries[1:][self.segment_of(t)], t)

@@ -1,4 +1,4 @@
-"""The reverse chain: from noise to clean values, by any diffusers scheduler."""
+"""The reverse chain: from noise to clean values, by any diffusers scheduler; and its noise-free sampler."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ import inspect
 from collections.abc import Callable, Sequence
 
 import torch
-from diffusers import SchedulerMixin
+from diffusers import DDPMScheduler, SchedulerMixin
 from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.errors import InputError
-from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
+
+
+class MeanDDPMScheduler(DDPMScheduler):
+    """DDPM (Ho et al. 2020) with zero variance, the sampler of MetaDiff's released code.
+
+    With a denoiser that is exact for linear-Gaussian parameters the chain ends at the conditional mean
+    E[w | condition], whatever noise it starts from.
+    """
+
+    def _get_variance(self, t, predicted_variance=None, variance_type=None):  # type: ignore[no-untyped-def]
+        return torch.zeros(())
 
 
 def reverse_chain(
@@ -38,7 +48,7 @@ def reverse_chain(
     if steps > scheduler.config.num_train_timesteps:
         raise InputError(f"steps is {steps}; the chain has {scheduler.config.num_train_timesteps}, take fewer")
     segments = scheduler.config.get("segments", 1)  # diffusers keeps what another scheduler's config had
-    if segments > 1 and not isinstance(scheduler, LocalDDPMScheduler):
+    if segments > 1 and not getattr(scheduler, "knows_segments", False):
         raise InputError(
             f"scheduler {type(scheduler).__name__} knows nothing of the {segments} segments that this generator was "
             "trained in; give it its LocalDDPMScheduler back"

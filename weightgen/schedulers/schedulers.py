@@ -15,7 +15,7 @@ from torch import Tensor
 from weightgen.errors import InputError
 from weightgen.registry import nearest
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
-from weightgen.schedulers.mean_ddpm import MeanDDPMScheduler
+from weightgen.schedulers.reverse_chain import MeanDDPMScheduler
 
 # Parameters are no pixels: nothing bounds them to ±1. Trailing spacing starts at pure noise for any number of
 # steps, and an explicit spacing gives the same timesteps before and after a reload.
@@ -46,7 +46,7 @@ _HARMLESS: dict[str, tuple[object, ...]] = {
     "variance_type": ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", None),
 }
 
-_OWN = {made.__name__: made for made in (MeanDDPMScheduler, LocalDDPMScheduler)}
+_OWN = {kind.__name__: kind for kind in (MeanDDPMScheduler, LocalDDPMScheduler)}
 
 
 def scheduler_names() -> list[str]:
@@ -55,7 +55,7 @@ def scheduler_names() -> list[str]:
     Left out are those without a choice of spacing, and those whose packages are not installed.
     """
     compatible = {name: getattr(diffusers, name) for name in DDPMScheduler._compatibles}
-    usable = [name for name, made in compatible.items() if "timestep_spacing" in inspect.signature(made).parameters]
+    usable = [name for name, kind in compatible.items() if "timestep_spacing" in inspect.signature(kind).parameters]
     return sorted([*usable, *_OWN])
 
 
@@ -69,8 +69,8 @@ def scheduler_class(name: str) -> type[SchedulerMixin]:
 
 def build_scheduler(name: str, options: Mapping[str, Any]) -> SchedulerMixin:
     """A scheduler from scratch. Raises InputError for an option it does not take."""
-    made = scheduler_class(name)
-    taken = _defaults(made)
+    kind = scheduler_class(name)
+    taken = _defaults(kind)
     for key in options:
         if key not in taken:
             raise InputError(f"scheduler.{name} has no option '{key}'{nearest(key, taken)}")
@@ -78,7 +78,7 @@ def build_scheduler(name: str, options: Mapping[str, Any]) -> SchedulerMixin:
             raise InputError(f"scheduler.{key} must be {_ALWAYS[key]!r} for parameters, which have no bounds; drop it")
     fixed = {key: value for key, value in _ALWAYS.items() if key in taken}
     # Defaults too are given by name: diffusers passes only what was, and another scheduler has other defaults.
-    return made(**{**taken, **options, **fixed})
+    return kind(**{**taken, **options, **fixed})
 
 
 def swap_scheduler(name: str, scheduler: SchedulerMixin) -> SchedulerMixin:
@@ -86,12 +86,12 @@ def swap_scheduler(name: str, scheduler: SchedulerMixin) -> SchedulerMixin:
 
     Raises InputError when it is unknown, or cannot take what the denoiser predicts.
     """
-    made = scheduler_class(name)
-    _check_takes(name, made, chain_of(scheduler))
-    taken = _defaults(made)
-    left_out = {"_use_default_values"} | ({"segments"} - set(taken))
-    config = {key: value for key, value in scheduler.config.items() if key not in left_out}
-    return made.from_config(config, **{key: value for key, value in _ALWAYS.items() if key in taken})
+    kind = scheduler_class(name)
+    _check_takes(name, kind, chain_of(scheduler))
+    taken = _defaults(kind)
+    dropped = {"_use_default_values"} | ({"segments"} - set(taken))
+    config = {key: value for key, value in scheduler.config.items() if key not in dropped}
+    return kind.from_config(config, **{key: value for key, value in _ALWAYS.items() if key in taken})
 
 
 def chain_of(scheduler: SchedulerMixin) -> dict[str, Any]:
@@ -125,15 +125,15 @@ def _refuse(name: str, why: str) -> None:
     raise InputError(f"scheduler {name}: {why}; use {name}.from_config(pipeline.scheduler.config)")
 
 
-def _check_takes(name: str, made: type[SchedulerMixin], chain: Mapping[str, Any]) -> None:
+def _check_takes(name: str, kind: type[SchedulerMixin], chain: Mapping[str, Any]) -> None:
     """Refuse a kind of scheduler that cannot follow segments, or not what the denoiser predicts."""
     segments = chain.get("segments", 1)
-    if segments > 1 and not issubclass(made, LocalDDPMScheduler):
+    if segments > 1 and not issubclass(kind, LocalDDPMScheduler):
         raise InputError(
             f"scheduler '{name}' knows nothing of the {segments} segments that this generator was trained in; its own "
             "LocalDDPMScheduler alone visits their ends"
         )
-    if chain["prediction_type"] == "sample" and any(parent.__name__ in _NEVER_SAMPLE for parent in made.__mro__):
+    if chain["prediction_type"] == "sample" and any(parent.__name__ in _NEVER_SAMPLE for parent in kind.__mro__):
         raise InputError(f"scheduler '{name}' takes no denoiser that predicts clean rows; use DDIMScheduler")
 
 
@@ -148,6 +148,6 @@ def segments_of(scheduler: SchedulerMixin) -> Int[Tensor, " steps"]:
     return scheduler.segment_of(t) if isinstance(scheduler, LocalDDPMScheduler) else torch.zeros_like(t)
 
 
-def _defaults(made: type[SchedulerMixin]) -> dict[str, Any]:
-    parameters = inspect.signature(made.__init__).parameters
+def _defaults(kind: type[SchedulerMixin]) -> dict[str, Any]:
+    parameters = inspect.signature(kind.__init__).parameters
     return {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from torch import nn
 
 from weightgen.errors import InputError
-from weightgen.selectors._selector import head_slot
 
 
 class ModuleNames:
@@ -46,6 +45,19 @@ class ModuleNames:
             f"{self._option} {self.words!r} match nothing with parameters outside the head of a {type(model).__name__};"
             f" its nearest modules are: {', '.join(list(near)[:6])}"
         )
+
+
+def head_slot(model: nn.Module) -> str:
+    """Name of the linear layer that makes a timm model's logits, such as "fc" or "head.fc".
+
+    Raises InputError for a model that is not timm's, has several heads, or none (`num_classes=0`).
+    """
+    name = (getattr(model, "pretrained_cfg", None) or {}).get("classifier")
+    if not isinstance(name, str):
+        raise InputError(
+            f"a {type(model).__name__} names no single head in pretrained_cfg['classifier']; use a timm classifier"
+        )
+    return name
 
 
 def trunk_modules(model: nn.Module) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from weightgen.selectors._selector import Selector, head_slot
+from weightgen.interfaces import Selector
+from weightgen.selectors._module_names import head_slot
 
 
 class Bias(Selector):

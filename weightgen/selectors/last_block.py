@@ -8,7 +8,8 @@ from typing import Any
 from timm.models._manipulate import group_with_matcher
 from torch import nn
 
-from weightgen.selectors._selector import Selector, head_slot
+from weightgen.interfaces import Selector
+from weightgen.selectors._module_names import head_slot
 
 
 class LastBlock(Selector):

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from weightgen.errors import InputError
+from weightgen.interfaces import Selector
 from weightgen.seeds import derive
 from weightgen.selectors._module_names import ModuleNames, ancestors, trunk_modules
-from weightgen.selectors._selector import Selector
 
 try:
     from peft import LoraConfig, inject_adapter_in_model
@@ -49,7 +49,7 @@ class Lora(Selector):
         """
         targets = self._targets(model)
         if not targets:
-            raise InputError(f"selector 'lora': {self._refusal(model)}")
+            raise InputError(f"selector 'lora': {self.refusal(model)}")
         if self._adapted(model):
             return
         config = LoraConfig(r=self._rank, lora_alpha=self._alpha, target_modules="|".join(map(re.escape, targets)))
@@ -65,9 +65,9 @@ class Lora(Selector):
             failed = next((name for name in targets if name not in done), targets[-1])
             for name, layer in reversed(done.items()):  # inner before outer, so that the model is plain again
                 model.set_submodule(name, layer.get_base_layer())
-            told = textwrap.shorten(str(error), 120, placeholder=" …")
+            reason = textwrap.shorten(str(error), 120, placeholder=" …")
             raise InputError(
-                f"selector 'lora': target_modules match '{failed}', which PEFT refuses ({told});"
+                f"selector 'lora': target_modules match '{failed}', which PEFT refuses ({reason});"
                 " name linear or convolution layers only, with a rank that suits them"
             ) from error
         finally:
@@ -85,7 +85,7 @@ class Lora(Selector):
 
     def settle(self, model: nn.Module) -> tuple[str, ...]:
         """Add every update to the weight of its layer, and take A and B out again."""
-        self._found(model)
+        self.selected(model)
         layers = self._adapted(model)
         for name, layer in layers.items():
             layer.merge()
@@ -115,7 +115,7 @@ class Lora(Selector):
             )
         return outer
 
-    def _refusal(self, model: nn.Module) -> str:
+    def refusal(self, model: nn.Module) -> str:
         if not self._targets(model):
             return self._target.refusal(model)
         return f"a plain {type(model).__name__} has no adapters; call prepare(model) first"

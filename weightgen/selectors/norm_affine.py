@@ -6,7 +6,7 @@ from timm.layers import RmsNorm
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from weightgen.selectors._selector import Selector
+from weightgen.interfaces import Selector
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, RmsNorm)  # _NormBase: batch and instance norms
 

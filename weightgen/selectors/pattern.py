@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from weightgen.selectors._module_names import ModuleNames, ancestors, trunk_modules
-from weightgen.selectors._selector import Selector, head_slot
+from weightgen.interfaces import Selector
+from weightgen.selectors._module_names import ModuleNames, ancestors, head_slot, trunk_modules
 
 
 class Pattern(Selector):
@@ -37,7 +37,7 @@ class Pattern(Selector):
                 return True
         return False
 
-    def _refusal(self, model: nn.Module) -> str:
+    def refusal(self, model: nn.Module) -> str:
         if self._exclude is not None and any(name in self._target for name in trunk_modules(model)):
             return f"exclude_modules leave nothing of the target_modules in a {type(model).__name__}; exclude less"
         return self._target.refusal(model)

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.features.standardizer import Standardizer
-from weightgen.features.temperature import Calibration, fit_mixture_scale, fit_scale
+from weightgen.features.temperature import fit_mixture_scale, fit_scale
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Features
+from weightgen.records import Calibration, Features
 from weightgen.seeds import generator
 
 SHOTS = (1, 2, 5, 10, 20, 50, 100)
+_MOST_SHOTS = 10  # where every image goes through a backbone of its own
 _EPISODES = 30
 _DATA_SETS, _DRAWN_DATA_SETS = 12, 3  # where each gets a space of its own, and is gone through again for every draw
 _QUERIES = 10
@@ -24,9 +25,9 @@ _QUERIES = 10
 
 @dataclass(frozen=True)
 class View:
-    """Classes as unseen ones look: through statistics of others."""
+    """Classes as unseen ones look: through statistics of others. inputs: of what heads act on."""
 
-    features: Features
+    inputs: Features
     standardizer: Standardizer
 
 
@@ -45,13 +46,13 @@ def calibrated(
     """
     uncalibrated = copy.copy(pipeline)
     uncalibrated.register_to_config(calibration=((1.0, 1.0),), draw_calibration=((1.0, 1.0),))
-    ways = min([ways, *(len(view.features.class_names) for view in views)])  # all views together, in one tensor
+    ways = min([ways, *(len(view.inputs.class_names) for view in views)])  # all views together, in one tensor
     knots = []
-    for shots in SHOTS:
+    for shots in SHOTS if not pipeline.space.takes_images else [n for n in SHOTS if n <= _MOST_SHOTS]:
         parts = [
             _logits(uncalibrated, view, ways=ways, shots=shots, samples=samples, seed=seed)
             for view in views
-            if int(view.features.counts.min()) > shots
+            if int(view.inputs.counts.min()) > shots
         ]
         if parts:
             logits, labels = torch.cat([part[0] for part in parts], 1), torch.cat([part[1] for part in parts])
@@ -71,8 +72,8 @@ def _logits(
     episodes = _EPISODES
     if pipeline.conditioner.adapts:
         episodes = _DATA_SETS if samples == 1 else _DRAWN_DATA_SETS
-    classes, left = len(view.features.class_names), int(view.features.counts.min()) - shots
-    episode = EpisodeSampler(view.features).sample(
+    classes, left = len(view.inputs.class_names), int(view.inputs.counts.min()) - shots
+    episode = EpisodeSampler(view.inputs).sample(
         batch=episodes,
         ways=ways,
         shots=shots,
@@ -80,7 +81,5 @@ def _logits(
         generator=generator(seed, "calibration", shots, classes),
     )
     noise = [generator(seed, "calibration head", shots, i) for i in range(len(episode))]
-    head = seeing.heads(episode, noise, samples=samples)
-    query = episode.query.to(head.weight)
-    logits = torch.einsum("bif,bswf->sbiw", query, head.weight) + head.bias.transpose(0, 1)[:, :, None]
-    return logits.flatten(1, 2).cpu(), episode.query_labels.flatten()
+    logits = seeing.heads(episode, noise, samples=samples).draw_logits(episode.query.to(seeing.device))
+    return logits.transpose(0, 1).flatten(1, 2).cpu(), episode.query_labels.flatten()

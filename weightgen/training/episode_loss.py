@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from diffusers import SchedulerMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from weightgen.features.class_rows import RowReader
-from weightgen.interfaces import Conditioner, Denoiser, Objective
-from weightgen.records import Episode
+from weightgen.features.standardizer import Standardizer
+from weightgen.interfaces import Conditioner, Denoiser, Objective, ParameterSpace
+from weightgen.records import Calibration, Episode
 
 
 class EpisodeLoss(nn.Module):
-    """Raw episodes and standardised paths in, named losses out.
+    """Raw episodes and the tokens of their paths in, named losses out.
 
-    Denoiser and conditioner are its submodules; scheduler and objective have nothing to learn, and each fold of the
-    base classes brings its own reader.
+    Denoiser and conditioner are its submodules; space, scheduler and objective have nothing to learn, and each fold of
+    the base classes brings its own standardizer.
 
-    fitted: whether paths are of rows that were fitted, and not prototypes. Only a space of an episode's own tells them
-        apart: fitted rows keep what they read off images, prototypes are points like images.
+    fitted: whether paths are of parameters that were fitted, and not prototypes. Only a feature space of an episode's
+        own tells them apart: fitted rows keep what they read off images, prototypes are points like images.
     """
 
     def __init__(
@@ -29,6 +27,7 @@ class EpisodeLoss(nn.Module):
         *,
         denoiser: Denoiser,
         conditioner: Conditioner,
+        space: ParameterSpace,
         scheduler: SchedulerMixin,
         objective: Objective,
         fitted: bool = False,
@@ -36,28 +35,36 @@ class EpisodeLoss(nn.Module):
         super().__init__()
         self.denoiser = denoiser
         self.conditioner = conditioner
+        self.space = space
         self.scheduler, self.objective, self.fitted = scheduler, objective, fitted
 
     def forward(
         self,
         episode: Episode,
-        path: Float[Tensor, "batch targets ways feature"],
-        reader: RowReader,
+        path: Float[Tensor, "batch targets tokens width"],
+        standardizer: Standardizer,
+        scale: Calibration,
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
-        """Losses of raw episodes whose `path` is standardised by `reader.standardizer`.
+        """Losses of raw episodes of features.
 
-        Where the conditioner adapts the space, episodes are taken one at a time and the losses averaged.
+        Where the conditioner adapts the feature space, episodes are taken one at a time and the losses averaged.
+
+        Args:
+            path: tokens, where they are class rows standardised by `standardizer`.
+            scale: factor on the logits of queries.
         """
-        standardizer, each = reader.standardizer, []
-        for which, own, space in self.conditioner.in_spaces(standardizer.standardize(episode), standardizer):
+        each = []
+        for which, own, features in self.conditioner.in_spaces(standardizer.standardize(episode), standardizer):
             losses = self.objective(
                 denoiser=self.denoiser,
                 conditioner=self.conditioner,
                 scheduler=self.scheduler,
-                reader=replace(reader, standardizer=space),
+                space=self.space,
+                features=features,
+                scale=scale,
                 episode=own,
-                path=(space.rows if self.fitted else space.points)(path[which]),
+                path=(features.rows if self.fitted else features.points)(path[which]),
                 generator=generator,
             )
             each.append(losses)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,31 +13,34 @@ from torch import Tensor
 
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.errors import InputError
-from weightgen.features.class_rows import Readout, RowReader
 from weightgen.features.standardizer import Standardizer
-from weightgen.features.temperature import Calibration, fit_scale
-from weightgen.interfaces import Conditioner
-from weightgen.records import Features
+from weightgen.features.temperature import fit_scale
+from weightgen.interfaces import Conditioner, FeatureSpace, ParameterSpace
+from weightgen.records import Calibration, Episode, Features
 from weightgen.seeds import derive, generator
+from weightgen.spaces.class_rows import ClassRows
 from weightgen.zoo.ideal_prototypes import ideal_prototypes
 from weightgen.zoo.members import Zoo
 
 _EPISODES = 50
 _QUERIES = 10
 _WAYS = 10
+QueryLogits = Callable[[Tensor, Episode, FeatureSpace], Tensor]
+"""Class rows, a standardised episode and its feature space to the logits of its queries."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Some base classes, in a space whose statistics come from the other base classes, and what is learnt of them.
+    """Some base classes, in a feature space whose statistics come from the others, and what is learnt of them.
 
-    prototypes: the target row of every class.
-    zoo: rows fitted to many tasks of these classes instead; None where the prototypes are the targets.
+    prototypes: the target row of every class. scale: factor on the logits of queries.
+    zoo: tokens of parameters fitted to many tasks of these classes instead; None where the prototypes are the targets.
     """
 
     features: Features
     prototypes: Float[Tensor, "classes feature"]
-    reader: RowReader
+    standardizer: Standardizer
+    scale: Calibration
     zoo: Zoo | None = None
 
 
@@ -47,7 +50,7 @@ def cross_fitted(
     folds: int,
     shape: Mapping[str, Any],
     conditioner: Conditioner,
-    readout: Readout,
+    space: ParameterSpace,
     shots: tuple[int, int],
     seed: int,
 ) -> tuple[Fold, ...]:
@@ -57,8 +60,8 @@ def cross_fitted(
     its first axes. A denoiser learns to trust those axes and fails on new classes (measured: 12 to 37 points below the
     centroid with 60 classes of 1280 features). Here every episode looks as one of unseen classes will.
 
-    Each fold's reader also gets the scale that makes heads without a network honest, so that the query loss teaches
-    discrimination and not sharpness, and its standardizer the sharpness that makes assignments honest.
+    Each fold also gets the logit scale that calibrates heads without a network, so that the query loss teaches
+    discrimination and not a scale, and its standardizer the one that calibrates Gaussian log-likelihoods.
 
     Args:
         shape: the standardizer's arguments.
@@ -73,34 +76,43 @@ def cross_fitted(
         raise InputError(
             f"training.folds is {folds} and there are {classes} base classes; every fold needs 2, lower it"
         )
-    made = []
+    folds_of_classes = []
     for number, own in enumerate(features.groups(folds, generator(seed, "folds"))):
         inside = features.of_classes(own)
         outside = features if folds == 1 else features.without(own)
         standardizer = Standardizer(**shape).fit(outside)
-        judge = partial(_honest_scale, inside, conditioner, shots=shots, seed=derive(seed, "fold scale", number))
-        standardizer.sharpness.fill_(judge(RowReader(standardizer, "gaussian")))
-        scale = Calibration.flat(judge(RowReader(standardizer, readout), adapted=True))
-        made.append(Fold(inside, ideal_prototypes(inside, standardizer), RowReader(standardizer, readout, scale)))
-    return tuple(made)
+        calibrate = partial(
+            _logit_scale, inside, conditioner, standardizer, shots=shots, seed=derive(seed, "fold scale", number)
+        )
+        unscaled = Calibration()
+        standardizer.likelihood_scale.fill_(
+            calibrate(partial(ClassRows(readout="gaussian").query_logits, scale=unscaled))
+        )
+        if space.takes_images:  # its heads do not act on these features
+            scale = unscaled
+        else:
+            scale = Calibration.flat(calibrate(partial(space.query_logits, scale=unscaled), adapted=True))
+        folds_of_classes.append(Fold(inside, ideal_prototypes(inside, standardizer), standardizer, scale))
+    return tuple(folds_of_classes)
 
 
-def mean_sharpness(folds: Sequence[Fold]) -> Tensor:
-    """The sharpness of a standardizer fitted on all base classes: that of the folds', on classes unseen by them."""
-    return torch.stack([fold.reader.standardizer.sharpness for fold in folds]).log().mean().exp()
+def mean_likelihood_scale(folds: Sequence[Fold]) -> Tensor:
+    """The scale for a standardizer fitted on all base classes: that of the folds', on classes unseen by them."""
+    return torch.stack([fold.standardizer.likelihood_scale for fold in folds]).log().mean().exp()
 
 
 @torch.no_grad()
-def _honest_scale(
+def _logit_scale(
     features: Features,
     conditioner: Conditioner,
-    reader: RowReader,
+    standardizer: Standardizer,
+    query_logits: QueryLogits,
     *,
     shots: tuple[int, int],
     seed: int,
     adapted: bool = False,
 ) -> float:
-    """The factor that calibrates heads made of the condition's tokens; in spaces as episodes get if `adapted`."""
+    """The factor that calibrates heads made of the condition's tokens; in the spaces that episodes get if `adapted`."""
     sampler, fewest, logits, labels = EpisodeSampler(features), int(features.counts.min()), [], []
     for number in sorted({min(number, fewest - 1) for number in shots}):
         episode = sampler.sample(
@@ -110,11 +122,10 @@ def _honest_scale(
             queries=min(_QUERIES, fewest - number),
             generator=generator(seed, number),
         )
-        episode = reader.standardizer.standardize(episode)
-        as_it_is = ((slice(None), episode, reader.standardizer),)
-        for _, own, space in conditioner.in_spaces(episode, reader.standardizer) if adapted else as_it_is:
-            condition = conditioner(own, space)
-            head = replace(reader, standardizer=space).standardised_head(condition.tokens[:, None], condition.counts)
-            logits.append(head.logits(own.query).flatten(0, 1))  # the number of queries may differ
+        episode = standardizer.standardize(episode)
+        as_it_is = ((slice(None), episode, standardizer),)
+        for _, own, space in conditioner.in_spaces(episode, standardizer) if adapted else as_it_is:
+            tokens = conditioner(own, space).tokens
+            logits.append(query_logits(tokens, own, space).flatten(0, 1))  # the number of queries may differ
             labels.append(own.query_labels.flatten())
     return fit_scale(torch.cat(logits)[None], torch.cat(labels)[None])

@@ -30,8 +30,8 @@ class Learner:
         self.module, self.options, self.accelerator = module, options, accelerator
         module.to(accelerator.device)
         self.learnt = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        made = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[options.optimiser]
-        optimiser = made(self.learnt, lr=options.learning_rate, weight_decay=options.weight_decay)
+        kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[options.optimiser]
+        optimiser = kind(self.learnt, lr=options.learning_rate, weight_decay=options.weight_decay)
         self.wrapped, self.optimiser = accelerator.prepare(module, optimiser)
         self.learning_rate = get_scheduler(
             options.schedule,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,22 +29,12 @@ _MOST_DISTRACTORS = 0.4
 _RAGGED = 4  # the largest class of a ragged data set holds so many times the images of the smallest
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """What is learnt from: folds of base classes, and how good a state is on held-out ones.
-
-    score: accuracy in percent on the held-out classes, of the weights as they stand; None keeps the last step.
-    """
-
-    folds: tuple[Fold, ...]
-    score: Callable[[], float] | None
-
-
 def train(
     module: EpisodeLoss,
-    lesson: Lesson,
+    folds: Sequence[Fold],
     options: TrainingOptions,
     *,
+    score: Callable[[], float] | None,
     seed: int,
     checkpoints: CheckpointFolder,
     accelerator: Accelerator,
@@ -57,30 +47,36 @@ def train(
 
     Randomness is stateless (a function of seed, step and process), so that a resumed run on one CPU process ends with
     the same bits as an uninterrupted one.
+
+    Args:
+        folds: groups of base classes; step n draws from fold n modulo their number.
+        score: accuracy in percent on held-out classes, of the weights as they stand; None keeps the last step.
     """
     learner = Learner(module, options, accelerator)
     done = learner.restore(checkpoints)
-    samplers, device = [EpisodeSampler(fold.features) for fold in lesson.folds], accelerator.device
-    if done == 0 and lesson.score is not None:
-        learner.consider(0, lesson.score)
+    samplers, device = [EpisodeSampler(fold.features) for fold in folds], accelerator.device
+    if done == 0 and score is not None:
+        learner.consider(0, score)
         yield {"step": 0, "held_out_accuracy": learner.best_score}
     for step in range(done, options.steps):
         draw = seeded(seed, "training", step, accelerator.process_index)
-        fold, sampler = lesson.folds[step % len(samplers)], samplers[step % len(samplers)]
+        fold, sampler = folds[step % len(samplers)], samplers[step % len(samplers)]
         episode, path = _draw(fold, sampler, options, seed=seed, step=step, accelerator=accelerator, generator=draw)
         episode, path = episode.to(device), path.to(device)
         with accelerator.autocast(), _dropout_seeded(seed, step, accelerator):
             if options.reptile is None:
-                losses = learner.wrapped(episode, path, fold.reader, draw)
+                losses = learner.wrapped(episode, path, fold.standardizer, fold.scale, draw)
                 learner.descend(losses["loss"])
             else:
-                losses, gradients = adapted(module, episode, path, fold.reader, draw, options.reptile)
+                losses, gradients = adapted(
+                    module, episode, path, fold.standardizer, fold.scale, draw, options=options.reptile
+                )
                 learner.descend_along(gradients)
         record = {"step": step + 1, **{name: float(value.detach()) for name, value in losses.items()}}
         record["learning_rate"] = learner.learning_rate.get_last_lr()[0]
         last = step + 1 == options.steps
-        if lesson.score is not None and (last or (step + 1) % options.evaluate_every == 0):
-            record["held_out_accuracy"] = learner.consider(step + 1, lesson.score)
+        if score is not None and (last or (step + 1) % options.evaluate_every == 0):
+            record["held_out_accuracy"] = learner.consider(step + 1, score)
         yield record  # before the checkpoint: a kill in between repeats the step instead of losing its record
         if last or (step + 1) % options.checkpoint_every == 0:
             learner.save(checkpoints, step + 1)
@@ -105,8 +101,8 @@ def _draw(
     step: int,
     accelerator: Accelerator,
     generator: torch.Generator,
-) -> tuple[Episode, Float[Tensor, "batch targets ways feature"]]:
-    """This process's share of a step's episodes, and the paths to their rows."""
+) -> tuple[Episode, Float[Tensor, "batch targets tokens width"]]:
+    """This process's share of a step's episodes, and the paths to their parameters."""
     # Sizes are drawn from seed and step alone: every process works on tensors of the same shape.
     sizes = seeded(seed, "sizes", step)
     classes = len(sampler.features.class_names)
@@ -142,13 +138,13 @@ def _draw(
 
 
 def _draw_unlabelled(options: TrainingOptions, sizes: torch.Generator) -> UnlabelledDraw | None:
-    """Of every kind that a user may bring: few and many, balanced and not, with and without strangers."""
+    """Of every kind that a user may bring: few and many, balanced and not, with and without distractors."""
     if options.unlabelled[1] == 0 or _between(0, 1, sizes) == 0:
         return None
     images = _between(*options.unlabelled, sizes)
     concentration = _CONCENTRATIONS[_between(0, len(_CONCENTRATIONS) - 1, sizes)]
-    strange = _between(0, 2, sizes) * float(torch.rand((), generator=sizes)) * _MOST_DISTRACTORS / 2
-    return UnlabelledDraw(images, concentration, strange)
+    distractors = _between(0, 2, sizes) * float(torch.rand((), generator=sizes)) * _MOST_DISTRACTORS / 2
+    return UnlabelledDraw(images, concentration, distractors)
 
 
 def _between_evenly_in_logarithm(least: int, most: int, sizes: torch.Generator) -> int:

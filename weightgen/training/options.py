@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from weightgen.section import Section
+from weightgen.registry import Section
 
 
 class ReptileOptions(Section):
@@ -54,7 +54,7 @@ class TrainingOptions(Section):
     warmup_steps: int = Field(default=100, ge=0)
     """Steps in which the learning rate rises from 0."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Decoupled weight decay (AdamW); of sgd the usual one."""
+    """Decoupled weight decay (AdamW); of sgd an L2 penalty."""
     max_gradient_norm: PositiveFloat = 1.0
     """Gradients longer than this are shortened to it."""
     ema_halflife_steps: PositiveFloat = 100

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from weightgen.features.class_rows import RowReader
-from weightgen.records import Episode
+from weightgen.features.standardizer import Standardizer
+from weightgen.records import Calibration, Episode
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.options import ReptileOptions
 
@@ -19,9 +19,11 @@ from weightgen.training.options import ReptileOptions
 def adapted(
     module: EpisodeLoss,
     episode: Episode,
-    path: Float[Tensor, "batch targets ways feature"],
-    reader: RowReader,
+    path: Float[Tensor, "batch targets tokens width"],
+    standardizer: Standardizer,
+    scale: Calibration,
     generator: torch.Generator,
+    *,
     options: ReptileOptions,
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
     """One round of REPTILE (Nichol et al. 2018), every episode of the batch a task of its own.
@@ -41,7 +43,7 @@ def adapted(
     def loss(own: dict[str, Tensor], task: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         drawn: dict[str, Any] = {name: value.expand(options.draws, *value.shape) for name, value in task.items()}
         own_path = drawn.pop("path")
-        losses = functional_call(module, own, (Episode(**drawn), own_path, reader, generator))
+        losses = functional_call(module, own, (Episode(**drawn), own_path, standardizer, scale, generator))
         return losses["loss"], losses
 
     step: Any = vmap(grad_and_value(loss, has_aux=True), randomness="same")

@@ -21,9 +21,11 @@ class HeldOut:
     """Fixed episodes of held-out base classes, on which steps are chosen.
 
     Asking for more classes or images than there are lowers the ways and the queries.
+
+    inputs: of what heads act on.
     """
 
-    features: Features
+    inputs: Features
     ways: int
     shots: tuple[int, ...]
     queries: int
@@ -45,8 +47,8 @@ class HeldOut:
     def _answers(
         self, pipeline: WeightGenerationPipeline, unlabelled: UnlabelledDraw | None
     ) -> Iterator[tuple[Episode, torch.Tensor]]:
-        sampler, fewest = EpisodeSampler(self.features), int(self.features.counts.min())
-        ways = min(self.ways, len(self.features.class_names))
+        sampler, fewest = EpisodeSampler(self.inputs), int(self.inputs.counts.min())
+        ways = min(self.ways, len(self.inputs.class_names))
         for shots in self.shots:
             shots = min(shots, fewest - 1)
             queries = min(self.queries, fewest - shots)

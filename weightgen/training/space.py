@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.episodes.sampler import EpisodeSampler
-from weightgen.features.class_rows import Readout, RowReader
 from weightgen.features.class_statistics import ClassStatistics, shrink_to_isotropic
 from weightgen.features.gaussian_posterior import GaussianPosterior
 from weightgen.features.standardizer import Standardizer
 from weightgen.records import Episode, Features
 from weightgen.seeds import derive, generator
+from weightgen.spaces.class_rows import Readout, RowReader
 
 _FOLDS = 3
 _EPISODES = 200
@@ -58,8 +58,8 @@ def choose_space(
 
     Everything is fitted on all folds of the base classes but one and judged on episodes of that one, for every fold:
     what suits classes it was fitted on is too bold for new ones. Centring and readout are the first of the grid unless
-    others are better beyond doubt (paired over episodes, two standard errors). Of shrinkages that cannot be told from
-    the best (one standard error) those that shrink most are taken. The support power comes last.
+    others are better beyond doubt (paired over episodes, two standard errors). Of shrinkages within one
+    standard error of the best those that shrink most are taken. The support power comes last.
 
     Args:
         shape: the standardizer's other arguments. With the map "identity" there is nothing to choose, and with fewer
@@ -68,11 +68,11 @@ def choose_space(
     """
     number = min(_FOLDS, len(features.families) // 2)
     if shape["map"] == "identity" or grid.settled or number < 2:
-        usual = {"centring": grid.centring[0], "support_power": grid.power[0]}
+        first = {"centring": grid.centring[0], "support_power": grid.power[0]}
         for name in ("within_shrinkage", "between_shrinkage"):
             values = getattr(grid, name)
-            usual[name] = values[len(values) // 2]
-        return SpaceChoice({**shape, **usual}, grid.readout[0])
+            first[name] = values[len(values) // 2]
+        return SpaceChoice({**shape, **first}, grid.readout[0])
     places = list(itertools.product(grid.centring, grid.readout))
     pairs = list(itertools.product(grid.within_shrinkage, grid.between_shrinkage))
     folds = _folds(features, number, ways=ways, shots=shots, seed=seed)
@@ -94,11 +94,11 @@ class _Fold:
 
 
 def _folds(features: Features, number: int, *, ways: int, shots: tuple[int, ...], seed: int) -> list[_Fold]:
-    made = []
+    kept = []
     for i, held in enumerate(features.groups(number, generator(seed, "space folds"))):
         judged, draw = features.of_classes(held), derive(seed, "space", i)
-        made.append(_Fold(features.without(held), _episodes(judged, ways=ways, shots=shots, seed=draw)))
-    return made
+        kept.append(_Fold(features.without(held), _episodes(judged, ways=ways, shots=shots, seed=draw)))
+    return kept
 
 
 def _scores(fold: _Fold, shape: Mapping[str, Any], grid: SpaceGrid) -> Float[Tensor, "places pairs episodes"]:
@@ -114,10 +114,10 @@ def _scores(fold: _Fold, shape: Mapping[str, Any], grid: SpaceGrid) -> Float[Ten
             standardizer.centre(fold.learnt)
             standardizer = standardizer.shape(statistics).along_axes()  # nothing has to be turned for each prior
             prior = standardizer.prior_variance.diag()
-            told = [standardizer.standardize(episode) for episode in fold.episodes]
+            episodes = [standardizer.standardize(episode) for episode in fold.episodes]
             for between in grid.between_shrinkage:
                 standardizer.prior_variance.copy_(shrink_to_isotropic(prior, between).diagonal())
-                pairs.append(torch.stack([_accuracies(standardizer, readout, told) for readout in grid.readout]))
+                pairs.append(torch.stack([_accuracies(standardizer, readout, episodes) for readout in grid.readout]))
         places.append(torch.stack(pairs, 1))  # (readouts, pairs, episodes)
     return torch.cat(places)
 
@@ -130,8 +130,8 @@ def _best_power(folds: Sequence[_Fold], shape: Mapping[str, Any], powers: Sequen
         for i, power in enumerate(powers):
             standardizer.register_to_config(support_power=power)
             standardizer.centre(fold.learnt)
-            told = [standardizer.standardize(episode) for episode in fold.episodes]
-            scores[i] += _accuracies(standardizer, readout, told).sum()
+            episodes = [standardizer.standardize(episode) for episode in fold.episodes]
+            scores[i] += _accuracies(standardizer, readout, episodes).sum()
     return powers[int(scores.argmax())]
 
 
@@ -165,10 +165,12 @@ def _most_shrunk(scores: Float[Tensor, "pairs episodes"], pairs: Sequence[tuple[
     return max((pair for pair, good in zip(pairs, as_good.tolist(), strict=True) if good), key=sum)
 
 
-def _accuracies(standardizer: Standardizer, readout: Readout, told: Sequence[Episode]) -> Float[Tensor, " episodes"]:
+def _accuracies(
+    standardizer: Standardizer, readout: Readout, episodes: Sequence[Episode]
+) -> Float[Tensor, " episodes"]:
     """Of the linear-Gaussian model's posterior means, for standardised episodes."""
     reader, space, correct = RowReader(standardizer, readout), standardizer.space, []
-    for episode in told:
+    for episode in episodes:
         posterior = GaussianPosterior.of_means(space, episode.support_means(), episode.counts)
         rows = space.from_axes(posterior.mean)
         logits = reader.standardised_head(rows[:, None], episode.counts).logits(episode.query)

@@ -1,60 +1,56 @@
-"""Fits a zoo: class rows for many tasks drawn from folds of base classes, shard by shard."""
+"""Fits a zoo: parameters for many tasks drawn from folds of base classes, shard by shard."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from functools import cached_property
 
 import torch
+from accelerate import Accelerator
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from weightgen.features.class_rows import RowReader
+from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, text_hash
-from weightgen.records import Features
+from weightgen.interfaces import ParameterSpace
+from weightgen.records import Calibration, Episode, Features
 from weightgen.seeds import generator
-from weightgen.zoo.fit import FitOptions, Fitted, fit_rows
+from weightgen.zoo.fit import FitOptions, Fitted, fit
 from weightgen.zoo.members import Shard, Zoo
-from weightgen.zoo.row_logits import RowLogits
 from weightgen.zoo.store import ZooFolder
 
-_TASKS_IN_SHARD = 256
 _FEWEST_SHARDS = 20  # of a fold, where tasks are few: all of a shard have equally many classes
 _ALL = 2**62
-_START = 0.1  # standard deviation of the shared start; prototypes have 1
 _MOST_NUMBERS = 2**26  # of the images that one call holds: a quarter of a GiB
 
 
 @dataclass(frozen=True)
 class Source:
-    """Classes that tasks are drawn from, and how their rows are read."""
+    """Classes that tasks are drawn from, and the feature space that they are seen in.
 
-    features: Features
-    reader: RowReader
+    inputs: of what heads act on. prototypes: of all classes, standardised. scale: factor on logits.
+    """
 
+    space: ParameterSpace
+    inputs: Features
+    standardizer: Standardizer
+    prototypes: Float[Tensor, "classes feature"]
+    scale: Calibration
 
-@runtime_checkable
-class Plan(Protocol):
-    """What a zoo is made of, shard by shard."""
+    @cached_property
+    def fit_inputs(self) -> Features:
+        """The inputs as parameters are fitted to them."""
+        return self.space.fit_inputs(self.inputs, self.standardizer)
 
-    @property
-    def shards(self) -> int:
-        """How many there are."""
-        ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """What members name classes by: places here."""
-        ...
+    def start(self, *, seed: int) -> Float[Tensor, " width"]:
+        """Where all fits of a zoo start; `seed` is the plan's."""
+        return self.space.start(generator(seed, "zoo start"), feature_width=self.prototypes.shape[1])
 
     def key(self) -> str:
-        """Changes with anything that changes the zoo."""
-        ...
-
-    def fit_shard(self, number: int) -> Shard:
-        """The members of one shard."""
-        ...
+        """Changes with anything that changes a fit."""
+        data = tensors_hash({"values": self.inputs.values, "labels": self.inputs.labels})
+        return data + tensors_hash(self.standardizer.state_dict()) + repr(self.scale)
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class ZooPlan:
     """What a zoo is made of.
 
     sources: one per fold. tasks: at least so many, spread evenly over the folds. ways: fewest and most classes of a
-    task; all of a shard have equally many.
+    task; all of a shard have equally many. backbone: hash of the network that the inputs belong to.
     """
 
     sources: tuple[Source, ...]
@@ -70,6 +66,12 @@ class ZooPlan:
     ways: tuple[int, int]
     fit: FitOptions
     seed: int
+    backbone: str
+
+    @property
+    def space(self) -> ParameterSpace:
+        """That of all sources."""
+        return self.sources[0].space
 
     @property
     def shards(self) -> int:
@@ -80,37 +82,63 @@ class ZooPlan:
     @property
     def tasks_in_shard(self) -> int:
         """How many tasks are fitted together."""
-        in_fold = -(-self.tasks // len(self.sources))
-        return _TASKS_IN_SHARD if in_fold >= _TASKS_IN_SHARD else max(1, in_fold // _FEWEST_SHARDS)
+        in_fold, most = -(-self.tasks // len(self.sources)), self.space.tasks_in_shard
+        return most if in_fold >= most else max(1, in_fold // _FEWEST_SHARDS)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Of all folds, one after the other; members name classes by their place here."""
-        return tuple(name for source in self.sources for name in source.features.class_names)
+        return tuple(name for source in self.sources for name in source.inputs.class_names)
 
     def key(self) -> str:
         """Changes with anything that changes the zoo."""
-        data = [
-            tensors_hash({"values": source.features.values, "labels": source.features.labels})
-            + tensors_hash(source.reader.standardizer.state_dict())
-            + repr((source.reader.readout, source.reader.scale))
-            for source in self.sources
-        ]
         return text_hash(
             self.fit.model_dump_json(),
             repr((self.tasks, self.tasks_in_shard, self.ways, self.seed)),
+            repr(sorted((key, value) for key, value in self.space.config.items() if not key.startswith("_"))),
+            self.backbone,
             *self.class_names,
-            *data,
+            *(source.key() for source in self.sources),
         )
 
     def fit_shard(self, number: int) -> Shard:
         """The members of one shard."""
-        return fit_shard(self, number)
+        fold = number % len(self.sources)
+        source, draw = self.sources[fold], generator(self.seed, "zoo", number)
+        present = len(source.inputs.class_names)
+        least, most = (min(ways, present) for ways in self.ways)
+        ways = int(torch.randint(least, most + 1, (), generator=draw))
+        classes = torch.rand(self.tasks_in_shard, present, generator=draw).topk(ways).indices
+        fitted = fit_tasks(source, classes, seed=self.seed, options=self.fit, draw=draw)
+        before = sum(len(other.inputs.class_names) for other in self.sources[:fold])
+        return Shard(fold=fold, classes=classes + before, targets=fitted.targets.cpu(), accuracy=fitted.accuracy.cpu())
+
+
+def fitted_zoo(
+    folder: ZooFolder,
+    plan: ZooPlan,
+    accelerator: Accelerator,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Zoo:
+    """Fit what is missing of a zoo, every process its share, and read the whole."""
+    build_zoo(
+        folder,
+        plan,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+        progress=progress if accelerator.is_main_process else None,
+    )
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        folder.finish(plan.shards, key=plan.key(), class_names=plan.class_names)
+    accelerator.wait_for_everyone()
+    return folder.read()
 
 
 def build_zoo(
     folder: ZooFolder,
-    plan: Plan,
+    plan: ZooPlan,
     *,
     process: int = 0,
     processes: int = 1,
@@ -131,42 +159,23 @@ def build_zoo(
             progress("fitting the zoo", total - len(missing) + len(missing) * i // len(own), total)
 
 
-def fit_shard(plan: ZooPlan, number: int) -> Shard:
-    """The members of one shard."""
-    fold = number % len(plan.sources)
-    source, draw = plan.sources[fold], generator(plan.seed, "zoo", number)
-    present = len(source.features.class_names)
-    least, most = (min(ways, present) for ways in plan.ways)
-    ways = int(torch.randint(least, most + 1, (), generator=draw))
-    classes = torch.rand(plan.tasks_in_shard, present, generator=draw).topk(ways).indices
-    start = shared_start(source.features.values.shape[1], seed=plan.seed)
-    fitted = fit_tasks(source, classes, start=start, options=plan.fit, draw=draw)
-    before = sum(len(other.features.class_names) for other in plan.sources[:fold])
-    return Shard(fold=fold, classes=classes + before, targets=fitted.targets, accuracy=fitted.accuracy)
-
-
-def shared_start(width: int, *, seed: int) -> Float[Tensor, " feature"]:
-    """The row that every class of every task starts from; `seed` is the plan's."""
-    return _START * torch.randn(width, generator=generator(seed, "zoo start"))
-
-
 def fit_tasks(
-    source: Source,
-    classes: Int[Tensor, "tasks ways"],
-    *,
-    start: Float[Tensor, " feature"],
-    options: FitOptions,
-    draw: torch.Generator,
+    source: Source, classes: Int[Tensor, "tasks ways"], *, seed: int, options: FitOptions, draw: torch.Generator
 ) -> Fitted:
-    """Rows for tasks of these classes, which are rows of the source's `class_names`; as many at once as memory allows.
+    """Parameters for tasks of these classes, which are rows of `class_names`; as many at once as memory allows.
 
     Fitted on all images of the classes, or as many as the options say: what the support of an episode leaves out is
     what there is to learn.
+
+    seed: of the plan, decides the start.
     """
-    most = min(options.most_images or _ALL, int(source.features.counts.max()))
-    images_each = classes.shape[1] * most * source.features.values.shape[1]
-    at_once = max(1, _MOST_NUMBERS // images_each)
-    parts = [_fit(source, part, start, options, draw) for part in classes.split(at_once)]
+    inputs = source.fit_inputs
+    most = min(options.most_images or _ALL, int(inputs.counts.max()))
+    at_once = max(1, _MOST_NUMBERS // (classes.shape[1] * most * inputs.values.shape[1]))
+    parts = [
+        fit_support(source, _all_images(inputs, part, options, draw), seed=seed, options=options, draw=draw)
+        for part in classes.split(at_once)
+    ]
     return Fitted(
         targets=torch.cat([part.targets for part in parts]),
         accuracy=torch.cat([part.accuracy for part in parts]),
@@ -174,24 +183,32 @@ def fit_tasks(
     )
 
 
+def fit_support(source: Source, support: Episode, *, seed: int, options: FitOptions, draw: torch.Generator) -> Fitted:
+    """Parameters for the support of a batch of episodes, of what `ParameterSpace.fit_inputs` returns."""
+    problem = source.space.problem(
+        support,
+        standardizer=source.standardizer,
+        prototypes=source.prototypes,
+        scale=source.scale,
+        noise=options.feature_noise,
+        generator=draw,
+    )
+    return fit(problem, source.start(seed=seed), options)
+
+
 def of_source(zoo: Zoo, plan: ZooPlan, fold: int) -> Zoo:
     """The members of one fold, naming classes by their place in its own features."""
-    own = plan.sources[fold].features.class_names
-    before = sum(len(other.features.class_names) for other in plan.sources[:fold])
+    own = plan.sources[fold].inputs.class_names
+    before = sum(len(other.inputs.class_names) for other in plan.sources[:fold])
     shards = tuple(replace(shard, classes=shard.classes - before) for shard in zoo.of_fold(fold).shards)
     return Zoo(own, shards, zoo.meta)
 
 
-def _fit(
-    source: Source,
-    classes: Int[Tensor, "tasks ways"],
-    start: Tensor,
-    options: FitOptions,
-    draw: torch.Generator,
-) -> Fitted:
-    """All of them in one call."""
-    features, standardizer = source.features, source.reader.standardizer
-    counts = features.counts
+def _all_images(
+    inputs: Features, classes: Int[Tensor, "tasks ways"], options: FitOptions, draw: torch.Generator
+) -> Episode:
+    """All images of the classes of every task, or `most_images` of them, as supports without queries."""
+    counts = inputs.counts
     place = torch.arange(int(counts.max())).expand(*classes.shape, -1)
     if options.most_images is not None:
         there = place < counts[classes][..., None]
@@ -199,21 +216,13 @@ def _fit(
         place = drawn.topk(min(options.most_images, place.shape[-1])).indices
     there = place < counts[classes][..., None]  # (tasks, ways, images)
     rows = (counts.cumsum(0) - counts)[classes][..., None] + torch.where(there, place, 0)
-    values = standardizer.base(features.values)
-    fitted = fit_rows(
-        values[rows].flatten(1, 2),
-        torch.arange(classes.shape[1]).repeat_interleave(place.shape[-1]).expand(len(classes), -1),
-        there.flatten(1, 2),
-        ways=classes.shape[1],
-        row_logits=RowLogits.of(source.reader),
-        start=start,
-        options=options,
-        generator=draw,
+    none = inputs.values.new_zeros(len(classes), 0, inputs.values.shape[1])
+    return Episode(
+        support=inputs.values[rows],
+        support_mask=there,
+        query=none,
+        query_labels=torch.zeros(len(classes), 0, dtype=torch.int64),
+        classes=classes,
+        unlabelled=none,
+        unlabelled_mask=torch.zeros(len(classes), 0, dtype=torch.bool),
     )
-    if source.reader.readout == "gaussian":
-        return fitted
-    # A cosine leaves the length of rows to chance; diffusion wants one, and the prototypes' is what a denoiser expects.
-    origin, means = standardizer.pole, replace(features, values=values).means()
-    length = torch.linalg.vector_norm(means - origin, dim=-1).mean()
-    directions = torch.nn.functional.normalize(fitted.targets - origin, dim=-1)
-    return replace(fitted, targets=origin + length * directions)

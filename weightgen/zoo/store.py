@@ -22,7 +22,7 @@ class ZooFolder:
 
     Shards appear by one rename, so that a kill at any moment leaves whole ones only, and `missing` tells what is left
     to do. Each carries the key of its making (a hash of the recipe's part and the data) and a hash of its tensors, so
-    that a shard of another recipe or with a flipped bit is told from a good one.
+    that a shard of another recipe or with a flipped bit is recognised.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,7 +75,7 @@ class ZooFolder:
         """The finished zoo. Raises InputError when the index or a shard is missing, damaged, or of another zoo."""
         path = self.path / "index.json"
         if not path.exists():
-            raise InputError(f"{path}: is missing, so this is no finished zoo; fit it to the end, or give its folder")
+            raise InputError(f"{path}: is missing, so the zoo is unfinished; fit it to the end, or give its folder")
         index = read_json(path)
         if isinstance(index, dict) and index.get("format", _FORMAT) != _FORMAT:
             raise InputError(f"{path}: has format {index['format']}, this version reads {_FORMAT}; fit the zoo again")

@@ -1,0 +1,73 @@
+"""Support means as the condition, and a logit scale that the episode itself tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from weightgen.conditioners.task_prototypes import TaskPrototypes
+from weightgen.errors import InputError
+from weightgen.features.ridge_rows import FACTS, SupportFacts
+from weightgen.features.standardizer import Standardizer
+from weightgen.interfaces import Conditioner, FeatureSpace
+from weightgen.records import Condition, Episode
+
+_BASE = 12.0  # logit scale of a cosine head before training
+
+
+class CalibratedPrototypes(Conditioner):
+    """`task_prototypes` without a prior, in the generator's space with a logit scale of the episode's own.
+
+    The scale is what a small network makes of `SupportFacts`: numbers of classes and images, cosines between class
+    means, leave-one-out accuracy. It sees no feature, so that one network serves every backbone and data set.
+
+    Options:
+        width: of the network.
+    """
+
+    adapts = True
+    shift: Tensor
+    spread: Tensor
+
+    @register_to_config
+    def __init__(self, *, width: int = 32) -> None:
+        super().__init__()
+        self.prototypes = TaskPrototypes(shrink=False)
+        self.register_buffer("shift", torch.zeros(FACTS))
+        self.register_buffer("spread", torch.ones(FACTS))
+        self.log_scale = nn.Sequential(nn.Linear(FACTS, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.answer = nn.Linear(width, 1)
+        nn.init.zeros_(self.answer.weight)
+        nn.init.zeros_(self.answer.bias)
+
+    def adapted(self, episode: Episode, standardizer: Standardizer) -> tuple[Episode, FeatureSpace]:
+        """One standardised episode, and the space with its logit scale."""
+        return episode, standardizer.with_logit_scale(self.scales(episode, standardizer)[0])
+
+    def recalled(
+        self,
+        episode: Episode,
+        standardizer: Standardizer,
+        *,
+        space: Mapping[str, Tensor],
+        space_classes: Bool[Tensor, " ways"],
+    ) -> tuple[Episode, FeatureSpace]:
+        """A standardised data set with the logit scale that a head of some of its classes was written with."""
+        if {name: tuple(tensor.shape) for name, tensor in space.items()} != {"logit_scale": ()}:
+            raise InputError(f"a space of {sorted(space)} where logit_scale belongs; generate the head again")
+        return episode, standardizer.with_logit_scale(space["logit_scale"].to(standardizer.mean))
+
+    def forward(self, episode: Episode, standardizer: FeatureSpace) -> Condition:
+        return self.prototypes(episode, standardizer)
+
+    def scales(self, episode: Episode, standardizer: FeatureSpace) -> Float[Tensor, " batch"]:
+        """The factor on the cosines of each episode; with the length of its images where the space knows another."""
+        table = (SupportFacts.of(self(episode, standardizer)).table - self.shift) / self.spread
+        there = episode.support_mask
+        lengths = (episode.support - standardizer.standardized_origin).norm(dim=-1) * there
+        length = lengths.sum((1, 2)) / there.sum((1, 2))
+        return _BASE * self.answer(self.log_scale(table))[:, 0].exp() * standardizer.radius / length.clamp(min=1e-12)

@@ -1,0 +1,158 @@
+"""The denoiser of the universal generator: ridge regression whose numbers, and what it adds, come from invariants."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import SchedulerMixin
+from diffusers.configuration_utils import register_to_config
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from weightgen.features.ridge_rows import FACTS, PENALTY, SupportFacts, WeightedImages, centred
+from weightgen.interfaces import Denoiser
+from weightgen.records import Condition
+from weightgen.schedulers.schedulers import input_signal
+
+# Chosen on ten data sets and two backbones.
+_SHARE = 0.75  # of the mean of all images that is the origin of the cosines by which unlabelled images are assigned
+_LOGIT_SCALE = 10.0  # of these cosines
+_OUTSIDE = 0.15  # the cosine of an image that is of no class
+_WORTH = 0.3  # of an unlabelled image, in support images
+_UNKNOWN = 0.5  # variance that one image leaves in a row of unit scale
+_FURTHEST = 3.0  # logarithm of the largest factor on any of these
+_IMAGE_FACTS = 7
+_PAIR_FACTS = 8
+
+
+class RidgeTransformer(Denoiser):
+    """Any backbone, any data set: all it sees are numbers that no rotation of the feature space changes.
+
+    It starts from ridge regression on images at unit length, whose targets sum to zero over classes, after rounds of
+    expectation–maximisation on the unlabelled images; the noisy row joins in by its precision. Three small networks
+    correct it: one sets penalty, logit_scale, worth and the like from `SupportFacts`; one says how far each unlabelled
+    image is to be trusted; one adds the prototypes of other classes to a row, with coefficients for each pair of
+    classes. None has a weight for a feature, so the width of the features may be any.
+
+    Options:
+        width: of the networks. rounds: of expectation–maximisation, where there are unlabelled images.
+    """
+
+    prediction_type = "sample"
+    uses_unlabelled = True
+    signal: Tensor
+    shift: Tensor
+    spread: Tensor
+
+    @register_to_config
+    def __init__(self, *, num_train_timesteps: int = 1000, width: int = 48, rounds: int = 6) -> None:
+        super().__init__()
+        if rounds < 1:
+            raise ValueError(f"rounds is {rounds}; it must be 1 or more")
+        self.rounds = rounds
+        self.register_buffer("signal", torch.ones(num_train_timesteps))
+        self.register_buffer("shift", torch.zeros(FACTS))
+        self.register_buffer("spread", torch.ones(FACTS))
+        self.numbers = _network(FACTS, width, 7)
+        self.trust = _network(_IMAGE_FACTS + FACTS, width, 1)
+        self.pairs = _network(_PAIR_FACTS + FACTS, width, 1)
+
+    def set_noise_levels(self, scheduler: SchedulerMixin) -> None:
+        self.signal.copy_(input_signal(scheduler))
+
+    def forward(
+        self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
+    ) -> Float[Tensor, "batch ways width"]:
+        with torch.autocast(noisy.device.type, enabled=False):  # vectors are data, not activations
+            return self._rows(noisy, timestep, condition, learnt=True)
+
+    def without_network(
+        self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
+    ) -> Float[Tensor, "batch ways width"]:
+        """Ridge regression after expectation–maximisation, and the noisy row, by their precisions."""
+        return self._rows(noisy, timestep, condition, learnt=False)
+
+    def _rows(self, noisy: Tensor, timestep: Tensor, condition: Condition, *, learnt: bool) -> Tensor:
+        facts = SupportFacts.of(condition)
+        table = (facts.table - self.shift) / self.spread
+        numbers = self.numbers(table).clamp(-_FURTHEST, _FURTHEST) if learnt else table.new_zeros(len(table), 7)
+        labelled = WeightedImages.labelled(condition)
+        images = labelled
+        if condition.unlabelled.shape[1]:
+            images = labelled.joined(self._assigned(labelled, condition, numbers, table, learnt=learnt))
+        rows, _ = images.rows(PENALTY * numbers[:, 0].exp())
+        if learnt:
+            rows = rows + self._from_others(rows, images, facts, table, condition)
+        length = condition.space.prior_variance.sum().sqrt()  # of prototypes, whose entries have unit scale
+        rows = length * nn.functional.normalize(rows, dim=-1)
+        unknown = _UNKNOWN * numbers[:, 1, None, None].exp() / condition.counts.clamp(min=1)[..., None]
+        signal = self.signal[timestep][:, None, None]
+        # E[w | ridge row, noisy row] multiplied out by 1 − ᾱ, which may be 0
+        seen = condition.space.along_axes(noisy)
+        rows = ((1 - signal) * rows + unknown * signal.sqrt() * seen) / (1 - signal + unknown * signal)
+        return condition.space.from_axes(rows * condition.mask[..., None])
+
+    def _assigned(
+        self, labelled: WeightedImages, condition: Condition, numbers: Tensor, table: Tensor, *, learnt: bool
+    ) -> WeightedImages:
+        """The unlabelled images with the classes that rounds of expectation–maximisation give them."""
+        there = condition.unlabelled_mask[..., None].to(table)
+        extra = nn.functional.normalize(condition.unlabelled, dim=-1) * there
+        real, shown = condition.mask, condition.support_mask.sum(-1).to(table)
+        logit_scale, worth, outside, share = (
+            *(_LOGIT_SCALE * numbers[:, 2].exp(), _WORTH * numbers[:, 3].exp(), _OUTSIDE + 0.3 * numbers[:, 4]),
+            torch.sigmoid(numbers[:, 5] + torch.logit(torch.tensor(_SHARE))),
+        )
+        logit_scale, worth, outside, share = (x[:, None, None] for x in (logit_scale, worth, outside, share))
+        support = labelled.images.unflatten(1, condition.support_mask.shape[1:])
+        number = shown.sum(-1) + there.sum((1, 2))
+        origin = share * (support.sum((1, 2)) + extra.sum(1))[:, None] / number[:, None, None]
+        present = condition.support_mask[..., None]
+        own = (nn.functional.normalize(support - origin[:, None], dim=-1) * present).sum(2)
+        seen = nn.functional.normalize(extra - origin, dim=-1) * there
+        prototypes, weights = own / shown.clamp(min=1)[..., None], seen.new_zeros(*seen.shape[:2], real.shape[1])
+        for _ in range(self.rounds):
+            cosine = seen @ nn.functional.normalize(prototypes, dim=-1).mT  # batch extra ways
+            logits = (logit_scale * cosine).masked_fill(~real[:, None], torch.finfo(cosine.dtype).min)
+            weights = torch.cat([logits, (logit_scale * outside).expand_as(logits[..., :1])], -1).softmax(-1) * there
+            trust = self._trust(weights, cosine, real, table) if learnt else 1.0
+            weights = weights[..., :-1] * trust
+            counted = shown + worth[..., 0] * weights.sum(1)
+            prototypes = (own + worth * (weights.mT @ seen)) / counted.clamp(min=1e-6)[..., None]
+        total = weights.sum(-1)
+        targets = centred(weights / total[..., None].clamp(min=1e-6), real)
+        return WeightedImages(extra, targets, worth[..., 0] * numbers[:, 6, None].exp() * total)
+
+    def _trust(self, probabilities: Tensor, cosine: Tensor, real: Tensor, table: Tensor) -> Tensor:
+        """How far each unlabelled image counts, 0 to 2; 1 before training."""
+        best, masked = probabilities[..., :-1].topk(2, -1).values, cosine.masked_fill(~real[:, None], -1.0)
+        near = masked.topk(2, -1).values
+        entropy = torch.special.entr(probabilities.clamp(min=1e-6)).sum(-1)  # at 0 it has no gradient
+        inputs = torch.stack([*best.unbind(-1), *near.unbind(-1), near[..., 0] - near[..., 1], entropy], -1)
+        inputs = torch.cat([inputs, probabilities[..., -1:]], -1)
+        facts = torch.cat([inputs, table[:, None].expand(*inputs.shape[:2], -1)], -1)
+        return 2 * self.trust(facts).sigmoid()
+
+    def _from_others(
+        self, rows: Tensor, images: WeightedImages, facts: SupportFacts, table: Tensor, condition: Condition
+    ) -> Tensor:
+        """What the prototypes of all classes add to each row."""
+        real, shots = condition.mask, condition.counts.clamp(min=1).log() / 2
+        weight = images.weight[..., None] * (images.targets * (images.targets > 0))
+        prototypes = (weight / weight.sum(1, keepdim=True).clamp(min=1e-6)).mT @ images.images
+        unit = nn.functional.normalize(rows, dim=-1)
+        planes = [facts.cosines, unit @ unit.mT]
+        for fact in (facts.nearest, facts.loo_margin, shots):
+            planes += [fact[:, :, None].expand_as(planes[0]), fact[:, None].expand_as(planes[0])]
+        pairs = torch.cat([torch.stack(planes, -1), table[:, None, None].expand(*planes[0].shape, -1)], -1)
+        both = real[:, :, None] & real[:, None]
+        length = rows.norm(dim=-1).sum(-1) / real.sum(-1)
+        share = both * (length / real.sum(-1))[:, None, None]
+        return (self.pairs(pairs)[..., 0] * share) @ prototypes
+
+
+def _network(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    """Untrained, it answers 0."""
+    last = nn.Linear(width, outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), last)

@@ -1,0 +1,1 @@
+"""How generated values become tokens and come back; one file each."""
