@@ -12,7 +12,7 @@ from _trained import trained
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.comparison import paired_difference
 from weightgen.evaluation.scoring import Scores, score
-from weightgen.methods.generator import Generator
+from weightgen.methods.generated import Generated
 
 UNLABELLED = UnlabelledDraw(75)
 WITHOUT = {
@@ -34,7 +34,7 @@ def scores(overrides: list[str]) -> dict[tuple[int, bool], Scores]:
     sizes = {"ways": chosen.ways, "queries": chosen.queries, "episodes": chosen.episodes, "seed": 0}
     return {
         (shots, unlabelled is not None): score(
-            Generator(pipeline=made.pipeline), made.novel, shots=shots, unlabelled=unlabelled, **sizes
+            Generated(pipeline=made.pipeline), made.novel, shots=shots, unlabelled=unlabelled, **sizes
         )
         for shots in chosen.shots
         for unlabelled in (None, UNLABELLED)

@@ -23,7 +23,7 @@ from weightgen.evaluation.comparison import half_width
 from weightgen.evaluation.scoring import EpisodeSizes, score
 from weightgen.evaluation.tuning import BaseClassFolds
 from weightgen.interfaces import Method
-from weightgen.methods.generator import Generator
+from weightgen.methods.generated import Generated
 from weightgen.records import Features
 from weightgen.runs.data_parts import base_features, open_parts
 from weightgen.runs.generator_training import GeneratorTraining
@@ -84,7 +84,7 @@ def outcome(bench: Bench, name: str, seed: int) -> Outcome:
         missed = tuple(distance.generator for distance in paths.walks[0].distances)
     parts = build_methods(PARTS, pipeline)
     return Outcome(
-        bench.score(Generator(pipeline=pipeline)), {part: bench.score(method) for part, method in parts.items()}, missed
+        bench.score(Generated(pipeline=pipeline)), {part: bench.score(method) for part, method in parts.items()}, missed
     )
 
 

@@ -11,7 +11,7 @@ from _trained import trained
 
 from weightgen.evaluation.comparison import paired_difference
 from weightgen.evaluation.scoring import score
-from weightgen.methods.generator import Generator
+from weightgen.methods.generated import Generated
 
 SETTINGS = ((2, 1), (5, 1), (5, 5), (20, 1), (20, 5), (50, 1), (5, 20))
 QUERIES, EPISODES = 5, 600
@@ -26,7 +26,7 @@ def main(overrides: list[str]) -> None:
         special = trained([*overrides, *own, f"evaluation.shots=[{shots}]", f"evaluation.queries={QUERIES}"])
         ours, theirs = (
             score(
-                Generator(pipeline=made.pipeline),
+                Generated(pipeline=made.pipeline),
                 general.novel,
                 ways=ways,
                 shots=shots,

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from .output import Format, FormatOption, Output, QuietOption
+from .options import Format, FormatOption, QuietOption
+from .output import Output
 
 
 def components(
@@ -16,12 +17,8 @@ def components(
     from weightgen.registry import KINDS, names, summary
 
     kinds = KINDS if kind is None else (kind,)
-    found = {one: {name: summary(one, name) for name in names(one)} for one in kinds}
-    lines = [
-        line
-        for one, members in found.items()
-        for line in (one, *(f"  {name:20} {told}" for name, told in members.items()))
-    ]
-    Output(format, quiet).result(
-        found, lambda console: console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
-    )
+    listed = {one: {name: summary(one, name) for name in names(one)} for one in kinds}
+    lines = []
+    for one, members in listed.items():
+        lines += [one, *(f"  {name:20} {what}" for name, what in members.items())]
+    Output(format, quiet).result(listed, "\n".join(lines))

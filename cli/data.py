@@ -1,11 +1,12 @@
 """weightgen data"""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from .output import Format, FormatOption, Output, QuietOption
+from .options import Format, FormatOption, QuietOption
+from .output import Output, facts
 
 app = typer.Typer(no_args_is_help=True, help="Look at image data, and take examples out of it.")
 Spec = Annotated[
@@ -20,8 +21,8 @@ def info(spec: Spec, format: FormatOption = Format.text, quiet: QuietOption = Fa
     output = Output(format, quiet)
     from weightgen.runs.data_tools import describe
 
-    facts = describe(spec)
-    output.result(facts, lambda console: _lines(console, facts))
+    described = describe(spec)
+    output.result(described, facts(described))
 
 
 @app.command("sample")
@@ -39,10 +40,5 @@ def sample(
     output = Output(format, quiet)
     from weightgen.runs.data_tools import write_sample
 
-    facts = write_sample(spec, out, ways=ways, shots=shots, queries=queries, seed=seed)
-    output.result(facts, lambda console: _lines(console, facts))
-
-
-def _lines(console: Any, facts: dict[str, Any]) -> None:
-    text = "\n".join(f"{key:18} {', '.join(map(str, v)) if isinstance(v, list) else v}" for key, v in facts.items())
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    described = write_sample(spec, out, ways=ways, shots=shots, queries=queries, seed=seed)
+    output.result(described, facts(described))

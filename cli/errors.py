@@ -25,10 +25,10 @@ class OneLineErrors(TyperGroup):
             code = super().main(*args, **{**extra, "standalone_mode": False})
             sys.stdout.flush()
         except (Exception, SystemExit) as error:
-            told = _told(error)
-            if not standalone_mode or told is None:
+            failure = _failure(error)
+            if not standalone_mode or failure is None:
                 raise
-            message, code = told
+            message, code = failure
             if message:
                 complain(f"error: {message}")
             drop_broken_streams(*streams)
@@ -39,7 +39,7 @@ class OneLineErrors(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _told(error: BaseException) -> tuple[str, int] | None:
+def _failure(error: BaseException) -> tuple[str, int] | None:
     """Message and exit code of an expected failure, None for a defect."""
     # typer and rich leave by exit 1 when the reader of a pipe has gone
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):

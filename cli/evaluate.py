@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from .output import Format, FormatOption, Output, QuietOption
+from .options import Format, FormatOption, QuietOption
+from .output import Output
 
 RunArgument = Annotated[
     Path | None, typer.Argument(metavar="[RUN]", help="Run folder; the newest finished run if left out.")
@@ -22,6 +23,13 @@ ImagesOption = Annotated[
 MethodsOption = Annotated[str | None, typer.Option(help="Comma-separated methods; all if left out.")]
 SeedOption = Annotated[int, typer.Option(help="Decides the episodes or training sets.")]
 ReportOption = Annotated[Path | None, typer.Option(help="Also write report.md, results.json and pictures here.")]
+
+
+class Split(StrEnum):
+    """Classes of a run's own data."""
+
+    novel = "novel"
+    validation = "validation"
 
 
 class Protocol(StrEnum):
@@ -78,6 +86,9 @@ def evaluate(
             "--transductive", help="The queries are the unlabelled images, whatever the three options above say."
         ),
     ] = False,
+    split: Annotated[
+        Split, typer.Option(help="The run's own classes: novel ones, or those kept to look at while choosing options.")
+    ] = Split.novel,
     seed: SeedOption = 0,
     report: ReportOption = None,
     format: FormatOption = Format.text,
@@ -111,6 +122,7 @@ def evaluate(
         evaluations = evaluate_run(
             chosen,
             data=data,
+            split=split.value,
             ways=ways,
             shots=shots or None,
             queries=queries,

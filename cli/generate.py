@@ -6,17 +6,39 @@ from typing import Annotated, Any
 
 import typer
 
-from .output import Format, FormatOption, Output, QuietOption
+from .options import Format, FormatOption, QuietOption
+from .output import Output
+
+_SHOWN = 10  # classes, and pairs of them
 
 
 def generate(
-    support: Annotated[Path, typer.Option(help="Folder of labelled images, one sub-folder per class.")],
+    support: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR", help="Folder of labelled images, one sub-folder per class, or features:FILE.safetensors."
+        ),
+    ],
     unlabelled: Annotated[
-        Path | None,
-        typer.Option(help="Folder of further, unsorted images of these classes; they make the head better."),
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder, or features:FILE, of further, unsorted images of these classes; they make the head better.",
+        ),
     ] = None,
     generator: Annotated[
-        Path | None, typer.Option(help="Run folder or its generator/; the newest finished run under runs/ if left out.")
+        Path | None,
+        typer.Option(
+            help="Run folder, its generator/, or universal; if left out the newest finished run, or else universal.",
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Network for the universal generator: any timm name, a safetensors file, or pypi:efficientnet-lite0, "
+            "which is used if left out.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -47,6 +69,7 @@ def generate(
         support,
         unlabelled=unlabelled,
         generator=generator,
+        backbone=backbone,
         extend=extend,
         rewrite=rewrite,
         out=out,
@@ -55,8 +78,8 @@ def generate(
         seed=seed,
         remark=output.remark,
     )
-    sentence = written_sentence(written)
-    output.result(written, lambda console: console.print(sentence, highlight=False, markup=False, soft_wrap=True))
+    lines = [written_sentence(written), *estimate_lines(written.get("leave_one_out"))]
+    output.result(written, "\n".join(lines))
     output.remark(f"next: weightgen predict --head {written['head']} IMAGE_OR_FOLDER")
 
 
@@ -74,6 +97,27 @@ def written_sentence(written: Mapping[str, Any]) -> str:
         f"{written['head']}: a head with {what}, in {written['seconds']:.1f} s with the features of "
         f"{written['backbone']} ({steps}, {samples})"
     )
+
+
+def estimate_lines(estimate: Mapping[str, Any] | None) -> list[str]:
+    """What the support says of the head, a few lines; nothing of an extended head."""
+    if estimate is None:
+        return []
+    lines = [f"leave-one-out: {estimate['sentence']}"]
+    if "per_class" in estimate:
+        weakest = sorted(estimate["per_class"], key=lambda one: one["accuracy"])[:_SHOWN]
+        shown = ", ".join(f"{one['name']} {one['right']}/{one['images']}" for one in weakest)
+        lines.append(f"  {'weakest classes' if len(estimate['per_class']) > _SHOWN else 'classes'}: {shown}")
+    for title, key, number in (("confused", "confused", "images"), ("most similar", "similar", "cosine")):
+        pairs = [f"{' and '.join(one['classes'])} ({one[number]:.3g})" for one in estimate.get(key, [])[:_SHOWN]]
+        lines += [f"  {title}: {', '.join(pairs)}"] if pairs else []
+    for one in estimate.get("suspects", []):
+        share = f"{100 * one['probability']:.0f} %"
+        what = f"labelled {one['label']}, looks like {one['looks_like']}"
+        lines.append(f"  looks mislabelled: {one['image']}, {what} ({share})")
+    if estimate.get("not_judged"):
+        lines.append(f"  not judged, one image only: {', '.join(estimate['not_judged'][:_SHOWN])}")
+    return lines
 
 
 def _counted(number: int, word: str, plural: str | None = None) -> str:

@@ -9,12 +9,16 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from .output import Format, FormatOption, Output, QuietOption
+from .options import Format, FormatOption, QuietOption
+from .output import Output, facts, plain
 
 if TYPE_CHECKING:
     from weightgen.heads.head import Head
 
-app = typer.Typer(no_args_is_help=True, help="Look at a generated head, take classes out of it, rename them.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Look at a head, take classes out of it, rename them. Example: weightgen head info heads/birds",
+)
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Head folder written by weightgen generate.")]
 Out = Annotated[
     Path | None, typer.Option(help="Where the new head folder is written; DIR itself is changed if left out.")
@@ -23,7 +27,7 @@ Out = Annotated[
 
 @app.command("info")
 def info(folder: Folder, format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
-    """Show a head's classes and how it was made. Example: weightgen head info heads/birds"""
+    """Show a head's classes and its origin. Example: weightgen head info heads/birds"""
     output = Output(format, quiet)
     from weightgen.heads.head import load_head
 
@@ -73,10 +77,7 @@ def _write(output: Output, head: "Head", folder: Path) -> None:
     """Write an edited head and print what it is."""
     head.save_pretrained(folder)
     sentence = f"{folder}: {head.provenance['edited']}; it has {len(head.class_names)} classes"
-    output.result(
-        {"head": str(folder), **head.summary},
-        lambda console: console.print(sentence, highlight=False, markup=False, soft_wrap=True),
-    )
+    output.result({"head": str(folder), **head.summary}, sentence)
 
 
 def _table(console: Console, summary: Mapping[str, Any]) -> None:
@@ -85,6 +86,5 @@ def _table(console: Console, summary: Mapping[str, Any]) -> None:
     for one in summary["classes"]:
         table.add_row(Text(one["name"]), "unknown" if one["images"] is None else str(one["images"]))
     console.print(table)
-    facts = {"head": summary["head"], "samples": summary["samples"], "parts": len(summary["parts"])}
-    text = "\n".join(f"{key:18} {value}" for key, value in {**facts, **summary["provenance"]}.items())
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    shown = {"head": summary["head"], "samples": summary["samples"], "parts": len(summary["parts"])}
+    plain(console, facts({**shown, **summary["provenance"]}))

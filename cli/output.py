@@ -7,25 +7,13 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from enum import StrEnum
-from typing import IO, Annotated, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, Any
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-
-class Format(StrEnum):
-    """How results are printed."""
-
-    text = "text"
-    json = "json"
-
-
-FormatOption = Annotated[Format, typer.Option("--format", help="Print results as text, or as JSON on stdout.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress, no remarks.")]
-
+from .options import Format
 
 CLOSED_PIPE = 128 + 13
 """Exit code of a command whose reader has gone, as the shell gives it for SIGPIPE."""
@@ -68,6 +56,18 @@ def drop_broken_streams(*streams: Any) -> None:
                 os.dup2(nowhere.fileno(), stream.fileno())
 
 
+def plain(console: Console, text: str) -> None:
+    """Print text as it is: no markup, no colours, no line broken."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def facts(values: Mapping[str, Any]) -> str:
+    """A line per value, names and values one below the other."""
+    return "\n".join(
+        f"{key:18} {', '.join(map(str, value)) if isinstance(value, list) else value}" for key, value in values.items()
+    )
+
+
 def _reconfigure(stream: IO[str], **how: str) -> None:
     if hasattr(stream, "reconfigure"):  # streams of test runners and notebooks have nothing to set
         stream.reconfigure(**how)
@@ -104,16 +104,18 @@ class Output:
         logging.getLogger("weightgen").handlers = [_Remarks(self)]
         logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would remark on its own cache too
 
-    def result(self, data: Any, text: Callable[[Console], None]) -> None:
-        """Print `data` as JSON, or what `text` prints."""
+    def result(self, data: Any, text: str | Callable[[Console], None]) -> None:
+        """Print `data` as JSON, or `text`, or what `text` prints."""
         if self.format is Format.json:
             write_json(data)
+        elif isinstance(text, str):
+            plain(self.console, text)
         else:
             text(self.console)
 
     def remark(self, message: str) -> None:
         """A line for people, on stderr."""
-        self._notes.print(message, highlight=False, markup=False, soft_wrap=True)
+        plain(self._notes, message)
 
     @contextlib.contextmanager
     def progress(self, *, streams: bool = False) -> Iterator[Callable[[str, int, int], None]]:

@@ -11,7 +11,8 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from .output import Format, Output, QuietOption, complain, utf8_stdout
+from .options import Format, QuietOption
+from .output import Output, complain, utf8_stdout
 
 if TYPE_CHECKING:
     from weightgen.heads.prediction import Prediction
@@ -50,11 +51,11 @@ def predict(
     table = _table()
     folder = images[0] if len(images) == 1 and images[0].is_dir() else Path()
     with output.progress(streams=format is not PredictFormat.text) as progress:
-        found = load_head(head).stream(images, progress=progress, failed=failed)
+        predictions = load_head(head).stream(images, progress=progress, failed=failed)
         if format is PredictFormat.text:
-            answered = sum(_add_row(table, one, folder) for one in found)
+            answered = sum(_add_row(table, one, folder) for one in predictions)
         else:
-            answered = _write_csv(found) if format is PredictFormat.csv else _write_json(found)
+            answered = _write_csv(predictions) if format is PredictFormat.csv else _write_json(predictions)
     if answered and format is PredictFormat.text:
         output.console.print(table)
     if answered + unread > 1 and unread:
@@ -67,10 +68,10 @@ def _as_dict(one: "Prediction") -> dict[str, Any]:
     return {**vars(one), "path": str(one.path)}
 
 
-def _write_csv(found: Iterable["Prediction"]) -> int:
+def _write_csv(predictions: Iterable["Prediction"]) -> int:
     """One line per image as it comes; how many there are."""
     count, stdout = 0, utf8_stdout()
-    for count, one in enumerate(found, 1):
+    for count, one in enumerate(predictions, 1):
         row = _as_dict(one)
         columns = [key for key in row if key != "probabilities"]
         writer = csv.DictWriter(stdout, columns, extrasaction="ignore", lineterminator="\n")
@@ -80,10 +81,10 @@ def _write_csv(found: Iterable["Prediction"]) -> int:
     return count
 
 
-def _write_json(found: Iterable["Prediction"]) -> int:
+def _write_json(predictions: Iterable["Prediction"]) -> int:
     """A list with one object per image, each written as it comes; how many there are."""
     count, stdout = 0, utf8_stdout()
-    for count, one in enumerate(found, 1):
+    for count, one in enumerate(predictions, 1):
         text = json.dumps(_as_dict(one), indent=2, ensure_ascii=False).replace("\n", "\n  ")
         stdout.write(f"{',' if count > 1 else '['}\n  {text}")
     if count:

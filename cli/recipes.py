@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from .output import Format, FormatOption, Output, QuietOption, write_json
+from .options import Format, FormatOption, OverridesArgument, QuietOption, RecipeArgument
+from .output import Output, write_json
 
 app = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes.")
-Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a recipe of weightgen.")]
 
 
 @app.command("ls")
@@ -17,17 +17,14 @@ def ls(format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
     """List the recipes that come with weightgen. Example: weightgen recipes ls"""
     from weightgen.config.loading import recipe_names, recipe_path
 
-    found = {
+    lines = {
         name: recipe_path(name).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for name in recipe_names()
     }
-    lines = "\n".join(f"{name:24} {line}" for name, line in found.items())
-    Output(format, quiet).result(
-        found, lambda console: console.print(lines, highlight=False, markup=False, soft_wrap=True)
-    )
+    Output(format, quiet).result(lines, "\n".join(f"{name:24} {line}" for name, line in lines.items()))
 
 
 @app.command("cat")
-def cat(recipe: Name) -> None:
+def cat(recipe: RecipeArgument) -> None:
     """Print a recipe. Example: weightgen recipes cat metadiff"""
     from weightgen.config.loading import recipe_path
 
@@ -35,7 +32,7 @@ def cat(recipe: Name) -> None:
 
 
 @app.command("cp")
-def cp(recipe: Name, target: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
+def cp(recipe: RecipeArgument, target: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
     """Copy a recipe, to change it. Example: weightgen recipes cp metadiff mine.yaml"""
     from weightgen.config.loading import recipe_path
     from weightgen.errors import InputError
@@ -51,8 +48,8 @@ def cp(recipe: Name, target: Annotated[Path, typer.Argument(help="File to write.
 
 @app.command("validate")
 def validate(
-    recipe: Name,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]…")] = None,
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
     format: FormatOption = Format.text,
     quiet: QuietOption = False,
 ) -> None:
@@ -67,7 +64,7 @@ def validate(
     chosen = load_recipe(recipe, overrides or [])
     check_run(chosen)
     resolved = chosen.model_dump(mode="json")
-    output.result(resolved, lambda console: console.print(f"{recipe} is valid", markup=False))
+    output.result(resolved, f"{recipe} is valid")
 
 
 @app.command("schema")

@@ -8,17 +8,18 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from .output import plain
+
 
 def print_evaluations(console: Console, comparisons: Sequence[Mapping[str, Any]]) -> None:
     """One table per number of shots, each with its verdict; the report has more columns."""
     from weightgen.evaluation.report import sentences, setting_words, table
 
     for one in comparisons:
-        title = f"{setting_words(one)}, {one['episodes']} episodes of {one['data']}"
-        console.print(title, highlight=False, markup=False, soft_wrap=True)
+        plain(console, f"{setting_words(one)}, {one['episodes']} episodes of {one['data']}")
         _print_grid(console, table(one, brief=True), one["methods"])
         for sentence in sentences(one):
-            console.print(sentence, highlight=False, soft_wrap=True)
+            plain(console, sentence)
         console.print()
 
 
@@ -29,10 +30,10 @@ def print_transfer(console: Console, comparisons: Sequence[Mapping[str, Any]]) -
     first = comparisons[0]
     title = f"{first['classes']} classes of {first['data']}, judged on {first['test_images']} images"
     for key, what in (("accuracy", "accuracy (%)"), ("seconds", "seconds")):
-        console.print(f"{title}: {what} by training images of a class", highlight=False, markup=False, soft_wrap=True)
+        plain(console, f"{title}: {what} by training images of a class")
         _print_grid(console, size_table(comparisons, key), first["methods"])
     for one in comparisons:
-        console.print(f"With {setting_words(one)} {one['verdict']}.", highlight=False, markup=False, soft_wrap=True)
+        plain(console, f"With {setting_words(one)} {one['verdict']}.")
 
 
 def _print_grid(console: Console, rows: Sequence[Sequence[str]], methods: Sequence[Mapping[str, Any]]) -> None:

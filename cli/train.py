@@ -1,22 +1,21 @@
 """weightgen train"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from .options import Format, FormatOption, FreshOption, OutOption, OverridesArgument, QuietOption, RecipeArgument
+from .output import Output
 
-from .output import Format, FormatOption, Output, QuietOption
+if TYPE_CHECKING:
+    from weightgen.config.recipe import Recipe
+    from weightgen.runs.folder import RunFolder
 
 
 def train(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a recipe of weightgen.")
-    ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="Options to change, e.g. training.steps=500.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder that holds run folders.", show_default="runs")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, throwing away what an earlier run left.")] = False,
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    out: OutOption = None,
+    fresh: FreshOption = False,
     format: FormatOption = Format.text,
     quiet: QuietOption = False,
 ) -> None:
@@ -27,16 +26,12 @@ def train(
     Example: weightgen train metadiff data=images.parquet training.steps=1000
     """
     output = Output(format, quiet)
-    from weightgen.config.loading import load_recipe, recipe_path
     from weightgen.runs.evaluation_run import evaluate_run
-    from weightgen.runs.folder import run_folder, run_of
     from weightgen.runs.training_run import train_run
 
     from .tables import print_evaluations
 
-    chosen, file = load_recipe(recipe, overrides or []), recipe_path(recipe)
-    run = run_of(chosen, file) if out is None else None
-    run = run or run_folder(chosen, file.stem, out or Path("runs"))
+    chosen, run = recipe_and_run(recipe, overrides, out)
     with output.progress() as progress:
         trained = train_run(chosen, run, fresh=fresh, progress=progress)
         report = run.path / "report"
@@ -45,6 +40,16 @@ def train(
         output.remark(f"{run.path} was trained already; --fresh trains it again")
     data = {"run": str(run.path), "trained": trained, "evaluations": evaluations}
     output.result(data, lambda console: print_evaluations(console, evaluations))
-    told = f"report: {report}/report.md" if evaluations else "not evaluated, for data.novel is 0"
-    output.remark(f"generator: {run.path}/generator   {told}")
+    evaluated = f"report: {report}/report.md" if evaluations else "not evaluated, for data.novel is 0"
+    output.remark(f"generator: {run.path}/generator   {evaluated}")
     output.remark(f"next: weightgen generate --generator {run.path} --support FOLDER")
+
+
+def recipe_and_run(recipe: str, overrides: list[str] | None, out: Path | None) -> "tuple[Recipe, RunFolder]":
+    """A recipe with overrides, and its run folder: the one that the recipe lies in, or one below `out`."""
+    from weightgen.config.loading import load_recipe, recipe_path
+    from weightgen.runs.folder import run_folder, run_of
+
+    chosen, file = load_recipe(recipe, overrides or []), recipe_path(recipe)
+    run = run_of(chosen, file) if out is None else None
+    return chosen, run or run_folder(chosen, file.stem, out or Path("runs"))

@@ -180,7 +180,7 @@ def edit_json(name: str, **changes: object) -> Callable[[Path], object]:
 
 DENOISER, BACKBONE = "denoiser/diffusion_pytorch_model.safetensors", "backbone/model.safetensors"
 GENERATOR: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no index": (drop("model_index.json"), "is no generator"),
+    "no index": (drop("model_index.json"), "is not a generator folder"),
     "broken index": (put("model_index.json", b"{"), "model_index.json: is not valid JSON"),
     "no denoiser": (lambda folder: shutil.rmtree(folder / "denoiser"), "config.json: cannot be read"),
     "no tensors": (drop(DENOISER), f"{DENOISER}: cannot be read"),
@@ -317,8 +317,8 @@ EVALUATE: dict[str, tuple[tuple[str, ...], str]] = {
     "shares of nothing": (("--shares", "3"), "--shares says which unlabelled images there are; give --unlabelled N"),
     "distractors among nothing": (("--distractors", "0"), "--distractors says which unlabelled images there are"),
     "no shares": (("--unlabelled", "7", "--shares", "even"), "--shares is 'even'; give balanced or a Dirichlet"),
-    "shares of 0": (("--unlabelled", "7", "--shares", "0"), "--shares: class shares: 0.0 is no Dirichlet parameter"),
-    "all distractors": (("--unlabelled", "7", "--distractors", "1"), "--distractors: distractors: 1.0 is no share"),
+    "shares of 0": (("--unlabelled", "7", "--shares", "0"), "--shares: class shares: 0.0 is not a Dirichlet parameter"),
+    "all distractors": (("--unlabelled", "7", "--distractors", "1"), "--distractors: distractors: 1.0 is not a share"),
     "queries are no distractors": (("--transductive", "--distractors", "nan"), "--distractors: distractors: nan"),
     "no class for distractors": (("--unlabelled", "7"), "3 ways and 3 classes of distractors need 6 classes"),
     "nothing to leave out": (("--methods", "generator,inductive"), "method 'inductive' needs unlabelled images; give"),
@@ -333,7 +333,7 @@ def test_what_cannot_be_evaluated(trained: Path, tmp_path: Path, arguments: tupl
 
 def test_evaluate_needs_a_run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "is no run (no recipe.yaml)" in refuse("evaluate", trained / "generator")
+    assert "is not a run folder (no recipe.yaml)" in refuse("evaluate", trained / "generator")
     assert "runs/: holds no finished run; train one" in refuse("evaluate")
     assert "runs/: holds no finished run; train one" in refuse("generate", "--support", tmp_path)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from generator_doubles import generator_double
 from made_up_folders import paint
 from tiny_runs import files_below, refuse, succeed
 
 from weightgen import load_head
-from weightgen.part_pipeline import PartPipeline
 from weightgen.runs.folder import RunFolder
 
 
@@ -116,11 +116,11 @@ def test_rewriting_nothing(one: Path) -> None:
     )
 
 
-def test_a_generator_of_parts_extends_nothing(
+def test_a_generator_inside_the_backbone_extends_nothing(
     trained: Path, birds: Path, one: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RunFolder, "generator", lambda run: object.__new__(PartPipeline))
+    monkeypatch.setattr(RunFolder, "generator", lambda run: generator_double(takes_images=True))
     before = contents(birds)
     said = refuse("generate", "--support", one, "--extend", birds, "--generator", trained)
-    assert said.startswith(f"{trained}: writes parts of a backbone")
+    assert said.startswith("this generator writes parameters inside the backbone")
     assert contents(birds) == before

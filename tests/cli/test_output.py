@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from generator_doubles import generator_double
 from tiny_runs import CLASSES, IMAGES_PER_CLASS, files_below, invoke, refuse, succeed
 from weightgen.cli.generate import written_sentence
 
@@ -144,7 +145,7 @@ def test_the_table_names_every_method_and_the_verdict(
     """Every cell whole, within 80 characters; on a narrower terminal the terminal breaks the lines."""
     monkeypatch.setenv("COLUMNS", columns)
     lines = succeed("evaluate", trained, "--shots", "2", "--episodes", "4", "--quiet").stdout.splitlines()
-    names = chosen_methods(None, protocol="episodes", can_draw=True)
+    names = chosen_methods(None, protocol="episodes", pipeline=generator_double())
     assert lines[0].startswith("3-way 2-shot, 4 episodes of ")
     (header,) = (i for i, line in enumerate(lines) if "accuracy" in line)
     assert re.split(r" {2,}", lines[header].strip()) == [
@@ -185,7 +186,7 @@ def test_unlabelled_images_on_request(
     assert set(one) == EVALUATION_KEYS
     assert one["unlabelled"] == told
     names = [method["name"] for method in one["methods"]]
-    assert names == chosen_methods(None, protocol="episodes", unlabelled=True, can_draw=True)
+    assert names == chosen_methods(None, protocol="episodes", unlabelled=True, pipeline=generator_double())
     kinds = {method["name"]: method["kind"] for method in one["methods"]}
     own = {"inductive", "no_denoiser", "one_step", "random_denoiser"}
     assert {name for name, kind in kinds.items() if kind == "ablation"} == own
@@ -258,7 +259,7 @@ def test_generate_says_what_it_wrote_and_what_comes_next(trained: Path, pictures
     out = tmp_path / ("long" * 20)
     arguments = ("generate", "--support", pictures / "support", "--generator", trained, "--out", out, "--samples", "2")
     result = succeed(*arguments)
-    assert result.stdout.count("\n") == 1
+    assert result.stdout.splitlines()[1].startswith("leave-one-out: ")
     assert result.stdout.startswith(f"{out}: a head with 3 classes from 6 images")
     assert f"weightgen predict --head {out}" in result.stderr
     assert (out / "samples.safetensors").exists()
@@ -391,7 +392,7 @@ def test_a_sample_of_something_that_is_no_image(tmp_path: Path) -> None:
 
     columns = {"image": [b"no image %d" % i for i in range(4)], "label": ["a", "a", "b", "b"]}
     pq.write_table(pa.table(columns), tmp_path / "d.parquet")
-    assert "holds something that is no image" in refuse("data", "info", tmp_path / "d.parquet")
+    assert "holds a file that is not an image" in refuse("data", "info", tmp_path / "d.parquet")
     sizes = ("--ways", "2", "--shots", "1", "--queries", "1")
     refuse("data", "sample", tmp_path / "d.parquet", *sizes, "--out", tmp_path / "s")
     assert files_below(tmp_path) == {"d.parquet"}

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
+from generator_doubles import generator_double
 from tiny_runs import files_below, refuse, succeed
 
-from weightgen.part_pipeline import PartPipeline
 from weightgen.runs.folder import RunFolder
 
 TRANSFER = ("--protocol", "transfer")
@@ -130,10 +130,12 @@ def test_what_cannot_be_compared(
     assert files_below(tmp_path) == set()
 
 
-def test_a_generator_of_parts_writes_no_head(trained: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RunFolder, "generator", lambda run: object.__new__(PartPipeline))
+def test_a_generator_inside_the_backbone_serves_no_training_sets(
+    trained: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunFolder, "generator", lambda run: generator_double(takes_images=True))
     given = ("evaluate", trained, *TRANSFER, "--data", images, "--test", "0.5")
-    assert "whole training sets are for generators of heads, and this one writes parts" in refuse(*given)
+    assert "whole training sets are for generators of heads, and this one writes inside the backbone" in refuse(*given)
 
 
 def test_novel_classes_there_are_none(trained: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

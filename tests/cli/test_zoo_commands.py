@@ -12,8 +12,7 @@ from tiny_runs import TINY_MCDI, files_below, refuse, succeed
 
 from weightgen.runs import evaluation_run
 from weightgen.runs.folder import RunFolder
-from weightgen.zoo import build
-from weightgen.zoo.build import fit_shard
+from weightgen.zoo.build import ZooPlan
 from weightgen.zoo.store import ZooFolder
 from weightgen.zoo.summary import zoo_summary
 
@@ -21,8 +20,8 @@ from weightgen.zoo.summary import zoo_summary
 @pytest.fixture
 def fitted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of the shards that are fitted from here on."""
-    numbers: list[int] = []
-    monkeypatch.setattr(build, "fit_shard", lambda plan, number: numbers.append(number) or fit_shard(plan, number))
+    numbers, fit_shard = list[int](), ZooPlan.fit_shard
+    monkeypatch.setattr(ZooPlan, "fit_shard", lambda plan, number: numbers.append(number) or fit_shard(plan, number))
     return numbers
 
 
@@ -188,8 +187,8 @@ def flip(zoo: Path) -> None:
 
 
 ZOO: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    "gone": (shutil.rmtree, "", "is missing, so this is no finished zoo"),
-    "empty": (lambda zoo: [path.unlink() for path in zoo.iterdir()], "index.json", "so this is no finished zoo"),
+    "gone": (shutil.rmtree, "", "is missing, so the zoo is unfinished"),
+    "empty": (lambda zoo: [path.unlink() for path in zoo.iterdir()], "index.json", "so the zoo is unfinished"),
     "unfinished": (lambda zoo: (zoo / "index.json").unlink(), "index.json", "fit it to the end, or give its folder"),
     "index of nothing": (lambda zoo: (zoo / "index.json").write_text("{}"), "index.json", "is not the index of a zoo"),
     "index cut short": (cut("index.json"), "index.json", "is not valid JSON"),
@@ -223,11 +222,11 @@ def test_something_else_than_a_zoo(trained: Path, tmp_path: Path, wrong: str) ->
     given = trained / "generator" if wrong == "generator" else tmp_path / wrong
     said = refuse("zoo", "info", given)
     assert str(given) in said
-    assert "no finished zoo" in said
+    assert "the zoo is unfinished" in said
 
 
 def test_a_run_without_a_zoo(trained: Path) -> None:
-    assert "is no finished zoo" in refuse("zoo", "info", trained)
+    assert "the zoo is unfinished" in refuse("zoo", "info", trained)
 
 
 @pytest.mark.parametrize("arguments", [("zoo", "build"), ("zoo", "info"), ("zoo", "bild", "mcdi")], ids=" ".join)

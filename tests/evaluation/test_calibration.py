@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from weightgen.evaluation.calibration import calibration_floor, expected_calibration_error
+from weightgen.evaluation.comparison import calibration_floor, expected_calibration_error
 from weightgen.evaluation.scoring import Scores
 
 

@@ -14,7 +14,6 @@ from PIL import Image
 from tiny_runs import SHOTS, TINY, files_below, succeed
 
 from weightgen.evaluation import chain_paths as module
-from weightgen.evaluation import chain_states
 from weightgen.evaluation.chain_paths import SHOWN, ChainPaths, TruePaths, chain_paths, true_paths, walk
 from weightgen.evaluation.scoring import EpisodeSizes
 from weightgen.pipeline import WeightGenerationPipeline
@@ -22,8 +21,9 @@ from weightgen.records import Features
 from weightgen.runs.evaluation_run import evaluate_run
 from weightgen.runs.folder import RunFolder
 from weightgen.schedulers.schedulers import build_scheduler, chain_of
-from weightgen.zoo.build import Source, fit_tasks, shared_start
+from weightgen.zoo.build import Source, fit_tasks
 from weightgen.zoo.fit import FitOptions
+from weightgen.zoo.ideal_prototypes import ideal_prototypes
 
 CHAIN, SEGMENTS, EPISODES, WAYS = 11, 3, 7, 4
 HIT = 1e-4
@@ -47,7 +47,7 @@ def pipeline(make_generator: MakeGenerator) -> WeightGenerationPipeline:
     )
     made.register_to_config(chain=chain_of(scheduler))
     made.scheduler = scheduler
-    made.denoiser.attune(made.scheduler)
+    made.denoiser.set_noise_levels(made.scheduler)
     return made
 
 
@@ -56,10 +56,16 @@ def paths(pipeline: WeightGenerationPipeline, unseen: Features) -> TruePaths:
     return true_paths(pipeline, unseen, ways=WAYS, fit=FIT, zoo_seed=3, episodes=EPISODES, seed=0)
 
 
+def source_of(pipeline: WeightGenerationPipeline, features: Features) -> Source:
+    standardizer = pipeline.standardizer
+    prototypes = ideal_prototypes(features, standardizer)
+    return Source(pipeline.space, features, standardizer, prototypes, pipeline.scale(1))
+
+
 def knowing(pipeline: WeightGenerationPipeline, paths: TruePaths, monkeypatch: pytest.MonkeyPatch) -> None:
     """The denoiser answers with the local target of the segment at hand; chunks are told apart by their sizes."""
     first = EPISODES // 2
-    monkeypatch.setattr(chain_states, "_EPISODES_AT_ONCE", first + 1)
+    monkeypatch.setattr(module, "_EPISODES_AT_ONCE", first + 1)
     chunks = {first + 1: paths.targets[: first + 1], first: paths.targets[first + 1 :]}
 
     def oracle(noisy: torch.Tensor, time: torch.Tensor, condition: object) -> torch.Tensor:
@@ -102,19 +108,18 @@ def test_a_chain_without_segments_is_judged_by_where_it_ends(
 def test_the_paths_are_fits_in_the_generators_space_from_the_zoos_start(
     pipeline: WeightGenerationPipeline, unseen: Features, paths: TruePaths
 ) -> None:
-    start = shared_start(8, seed=3)
-    draw = torch.Generator()
-    source = Source(unseen, pipeline.reader(samples=1))
-    fitted = fit_tasks(source, paths.classes, start=start, options=FIT, draw=draw)
+    fitted = fit_tasks(source_of(pipeline, unseen), paths.classes, seed=3, options=FIT, draw=torch.Generator())
     torch.testing.assert_close(paths.targets, fitted.targets)
     assert paths.targets.shape == (EPISODES, SEGMENTS, WAYS, 8)
     assert paths.epochs == FIT.kept_epochs
     assert all(len(classes.unique()) == WAYS for classes in paths.classes)
 
 
-def test_a_whole_way_starts_at_the_start_and_passes_its_local_targets(paths: TruePaths) -> None:
+def test_a_whole_way_starts_at_the_start_and_passes_its_local_targets(
+    pipeline: WeightGenerationPipeline, unseen: Features, paths: TruePaths
+) -> None:
     assert paths.shown.shape == (SHOWN, 1 + 4 * SEGMENTS, WAYS, 8)  # 12 of 13 epochs
-    assert torch.equal(paths.shown[:, 0], shared_start(8, seed=3).expand(SHOWN, WAYS, -1))
+    assert torch.equal(paths.shown[:, 0], source_of(pipeline, unseen).start(seed=3).expand(SHOWN, WAYS, -1))
     assert torch.equal(paths.shown[:, 4::4], paths.targets[:SHOWN])
 
 

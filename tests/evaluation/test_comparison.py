@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from weightgen.evaluation.calibration import calibration_floor
-from weightgen.evaluation.comparison import class_interval, compare
+from weightgen.evaluation.comparison import calibration_floor, class_interval, compare
 from weightgen.evaluation.scoring import Scores
 from weightgen.evaluation.verdicts import verdict
 

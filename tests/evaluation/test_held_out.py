@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from weightgen.evaluation.held_out import Choice, best, folds, honest_scale, spare
+from weightgen.evaluation.held_out import Choice, best, calibrated_scale, folds, spare
 from weightgen.features.temperature import fit_scale
 from weightgen.records import Features
 
@@ -59,7 +59,7 @@ def test_few_images_without_a_mistake_are_no_certainty() -> None:
     for images in (4, 40):
         labels = torch.arange(images) % 2
         logits = torch.eye(2)[labels]
-        sure = (honest_scale(logits, labels) * logits).softmax(-1).max(-1).values
+        sure = (calibrated_scale(logits, labels) * logits).softmax(-1).max(-1).values
         torch.testing.assert_close(sure, torch.full((images,), images / (images + 1)), atol=1e-3, rtol=0)
 
 
@@ -69,7 +69,7 @@ def test_the_scale_has_the_least_cross_entropy() -> None:
     labels = torch.arange(60) % 4
     logits = 7 * (torch.eye(4)[labels] + torch.randn(60, 4, generator=generator))
     typical = logits.sort(descending=True).values.mean(0)
-    found = honest_scale(logits, labels)
+    found = calibrated_scale(logits, labels)
     expected = fit_scale(torch.cat([logits, typical[None]])[None], torch.cat([labels, torch.tensor([1])])[None])
     assert found == pytest.approx(expected, rel=1e-3)
-    assert honest_scale(-logits, labels) < 0.01  # worse than chance: told as little as can be
+    assert calibrated_scale(-logits, labels) < 0.01  # worse than chance: told as little as can be

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from weightgen.evaluation.novelty import norm_ratio, novelty
+from weightgen.evaluation.comparison import norm_ratio, novelty
 
 
 @pytest.fixture

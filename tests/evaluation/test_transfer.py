@@ -28,13 +28,15 @@ class MeanFit(Method):
     """Nearest class mean, sharpened; remembers what it was given."""
 
     def __init__(self, sharpness: float = 1.0) -> None:
-        self.sharpness = sharpness
+        self.likelihood_scale = sharpness
         self.seen: list[tuple[Episode, int]] = []
 
     def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         self.seen.append((episode, rngs[0].initial_seed()))
         means = episode.support_means()
-        return LinearHeads(self.sharpness * means[:, None], -self.sharpness * means.square().sum(-1)[:, None] / 2)
+        return LinearHeads(
+            self.likelihood_scale * means[:, None], -self.likelihood_scale * means.square().sum(-1)[:, None] / 2
+        )
 
 
 def test_all_methods_see_the_same_training_sets(features: Features) -> None:

@@ -12,7 +12,7 @@ from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.support_folder import episode_of
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
-from weightgen.evaluation.calibration import expected_calibration_error
+from weightgen.evaluation.comparison import expected_calibration_error
 from weightgen.evaluation.scoring import score
 from weightgen.evaluation.tuning import BaseClassFolds, CrossValidation
 from weightgen.features.class_statistics import ClassStatistics

@@ -8,19 +8,20 @@ from functools import cache
 
 import pytest
 import torch
+from generator_doubles import generator_double
 from torch import Tensor
 
 from weightgen import registry
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.episodes.sampler import EpisodeSampler
-from weightgen.features.class_rows import RowReader
 from weightgen.features.class_statistics import ClassStatistics
+from weightgen.features.gaussian_posterior import even_bias, shared_mean
 from weightgen.features.standardizer import Standardizer
-from weightgen.features.unequal_support import even_bias, shared_mean
 from weightgen.interfaces import Conditioner, TunableMethod
 from weightgen.records import Episode, Features, LinearHeads
 from weightgen.runs.methods import build_methods, chosen_methods, known_methods
+from weightgen.spaces.class_rows import RowReader
 
 TOLERANCE = 0.05
 """Of shares and of accuracies, in each of the two ways in which a method is judged."""
@@ -120,7 +121,9 @@ def untrained(conditioner: Conditioner, readout: str, samples: int = 1) -> Class
 
 TUNABLE = {name: method for name, (method, _) in known_methods().items() if issubclass(method, TunableMethod)}
 BASELINES = [name for name, method in TUNABLE.items() if method.base_classes != "unused"]
-ALONE = [name for name in chosen_methods(None, protocol="transfer", can_draw=True) if name not in GENERATED]
+ALONE = [
+    name for name in chosen_methods(None, protocol="transfer", pipeline=generator_double()) if name not in GENERATED
+]
 METHODS: dict[str, tuple[Classify, int]] = {
     **{name: (with_base_classes(name, {}), FEW if name == "logistic_regression" else EPISODES) for name in BASELINES},
     "shrunk_lda posterior": (with_base_classes("shrunk_lda", {"prototype": "posterior"}), EPISODES),

@@ -45,7 +45,7 @@ def test_chain_verdict(make_scores: Any) -> None:
     sentence = chain_verdict(scores, generator="metadiff", parts=parts)
     difference, half_width = paired_difference(scores["metadiff"], scores["bare"])
     assert sentence is not None and sentence.startswith("the chain adds ")
-    assert "over one_step (nothing that can be told from chance); the network adds " in sentence
+    assert "over one_step (not significant); the network adds " in sentence
     assert sentence.endswith(f"+{difference:.1f} ± {half_width:.1f} points over bare")
 
 

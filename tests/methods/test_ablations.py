@@ -12,12 +12,7 @@ import torch
 
 from weightgen.episodes.support_folder import episode_of
 from weightgen.errors import InputError
-from weightgen.methods.draws import Draws
-from weightgen.methods.generator import Generator
-from weightgen.methods.inductive import Inductive
-from weightgen.methods.no_denoiser import NoDenoiser
-from weightgen.methods.one_step import OneStep
-from weightgen.methods.random_denoiser import RandomDenoiser
+from weightgen.methods.generated import Draws, Generated, Inductive, NoDenoiser, OneStep, RandomDenoiser
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Episode, Features, LinearHeads
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
@@ -117,9 +112,9 @@ def test_one_step_of_a_chain_in_segments_is_its_first_local_target(
 ) -> None:
     pipeline, episode = make_generator(), draw_episode()
     path = in_segments(pipeline, kind)
-    for method, target in ((OneStep(pipeline=pipeline), path[0]), (Generator(pipeline=pipeline), path[-1])):
+    for method, target in ((OneStep(pipeline=pipeline), path[0]), (Generated(pipeline=pipeline), path[-1])):
         ours = method.fit(episode, generators(2))
-        theirs = pipeline.reader(samples=1).head(target.expand(2, 1, 3, 8), episode.counts)
+        theirs = pipeline.decode(target.expand(2, 1, 3, 8), episode)
         torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-2, atol=1e-2)
     assert pipeline.scheduler.config.segments == 3
 
@@ -168,7 +163,7 @@ class Recording:
 @pytest.mark.parametrize(
     ("method", "asked"),
     [
-        (Generator, {}),
+        (Generated, {}),
         (NoDenoiser, {"denoiser": "the form alone"}),
         (OneStep, {"steps": 1}),
         (Draws, {"samples": 8}),

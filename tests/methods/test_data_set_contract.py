@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from generator_doubles import generator_double
 from torch import Tensor
 
 from weightgen.episodes.support_folder import episode_of
@@ -15,9 +16,8 @@ from weightgen.records import Features
 from weightgen.runs.methods import build_methods, chosen_methods, known_methods
 
 GENERATED = ("generator", "no_denoiser", "one_step")
-METHODS = [name for name in chosen_methods(None, protocol="transfer", can_draw=True) if name not in GENERATED] + [
-    "fine_tuned_head"
-]
+TRANSFER = chosen_methods(None, protocol="transfer", pipeline=generator_double())
+METHODS = [name for name in TRANSFER if name not in GENERATED] + ["fine_tuned_head"]
 UNTUNED = ("raw_centroid", "cosine_centroid")
 """May see angles from 0, so that a shift of all features matters."""
 FIELDS = ("support", "support_mask", "query", "query_labels", "classes", "unlabelled", "unlabelled_mask")

@@ -17,9 +17,8 @@ from weightgen.evaluation import tuning
 from weightgen.evaluation.tuning import CrossValidation
 from weightgen.interfaces import Classifier, Method
 from weightgen.methods import _classical, lda
-from weightgen.methods._classical import Frame
-from weightgen.methods._cosines import Cosines
-from weightgen.methods._principal_axes import PrincipalAxes
+from weightgen.methods._classical import Cosines, Frame
+from weightgen.methods._discriminant import PrincipalAxes
 from weightgen.methods.cosine_centroid import CosineCentroid
 from weightgen.methods.lda import Lda
 from weightgen.methods.logistic_regression import LogisticRegression

@@ -12,6 +12,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
 from sklearn.linear_model import Ridge as SklearnRidge
 
+from weightgen import registry
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.errors import InputError
 from weightgen.features.class_statistics import ClassStatistics, shrink_to_isotropic
@@ -196,5 +197,5 @@ def test_whitening_pays_where_noise_is_anisotropic(
 
 
 def test_lda_refuses_an_unknown_prototype(statistics: ClassStatistics) -> None:
-    with pytest.raises(ValueError, match="posterior"):
-        ShrunkLDA(statistics=statistics, prototype="median")
+    with pytest.raises(InputError, match="posterior"):
+        registry.create("methods", "shrunk_lda", {"prototype": "median"}, statistics=statistics)

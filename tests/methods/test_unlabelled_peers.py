@@ -42,7 +42,7 @@ def test_bd_cspn_is_easyfsls(clouds: Clouds) -> None:
 def test_laplacian_shot_is_easyfsls(clouds: Clouds, statistics: ClassStatistics) -> None:
     """Handed the same prototypes and a symmetric affinity; their `knn` counts the image itself as a neighbour."""
     prototypes = normalize(clouds.prototypes(), dim=-1)
-    baseline = LaplacianShot(statistics=statistics, neighbours=4, strength=0.8, sharpness=1.0)
+    baseline = LaplacianShot(statistics=statistics, neighbours=4, strength=0.8, logit_scale=1.0)
     ours = baseline.assigned(clouds, prototypes)
     theirs = methods.LaplacianShot(knn=5, lambda_regularization=0.8)
     for i in range(6):

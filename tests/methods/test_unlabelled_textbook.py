@@ -80,7 +80,8 @@ def test_laplacian_updates_lower_their_objective(draw: Draw, statistics: ClassSt
     clouds = clouds_of(draw(batch=4), statistics, 0.5)
     prototypes = normalize(clouds.prototypes(), dim=-1)
     strong, none = (
-        LaplacianShot(statistics=statistics, neighbours=3, strength=strength, sharpness=4.0) for strength in (0.9, 0.0)
+        LaplacianShot(statistics=statistics, neighbours=3, strength=strength, logit_scale=4.0)
+        for strength in (0.9, 0.0)
     )
     affinity = strong._affinity(clouds)
     assert torch.equal(affinity, affinity.mT)

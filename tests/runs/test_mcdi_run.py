@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from generator_doubles import generator_double
 from tiny_runs import CHAIN, SHOTS, TINY_MCDI, files_below, invoke, refuse, succeed
 
 from weightgen.config.loading import load_recipe
@@ -15,8 +16,7 @@ from weightgen.runs import evaluation_run
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.methods import chosen_methods
 from weightgen.training.learner import Learner
-from weightgen.zoo import build
-from weightgen.zoo.build import fit_shard
+from weightgen.zoo.build import ZooPlan
 
 SGD = ("training.optimiser=sgd", "training.schedule=constant", "training.learning_rate=0.5")
 
@@ -91,12 +91,12 @@ def test_draws_are_left_out_of_an_evaluation_unless_asked_for(walked: Path, quic
         succeed("evaluate", walked, "--shots", 1, "--report", tmp_path / "report", "--format", "json").stdout
     )
     names = [one["name"] for one in evaluation["methods"]]
-    assert names == chosen_methods(None, protocol="episodes", can_draw=False)
+    assert names == chosen_methods(None, protocol="episodes", pipeline=generator_double(can_draw=False))
     assert "draws" not in names
     assert "one_step" in names
     assert "steps_accuracy.png" not in files_below(tmp_path / "report")
     said = refuse("evaluate", walked, "--methods", "generator,draws")
-    assert said == "method 'draws': a chain in segments has no noise to draw with; leave the method out"
+    assert said == "method 'draws': this generator writes a single head; leave the method out"
 
 
 def test_the_evaluation_of_training_had_all_shots_and_methods(walked: Path) -> None:
@@ -125,14 +125,16 @@ def test_interrupted_in_the_zoo_and_in_training_it_ends_with_the_same_bits(
         out = tmp_path_factory.mktemp("calm")
         succeed(*command, "--out", out)
         (calm,) = out.iterdir()
-    fitted: list[int] = []
+    tmp_path = calm.parent.parent / f"{tmp_path.name}-{len(optimiser)}"  # the images are as far away: the same hash
+    tmp_path.mkdir()
+    fitted, fit_shard = list[int](), ZooPlan.fit_shard
 
     def stop(at: int) -> Callable:
-        def fit(plan: object, number: int) -> object:
+        def fit(plan: ZooPlan, number: int) -> object:
             if number == at:
                 raise _Stopped
             fitted.append(number)
-            return fit_shard(plan, number)  # type: ignore[arg-type]
+            return fit_shard(plan, number)
 
         return fit
 
@@ -144,20 +146,20 @@ def test_interrupted_in_the_zoo_and_in_training_it_ends_with_the_same_bits(
         saved(learner, checkpoints, step)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(build, "fit_shard", stop(1))
+        patch.setattr(ZooPlan, "fit_shard", stop(1))
         with pytest.raises(_Stopped):
             invoke(*command, "--out", tmp_path)
     (run,) = tmp_path.iterdir()
     assert files_below(run / "zoo") == {"shard-00000.safetensors"}
     with monkeypatch.context() as patch:
-        patch.setattr(build, "fit_shard", stop(-1))
+        patch.setattr(ZooPlan, "fit_shard", stop(-1))
         patch.setattr(Learner, "save", save)
         with pytest.raises(_Stopped):
             invoke(*command, "--out", tmp_path)
     assert fitted == [0, 1]
     assert not RunFolder(run).finished
     with monkeypatch.context() as patch:
-        patch.setattr(build, "fit_shard", stop(0))
+        patch.setattr(ZooPlan, "fit_shard", stop(0))
         succeed(*command, "--out", tmp_path)
     assert run.name == calm.name
     for part in ("zoo", "backbone", "generator"):

@@ -6,16 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from generator_doubles import generator_double
 
 from weightgen.config.protocol_flags import held_out_share, training_sizes
 from weightgen.errors import InputError
 from weightgen.evaluation.tuning import CrossValidation
 from weightgen.methods.sgd_head import SgdHead
-from weightgen.runs.methods import build_methods, chosen_methods, chosen_part_methods, known_methods
+from weightgen.runs.methods import build_methods, chosen_methods, known_methods
 
-EPISODES: dict[str, Any] = {"protocol": "episodes", "can_draw": True}
-TRANSFER: dict[str, Any] = {"protocol": "transfer", "can_draw": True}
+EPISODES: dict[str, Any] = {"protocol": "episodes", "pipeline": generator_double()}
+TRANSFER: dict[str, Any] = {"protocol": "transfer", "pipeline": generator_double()}
+INSIDE: dict[str, Any] = {"protocol": "episodes", "pipeline": generator_double(can_draw=False, takes_images=True)}
 ABLATIONS = {"draws", "inductive", "no_denoiser", "one_step", "random_denoiser"}
+FITTED = {"fitted_on_support", "oracle", "zoo_mean"}
 TRANSDUCTIVE = {"bd_cspn", "laplacian_shot", "soft_kmeans", "tim"}
 FEW_SHOT = {
     *("raw_centroid", "cosine_centroid", "fine_tuned_head", "logistic_regression", "ridge"),
@@ -29,7 +32,12 @@ def test_all_by_default_less_those_that_need_unlabelled_images_or_take_too_long_
     assert set(without) == {"generator", *FEW_SHOT, *ABLATIONS} - {"inductive"}
     with_them = chosen_methods(None, **EPISODES, unlabelled=True)
     assert set(with_them) == {"generator", *FEW_SHOT, *ABLATIONS, *TRANSDUCTIVE} - {"draws"}
-    assert "draws" not in chosen_methods(None, protocol="episodes", can_draw=False)
+    assert "draws" not in chosen_methods(None, protocol="episodes", pipeline=generator_double(can_draw=False))
+
+
+def test_a_generator_inside_the_backbone_meets_all_others_and_other_sources_of_its_parameters() -> None:
+    others = {"generator", *FEW_SHOT, *ABLATIONS} - {"draws", "inductive"}
+    assert set(chosen_methods(None, **INSIDE)) == {*others, *FITTED}
 
 
 def test_all_of_training_sets_by_default() -> None:
@@ -45,7 +53,7 @@ def test_those_asked_for_in_their_order_and_the_raw_centroid() -> None:
     asked = ["inductive", "ridge"]
     assert chosen_methods(asked, **EPISODES, unlabelled=True) == [*asked, "raw_centroid"]
     assert chosen_methods(["draws", "fine_tuned_head"], **TRANSFER) == ["draws", "fine_tuned_head", "raw_centroid"]
-    assert chosen_part_methods(["oracle"]) == ["oracle", "raw_centroid"]
+    assert chosen_methods(["oracle"], **INSIDE) == ["oracle", "raw_centroid"]
 
 
 @pytest.mark.parametrize(
@@ -54,12 +62,12 @@ def test_those_asked_for_in_their_order_and_the_raw_centroid() -> None:
         (lambda: chosen_methods(["ridg"], **EPISODES), "did you mean 'ridge'"),
         (lambda: chosen_methods(["sgd_head"], **TRANSFER), "did you mean 'sgd_head_1"),
         (lambda: chosen_methods(["ridge", "generator", "ridge"], **EPISODES), "'ridge' is named twice"),
-        (lambda: chosen_part_methods(["oracle", "oracle"]), "'oracle' is named twice"),
+        (lambda: chosen_methods(["oracle"], **EPISODES), "'oracle' is for generators that write inside the backbone"),
         (lambda: chosen_methods(["inductive"], **EPISODES), "'inductive' needs unlabelled images; give --unlabelled N"),
         (lambda: chosen_methods(["tim"], **EPISODES), "'tim' needs unlabelled images; give --unlabelled N"),
         (lambda: chosen_methods(["tim"], **TRANSFER), "'tim' is for episodes; leave it out"),
         (lambda: chosen_methods(["shrunk_centroid"], **TRANSFER), "'shrunk_centroid' is for episodes"),
-        (lambda: chosen_methods(["draws"], protocol="transfer", can_draw=False), "'draws': a chain in segments"),
+        (lambda: chosen_methods(["draws"], **INSIDE), "'draws': this generator writes a single head"),
         (lambda: training_sizes(["0"]), "--images is '0'; give a number from 1, or all"),
         (lambda: training_sizes(["3", "few"]), "--images is 'few'"),
         (lambda: held_out_share("1"), "--test is 1; a share lies between 0 and 1"),
@@ -75,7 +83,8 @@ def test_kinds() -> None:
     kinds = {name: method.kind for name, (method, _) in known_methods().items()}
     assert {name for name, kind in kinds.items() if kind == "ablation"} == ABLATIONS
     assert [name for name, kind in kinds.items() if kind == "generator"] == ["generator"]
-    assert set(kinds.values()) == {"generator", "ablation", "baseline"}
+    assert [name for name, kind in kinds.items() if kind == "oracle"] == ["oracle"]
+    assert set(kinds.values()) == {"generator", "ablation", "baseline", "oracle"}
 
 
 def test_a_variant_has_its_options_and_tuning_is_the_protocols() -> None:

@@ -34,7 +34,7 @@ def test_a_run_folder_holds_what_it_should(trained: Path) -> None:
     }
     assert not [name for name in files_below(trained) if Path(name).suffix in (".bin", ".pkl", ".pt", ".pth", ".ckpt")]
     assert {path.name for path in (trained / "generator").iterdir()} == {
-        *("model_index.json", "denoiser", "conditioner", "standardizer", "backbone", "scheduler")
+        *("model_index.json", "denoiser", "conditioner", "standardizer", "space", "backbone", "scheduler")
     }
     assert {path.name for path in (trained / "report").iterdir()} == {"report.md", "results.json", "steps_accuracy.png"}
 
@@ -76,7 +76,8 @@ def test_a_finished_run_is_left_alone_and_says_so(trained: Path, images: Path, q
 def test_fresh_starts_over_and_ends_with_the_same_bits(
     trained: Path, images: Path, tmp_path: Path, no_evaluation: None
 ) -> None:
-    arguments = ("train", "metadiff", f"data={images}", *TINY, "--out", tmp_path, "--format", "json")
+    out = trained.parent.parent / tmp_path.name  # where the images are as far away, for the recipe's hash
+    arguments = ("train", "metadiff", f"data={images}", *TINY, "--out", out, "--format", "json")
     run = Path(json.loads(succeed(*arguments).stdout)["run"])
     assert bytes_below(run / "generator") == bytes_below(trained / "generator")
     stray = run / "checkpoints" / "stray"

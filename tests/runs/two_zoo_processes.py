@@ -16,8 +16,7 @@ from weightgen.records import Features
 from weightgen.runs.generator_training import GeneratorTraining
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator
-from weightgen.zoo import build
-from weightgen.zoo.build import fit_shard
+from weightgen.zoo.build import ZooPlan
 from weightgen.zoo.store import ZooFolder
 
 OVERRIDES = (*TINY_MCDI, "zoo.tasks=1100", "training.held_out_classes=0")
@@ -35,12 +34,13 @@ def main(folder: Path) -> None:
     accelerator = new_accelerator(cpu=True)
     backbone = Backbone.create(model="conv4", options={"width": 5, "img_size": 16}, seed=0)
     recipe = load_recipe("mcdi", OVERRIDES)
-    training = GeneratorTraining(recipe, backbone, made_up(backbone.feature_width), accelerator)
+    base, fit_shard = made_up(backbone.feature_width), ZooPlan.fit_shard
+    training = GeneratorTraining(recipe, backbone, base, accelerator, inputs=base)
     zoo, own = ZooFolder(folder / "zoo"), []
     if accelerator.process_index == 1:  # comes late, when the other has a shard already
         while not zoo.shard_path(0).exists():
             time.sleep(0.01)
-    build.fit_shard = lambda plan, number: own.append(number) or fit_shard(plan, number)
+    ZooPlan.fit_shard = lambda plan, number: own.append(number) or fit_shard(plan, number)
     training.fit_zoo(zoo)
     checkpoints = CheckpointFolder(folder / "checkpoints")
     losses = [record["loss"] for record in training.records(checkpoints)]

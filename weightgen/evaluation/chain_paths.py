@@ -10,17 +10,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from weightgen import seeds
+from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.shots import shots_label
-from weightgen.evaluation.chain_states import chain_states
 from weightgen.evaluation.comparison import half_width
 from weightgen.evaluation.scoring import EpisodeSizes
-from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.pipeline import Denoise, WeightGenerationPipeline
 from weightgen.records import Features
-from weightgen.zoo.build import Source, fit_tasks, shared_start
+from weightgen.zoo.build import Source, fit_tasks
 from weightgen.zoo.fit import FitOptions
+from weightgen.zoo.ideal_prototypes import ideal_prototypes
 
 SHOWN = 4
 _POINTS = 100  # of a path that is shown
+_EPISODES_AT_ONCE = 25
 Progress = Callable[[str, int, int], None]
 
 
@@ -132,18 +134,19 @@ def true_paths(
     """
     keys = torch.rand(episodes, len(features.class_names), generator=seeds.generator(seed, "chain paths"))
     classes = keys.topk(ways).indices
-    # Of a fold's reader the fit takes the scale too, where logits are cosines; this one is as honest.
-    source = Source(features, pipeline.reader(samples=1))
-    start = shared_start(features.values.shape[1], seed=zoo_seed)
+    # Of a fold the fit takes the logit scale too, where logits are cosines; the generator's own is as well calibrated.
+    standardizer = pipeline.standardizer
+    prototypes = ideal_prototypes(features, standardizer)
+    source = Source(pipeline.space, features, standardizer, prototypes, pipeline.scale(1))
     draw = seeds.generator(seed, "fitting chain paths")
     k = fit.local_targets
     between = max(1, min(fit.epochs, _POINTS) // k)  # a multiple of k points has the local targets among them
     closely = fit.model_copy(update={"local_targets": k * between})
-    whole = fit_tasks(source, classes[:SHOWN], start=start, options=closely, draw=draw).targets
+    whole = fit_tasks(source, classes[:SHOWN], seed=zoo_seed, options=closely, draw=draw).targets
     targets = [whole[:, between - 1 :: between]]
     if episodes > SHOWN:
-        targets.append(fit_tasks(source, classes[SHOWN:], start=start, options=fit, draw=draw).targets)
-    beginning = start.expand(len(whole), 1, ways, -1)
+        targets.append(fit_tasks(source, classes[SHOWN:], seed=zoo_seed, options=fit, draw=draw).targets)
+    beginning = source.start(seed=zoo_seed).expand(len(whole), 1, ways, -1)
     return TruePaths(classes, fit.kept_epochs, torch.cat(targets), torch.cat([beginning, whole], 1))
 
 
@@ -180,3 +183,73 @@ def _distances(
     away, length = (torch.linalg.vector_norm(value, dim=(2, 3)) for value in (states - targets, targets))
     relative = (away / length.clamp(min=1e-12)).double()
     return [Distance(float(each.mean()), half_width(each)) for each in relative.unbind(1)]
+
+
+@dataclass(frozen=True)
+class ChainStates:
+    """Standardised rows on the way from noise.
+
+    at_ends: where the segments end, of all episodes; of a chain without segments, where it ends.
+    shown: the noise, and the rows after every denoiser call, of the first episodes.
+    ends: places in `shown` where the segments end.
+    """
+
+    at_ends: Float[Tensor, "episodes ends ways feature"]
+    shown: Float[Tensor, "shown states ways feature"]
+    ends: tuple[int, ...]
+
+
+@torch.no_grad()
+def chain_states(
+    pipeline: WeightGenerationPipeline,
+    features: Features,
+    classes: Int[Tensor, "episodes ways"],
+    sizes: EpisodeSizes,
+    *,
+    shown: int,
+    denoiser: Denoise | None = None,
+    seed: int = 0,
+) -> ChainStates:
+    """Run the chain on episodes of these classes; seed and place decide the images and the noise of an episode.
+
+    Args:
+        classes: rows of the features' `class_names`.
+        shown: episodes of which every state is kept.
+        denoiser: used instead of the generator's own.
+    """
+    sampler, inner = EpisodeSampler(features), _inner_ends(pipeline)
+    watches: list[_Watch] = []
+    at_ends = []
+    for start in range(0, len(classes), _EPISODES_AT_ONCE):
+        part = classes[start : start + _EPISODES_AT_ONCE]
+        draw = seeds.generator(seed, "chain episodes", start)
+        episode = sampler.sample(batch=len(part), classes=part, generator=draw, **sizes)
+        noise = [seeds.generator(seed, "chain noise", start + i) for i in range(len(part))]
+        watch = _Watch(inner, shown=max(0, shown - start))
+        last = pipeline.tokens(episode, noise, samples=1, denoiser=denoiser, watch=watch)[:, 0]
+        watches.append(watch)
+        at_ends.append(torch.stack([*watch.at_ends, last], 1).cpu())
+    states = torch.cat([torch.stack(watch.states, 1) for watch in watches]).cpu()
+    return ChainStates(torch.cat(at_ends), states, (*inner, states.shape[1] - 1))
+
+
+class _Watch:
+    """Keeps what is needed of a chain's states: everything of the first episodes, the ends of segments of all."""
+
+    def __init__(self, inner: Sequence[int], *, shown: int) -> None:
+        self._inner, self._shown = inner, shown
+        self.at_ends: list[Tensor] = []
+        self.states: list[Tensor] = []
+
+    def __call__(self, rows: Float[Tensor, "batch ways feature"]) -> None:
+        if len(self.states) in self._inner:
+            self.at_ends.append(rows)
+        self.states.append(rows[: self._shown].clone())  # a view would keep the whole batch
+
+
+def _inner_ends(pipeline: WeightGenerationPipeline) -> tuple[int, ...]:
+    """Denoiser calls after which the segments end, but for the last; none where the chain has no segments."""
+    scheduler = pipeline.scheduler
+    if scheduler.config.get("segments", 1) == 1:
+        return ()
+    return tuple((scheduler.boundaries[0] - scheduler.boundaries[1:-1]).tolist())

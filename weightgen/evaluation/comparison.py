@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torchmetrics.functional.classification import binary_calibration_error
 
 from weightgen import seeds
-from weightgen.evaluation.calibration import calibration_floor, expected_calibration_error
-from weightgen.evaluation.novelty import norm_ratio, novelty
 from weightgen.evaluation.scoring import Scores
 
 RESAMPLES = 1000
+BINS = 15
+FLOOR_DRAWS = 20
 LINEAR_PROBE = "logistic_regression"
 
 
@@ -34,8 +35,8 @@ class MethodResult:
     macro_accuracy: percent, of training sets; every class of the test set weighs the same.
     seconds: of making one classifier, features given.
     ece: expected calibration error in percent.
-    norm_ratio, novelty: of the class vectors it generates (`weightgen.evaluation.novelty`).
-    ece_floor: the expected calibration error, in percent, that honest probabilities would show here.
+    norm_ratio, novelty: of the class vectors it generates (the functions of these names).
+    ece_floor: the expected calibration error, in percent, of perfectly calibrated probabilities.
     ood_auroc: percent; how well the head tells its queries from images of other classes, by the best of its scores
         (`weightgen.evaluation.out_of_distribution`), mean over episodes.
     drift: points; share of predictions that go to classes with more images than their episode's average, beyond their
@@ -145,7 +146,7 @@ def class_interval(ours: Scores, theirs: Scores, *, seed: int) -> float:
 
 
 def _best_auroc(scores: Scores) -> float | None:
-    """In percent, of the score that does best over all episodes; None where there is no image of another class."""
+    """In percent, of the score that does best over all episodes; None without images of other classes."""
     if scores.ood_aurocs is None or scores.ood_aurocs.isnan().all():
         return None
     return 100 * float(scores.ood_aurocs.nanmean(0).max())
@@ -158,3 +159,52 @@ def _mean(scores: Scores) -> float:
 def half_width(values: Float[Tensor, " units"]) -> float:
     """Half-width of the 95 % interval of a mean over independent values."""
     return 1.96 * float(values.std()) / len(values) ** 0.5
+
+
+def expected_calibration_error(scores: Scores) -> float:
+    """Expected calibration error of the top class, in percent (Naeini et al. 2015; Guo et al. 2017).
+
+    Mean distance between confidence and accuracy over 15 equal bins of confidence, weighted by their
+    queries, pooled over all episodes.
+    """
+    # "Is the top class right?" is a binary question; its answer's calibration is that of the top class.
+    confidence = scores.confidence.flatten().float().clamp(0, 1)
+    correct = scores.correct.flatten().int()
+    return 100 * float(binary_calibration_error(confidence, correct, n_bins=BINS, norm="l1"))
+
+
+def calibration_floor(scores: Scores, *, seed: int) -> float:
+    """`expected_calibration_error`, in percent, of perfectly calibrated probabilities.
+
+    The same confidences, each query right with just that chance: chance alone keeps the error above 0, the more so
+    the fewer the queries (Vaicenavicius et al. 2019). Mean over 20 draws; `seed` decides them.
+    """
+    generator = seeds.generator(seed, "honest probabilities")
+    errors = [
+        expected_calibration_error(
+            replace(scores, correct=torch.rand(scores.confidence.shape, generator=generator) < scores.confidence)
+        )
+        for _ in range(FLOOR_DRAWS)
+    ]
+    return sum(errors) / len(errors)
+
+
+def norm_ratio(generated: Float[Tensor, "n feature"], members: Float[Tensor, "members feature"]) -> float:
+    """Mean norm of generated class vectors ÷ mean norm of training members, both less the members' mean.
+
+    1 is right; below 1 the generator stays near the mean of all classes.
+    """
+    mean = members.mean(0)
+    return float((generated - mean).norm(dim=-1).mean() / (members - mean).norm(dim=-1).mean())
+
+
+def novelty(generated: Float[Tensor, "n feature"], members: Float[Tensor, "members feature"]) -> float:
+    """Mean distance of generated vectors to the nearest member ÷ mean distance of members to their nearest.
+
+    0 is a copy of training members, 1 is as far from them as they are from each other. Two members at
+    least; infinite where all members are equal.
+    """
+    to_members = torch.cdist(generated.double(), members.double()).amin(-1).mean()
+    among = torch.cdist(members.double(), members.double())
+    among.fill_diagonal_(torch.inf)
+    return float(to_members / among.amin(-1).mean())

@@ -18,7 +18,7 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class Choice:
-    """The number of the best option, and the factor that makes the probabilities of its logits honest."""
+    """The number of the best option, and the factor that calibrates its logits."""
 
     option: int
     scale: float
@@ -27,18 +27,18 @@ class Choice:
 def spare(train: Features) -> Bool[Tensor, " images"]:
     """Images that can be held out: their class has another.
 
-    None can where fewer than half of the classes have two: what suits those few classes is no guide to all.
+    None can where fewer than half of the classes have two: what suits those few classes does not suit all.
     """
-    return (train.counts > 1)[train.labels] & (_usual(train) > 1)
+    return (train.counts > 1)[train.labels] & (_common_count(train) > 1)
 
 
 def folds(train: Features, *, seed: int) -> list[Bool[Tensor, " images"]]:
     """Which images each fold leaves out: five folds, or fewer where classes have fewer images; none without `spare`.
 
-    All classes of a size are spread alike, for a class that lost more images than the others would be told badly. In
+    All classes of a size are spread alike, for a class that lost more images than others would be recognised badly. In
     every fold every class keeps an image. Which image is in which fold depends on its class's name alone.
     """
-    number, free = min(FOLDS, _usual(train)), spare(train)
+    number, free = min(FOLDS, _common_count(train)), spare(train)
     if not free.any():
         return []
     orders = [
@@ -60,14 +60,14 @@ def best(
     """
     chosen, least = Choice(0, 1.0), float("inf")
     for i, logits in enumerate(options):
-        scale = honest_scale(logits, labels) if calibrated else 1.0
+        scale = calibrated_scale(logits, labels) if calibrated else 1.0
         loss = float(torch.nn.functional.cross_entropy(scale * logits.double(), labels))
         if loss < least:
             chosen, least = Choice(i, scale), loss
     return chosen
 
 
-def honest_scale(logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]) -> float:
+def calibrated_scale(logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]) -> float:
     """The factor of least cross-entropy, had one typical image more been taken for its runner-up.
 
     Without that image, a few answers without a mistake would make every probability 1 (Platt 1999 has the like).
@@ -84,6 +84,6 @@ def honest_scale(logits: Float[Tensor, "images classes"], labels: Int[Tensor, " 
     return math.exp((low + high) / 2) / float(spread)
 
 
-def _usual(train: Features) -> int:
+def _common_count(train: Features) -> int:
     """The number of images that half of the classes have, or more."""
     return int(train.counts.sort(descending=True).values[(len(train.counts) - 1) // 2])

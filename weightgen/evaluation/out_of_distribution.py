@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from weightgen.interfaces import Classifier
@@ -18,7 +18,7 @@ FURTHER_CLASSES = 5
 class OtherImages:
     """Images of no class of their episode. `mask` tells which are really there."""
 
-    values: Float[Tensor, "batch others feature"]
+    values: Num[Tensor, "batch others feature"]
     mask: Bool[Tensor, "batch others"]
 
 
@@ -51,7 +51,7 @@ def ood_aurocs(classifier: Classifier, episode: Episode, others: OtherImages) ->
 
 
 def familiarity(
-    classifier: Classifier, images: Float[Tensor, "batch images feature"]
+    classifier: Classifier, images: Num[Tensor, "batch images feature"]
 ) -> Float[Tensor, "batch scores images"]:
     """Scores that should be high for images of the classifier's own classes.
 
@@ -76,6 +76,6 @@ def auroc(
     return (below + up_to).double().mean(-1) / 2 / mask.sum(-1)
 
 
-def _fingerprints(values: Float[Tensor, "batch images feature"]) -> Int[Tensor, "batch images"]:
+def _fingerprints(values: Num[Tensor, "batch images feature"]) -> Int[Tensor, "batch images"]:
     """A number for each image, exactly the same wherever the image turns up."""
-    return values.contiguous().view(torch.int32).sum(-1)
+    return (values.contiguous().view(torch.int32) if values.is_floating_point() else values).sum(-1, dtype=torch.int64)

@@ -9,14 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from matplotlib.ticker import ScalarFormatter
-
 from weightgen.episodes.shots import Shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
-from weightgen.evaluation.chain_paths import ChainPaths
-from weightgen.evaluation.chain_section import chain_json, chain_picture, chain_section
+from weightgen.evaluation.chain_paths import ChainPaths, Walk
 from weightgen.evaluation.comparison import LINEAR_PROBE, MethodResult
-from weightgen.evaluation.figures import as_png, new_figure
+from weightgen.evaluation.figures import chain_picture, learning_picture, steps_picture
 from weightgen.evaluation.training_sets import words
 from weightgen.evaluation.verdicts import in_points, in_seconds, verdict
 from weightgen.files import write_bytes, write_json, write_text
@@ -37,32 +34,26 @@ _TRANSFER_KEYS = (
 def episodes_json(
     results: Sequence[MethodResult],
     *,
-    data: str,
     ways: int,
-    shots: Shots,
     queries: int,
-    episodes: int,
-    seed: int,
-    backbone: str | None,
-    generator: str | None,
+    shots: Shots,
     chain: str | None = None,
     unlabelled: UnlabelledDraw | None = None,
+    **setting: Any,
 ) -> dict[str, Any]:
     """One comparison on episodes as `evaluate --format json` prints it and `results.json` keeps it.
 
-    Beside the numbers it holds "verdict" and "chain", one sentence each (`chain_verdict`; None without a
-    generator). "unlabelled" tells the unlabelled images of an episode, None without. Values that are not finite become
+    Beside the numbers it holds "verdict" and "chain", one sentence each (`chain_verdict`; None without a generator),
+    and "unlabelled", what the unlabelled images of an episode are, None without. Values that are not finite become
     None, which JSON has no other word for.
+
+    Args:
+        setting: "data", "episodes", "seed", "backbone" and "generator".
     """
     return {
-        "data": data,
-        "ways": ways,
-        "shots": shots_label(shots),
-        "queries": queries,
-        "episodes": episodes,
-        "seed": seed,
-        "backbone": backbone,
-        "generator": generator,
+        "data": setting["data"],
+        **{"ways": ways, "shots": shots_label(shots), "queries": queries},
+        **setting,
         "methods": _methods(results, _EPISODE_KEYS),
         "verdict": verdict(results),
         "chain": chain,
@@ -70,39 +61,15 @@ def episodes_json(
     }
 
 
-def transfer_json(
-    results: Sequence[MethodResult],
-    *,
-    data: str,
-    test: str,
-    classes: int,
-    images_per_class: int | None,
-    train_images: int,
-    test_images: int,
-    draws: int,
-    seed: int,
-    backbone: str,
-    generator: str,
-) -> dict[str, Any]:
+def transfer_json(results: Sequence[MethodResult], **setting: Any) -> dict[str, Any]:
     """One size of training set as `transfer --format json` prints it and `results.json` keeps it.
 
-    images_per_class: None where the training set is whole; classes that have fewer images give all they have.
+    Args:
+        setting: "data", "test", "classes", "images_per_class" (None where the training set is whole; classes that have
+            fewer images give all they have), "train_images", "test_images", "draws", "seed", "backbone", "generator".
     """
-    return {
-        "protocol": TRANSFER,
-        "data": data,
-        "test": test,
-        "classes": classes,
-        "images_per_class": images_per_class,
-        "train_images": train_images,
-        "test_images": test_images,
-        "draws": draws,
-        "seed": seed,
-        "backbone": backbone,
-        "generator": generator,
-        "methods": _methods(results, _TRANSFER_KEYS),
-        "verdict": verdict(results),
-    }
+    methods = _methods(results, _TRANSFER_KEYS)
+    return {"protocol": TRANSFER, **setting, "methods": methods, "verdict": verdict(results)}
 
 
 @dataclass(frozen=True)
@@ -166,7 +133,7 @@ def write_report(
     Pictures where there is something to draw: `learning_curve.png`, `steps_accuracy.png` and `chain.png`.
 
     Args:
-        folder: made if missing; other files in it stay.
+        folder: created if missing; other files in it stay.
         comparisons: all of episodes, or all of training sets.
         curve: points {"scheduler", "steps", "shots", "accuracy", "ci95"} of accuracy (percent) against steps.
         chain: with a walk for each comparison, whose object in `results.json` then has the key "chain_paths".
@@ -175,15 +142,15 @@ def write_report(
     sections = _transfer_start(comparisons) if transfer else ["# Evaluation"]
     sections += [_section(comparison) for comparison in comparisons]
     if transfer:
-        write_bytes(folder / "learning_curve.png", _learning_curve(comparisons))
+        write_bytes(folder / "learning_curve.png", learning_picture(comparisons))
     if curve:
-        write_bytes(folder / "steps_accuracy.png", _steps_curve(curve))
+        write_bytes(folder / "steps_accuracy.png", steps_picture(curve))
         sections.append(_curve_section(curve))
     if chain is not None:
         pairs = zip(comparisons, chain.walks, strict=True)
-        comparisons = [{**comparison, "chain_paths": chain_json(chain.paths, walk)} for comparison, walk in pairs]
+        comparisons = [{**comparison, "chain_paths": _walk_json(chain, walk)} for comparison, walk in pairs]
         write_bytes(folder / "chain.png", chain_picture(chain))
-        sections.append(chain_section(chain))
+        sections.append(_chain_section(chain))
     write_json(folder / "results.json", list(comparisons))
     write_text(folder / "report.md", "\n\n".join(sections) + "\n")
 
@@ -197,14 +164,14 @@ def sentences(comparison: Results) -> list[str]:
 def _section(comparison: Results) -> str:
     if comparison.get("protocol") == TRANSFER:
         title, draws = setting_words(comparison), comparison["draws"]
-        told = f"{draws} training {'set' if draws == 1 else 'sets'} of {comparison['train_images']} images."
+        facts = f"{draws} training {'set' if draws == 1 else 'sets'} of {comparison['train_images']} images."
     else:
         title = f"{setting_words(comparison)} on {comparison['data']}"
-        told = (
+        facts = (
             f"{comparison['episodes']} episodes, {comparison['queries']} queries per class, seed {comparison['seed']}, "
             f"backbone {comparison['backbone']}, generator {comparison['generator']}."
         )
-    return "\n\n".join([f"## {title}", told, markdown(table(comparison)), *sentences(comparison)])
+    return "\n\n".join([f"## {title}", facts, markdown(table(comparison)), *sentences(comparison)])
 
 
 def _transfer_start(comparisons: Sequence[Results]) -> list[str]:
@@ -220,53 +187,42 @@ def _transfer_start(comparisons: Sequence[Results]) -> list[str]:
 
 
 def _curve_section(curve: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["| scheduler | shots | steps | accuracy % |", "| --- | ---: | ---: | ---: |"]
+    rows = [("scheduler", "shots", "steps", "accuracy %")]
     for point in curve:
         accuracy = f"{in_points(point['accuracy'])} ± {in_points(point['ci95'])}"
-        lines.append(f"| {point['scheduler']} | {point['shots']} | {point['steps']} | {accuracy} |")
-    return "## Steps against accuracy\n\n![accuracy by number of steps](steps_accuracy.png)\n\n" + "\n".join(lines)
+        rows.append((point["scheduler"], str(point["shots"]), str(point["steps"]), accuracy))
+    picture = "![accuracy by number of steps](steps_accuracy.png)"
+    return f"## Steps against accuracy\n\n{picture}\n\n{markdown(rows, left=1)}"
 
 
-def _steps_curve(curve: Sequence[Mapping[str, Any]]) -> bytes:
-    """A PNG with one line per scheduler and number of shots."""
-    figure = new_figure(6.4, 4.0)
-    axes = figure.add_subplot()
-    for scheduler, shots in dict.fromkeys((point["scheduler"], point["shots"]) for point in curve):
-        points = [point for point in curve if (point["scheduler"], point["shots"]) == (scheduler, shots)]
-        points.sort(key=lambda point: point["steps"])
-        steps, accuracy, half_width = ([point[key] for point in points] for key in ("steps", "accuracy", "ci95"))
-        axes.errorbar(steps, accuracy, half_width, marker="o", capsize=3, label=f"{scheduler}, {shots} shots")
-    axes.set_xscale("log")
-    axes.set_xticks(sorted({point["steps"] for point in curve}), minor=False)
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.minorticks_off()
-    axes.set(xlabel="steps", ylabel="accuracy (%)")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return as_png(figure)
+def _chain_section(chain: ChainPaths) -> str:
+    """The table in Markdown, with what its numbers are, below `chain.png`."""
+    rows: list[tuple[str, ...]] = [("shots", "local target", "epoch", "generator", "no_denoiser", "mean path")]
+    for walk in chain.walks:
+        for each in walk.distances:
+            numbers = (f"{one.mean:.3f} ± {one.ci95:.3f}" for one in (each.generator, each.no_denoiser, each.mean_path))
+            rows.append((str(walk.shots), str(each.target), str(each.epoch), *numbers))
+    said = (
+        f"The rows of {len(chain.paths.targets)} episodes of unseen classes were fitted as those of the zoo were, to "
+        "all images of their classes, in the generator's space. The table tells how far from each local target the "
+        "chain is when the target's segment ends, in lengths of the target (0: there; 1: no nearer than the origin), "
+        "as a mean over episodes ± 95 %. `no_denoiser` is the chain without the learnt network; the mean path is the "
+        "mean row of the other episodes at the same epoch, which knows nothing of the task.\n\n"
+        "The picture is the plane of the first two principal components of the fits that it shows, one colour an "
+        "episode: segment i should end at local target i. Most of the noise that a chain starts from lies outside of "
+        "this plane."
+    )
+    picture = "![the chain beside the fits](chain.png)"
+    return "\n\n".join(["## The chain and the local targets", picture, said, markdown(rows, left=0)])
 
 
-def _learning_curve(comparisons: Sequence[Results]) -> bytes:
-    """A PNG with a line per method; a class's images are the mean over classes."""
-    figure = new_figure(7.2, 4.6)
-    axes = figure.add_subplot()
-    places = [comparison["train_images"] / comparison["classes"] for comparison in comparisons]
-    styles = {"generator": "ko-", "ablation": ".:", "baseline": ".-"}
-    for i, method in enumerate(comparisons[0]["methods"]):
-        accuracies = [comparison["methods"][i]["accuracy"] for comparison in comparisons]
-        axes.plot(places, accuracies, styles[method["kind"]], label=method["name"])
-    axes.set_xscale("log")
-    axes.set_xticks(places, [words(comparison["images_per_class"]) for comparison in comparisons])
-    axes.minorticks_off()
-    axes.set(xlabel="training images of a class", ylabel="accuracy (%)")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    return as_png(figure)
+def _walk_json(chain: ChainPaths, walk: Walk) -> dict[str, Any]:
+    return {"episodes": len(chain.paths.targets), "targets": [asdict(each) for each in walk.distances]}
 
 
 def _methods(results: Sequence[MethodResult], keys: Sequence[str]) -> list[dict[str, Any]]:
-    made = [{**asdict(result), "ms_per_episode": 1000 * result.seconds} for result in results]
-    return [{key: _finite(each[key]) for key in keys} for each in made]
+    rows = [{**asdict(result), "ms_per_episode": 1000 * result.seconds} for result in results]
+    return [{key: _finite(each[key]) for key in keys} for each in rows]
 
 
 def _value(key: str, written: Callable[[float], str]) -> Callable[[Results, Results], str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol, TypedDict, runtime_checkable
 
 import torch
@@ -39,11 +39,13 @@ class Task:
     """A batch of episodes that methods are fitted to and judged by.
 
     rng_seeds: of a random generator for each episode; every method gets fresh ones. others: images of other classes.
+    inputs: the same of what the generator's heads act on, for methods with `takes_inputs`; None where that is features.
     """
 
     episode: Episode
     rng_seeds: Sequence[int]
     others: OtherImages | None = None
+    inputs: Task | None = None
 
 
 @runtime_checkable
@@ -76,7 +78,7 @@ class Episodes:
     episode, from `seed` and the episode's number. Images of other classes come from a generator of their own and
     change no episode.
 
-    sampler, sizes: say what is drawn. episodes: how many. others: whether images of other classes are drawn as well.
+    sampler, sizes: say what is drawn. episodes: how many. inputs: draws the same images as `Task.inputs` has them.
 
     Raises InputError for a single episode.
     """
@@ -87,7 +89,7 @@ class Episodes:
     episodes: int
     seed: int
     batch: int = 50
-    others: bool = True
+    inputs: EpisodeSampler | None = None
 
     def __post_init__(self) -> None:
         if self.episodes < 2:
@@ -106,13 +108,14 @@ class Episodes:
     def __iter__(self) -> Iterator[Task]:
         for chunk, start in enumerate(range(0, self.episodes, self.batch)):
             size = min(self.batch, self.episodes - start)
-            draw = seeds.generator(self.seed, "evaluation", chunk)
-            episode = self.sampler.sample(batch=size, generator=draw, **self.sizes)
-            others = None
-            if self.others:
-                apart = seeds.generator(self.seed, "other classes", chunk)
-                others = other_images(self.sampler.features, episode, generator=apart)
-            yield Task(episode, [seeds.derive(self.seed, "head", start + i) for i in range(size)], others)
+            rng_seeds = [seeds.derive(self.seed, "head", start + i) for i in range(size)]
+            task = self._task(self.sampler, chunk, rng_seeds)
+            yield task if self.inputs is None else replace(task, inputs=self._task(self.inputs, chunk, rng_seeds))
+
+    def _task(self, sampler: EpisodeSampler, chunk: int, rng_seeds: list[int]) -> Task:
+        draw, apart = (seeds.generator(self.seed, what, chunk) for what in ("evaluation", "other classes"))
+        episode = sampler.sample(batch=len(rng_seeds), generator=draw, **self.sizes)
+        return Task(episode, rng_seeds, other_images(sampler.features, episode, generator=apart))
 
 
 @dataclass(frozen=True)
@@ -156,10 +159,10 @@ def score_all(
     # As many threads as torch has, for all: more than there are cores would wait for each other.
     with threadpool_limits(torch.get_num_threads()), torch.no_grad():
         for task in tasks:
-            support = task.episode.support_only()
             for name, method in methods.items():
-                parts[name].append(_scored(method, support, task, unit=tasks.unit))
-                done += len(support)
+                own = task.inputs if method.takes_inputs and task.inputs is not None else task
+                parts[name].append(_scored(method, own, unit=tasks.unit))
+                done += len(task.rng_seeds)
                 if progress is not None:
                     progress(tasks.what, done, tasks.total * len(methods))
     return {name: _joined(parts[name]) for name in methods}
@@ -183,7 +186,8 @@ def score(
     return score_all({"method": method}, tasks)["method"]
 
 
-def _scored(method: Method, support: Episode, task: Task, *, unit: Unit) -> Scores:
+def _scored(method: Method, task: Task, *, unit: Unit) -> Scores:
+    support = task.episode.support_only()
     rngs = [torch.Generator().manual_seed(seed) for seed in task.rng_seeds]
     begin = time.perf_counter()
     classifier = method.fit(support, rngs)

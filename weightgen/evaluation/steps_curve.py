@@ -14,9 +14,9 @@ from weightgen.episodes.shots import Shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.comparison import half_width
 from weightgen.evaluation.scoring import EpisodeSizes, score
-from weightgen.interfaces import Method
+from weightgen.interfaces import GeneratedHeads, Method
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Features, LinearHeads
+from weightgen.records import Episode, Features
 from weightgen.schedulers.schedulers import swap_scheduler
 
 SCHEDULERS = (
@@ -38,7 +38,7 @@ class _Setting(Method):
     name: str
 
     @torch.no_grad()
-    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
+    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> GeneratedHeads:
         swapped = copy.copy(self.pipeline)
         swapped.scheduler = self.scheduler
         return swapped.heads(episode, rngs, steps=self.steps, samples=1).to(episode.support.device)

@@ -24,7 +24,7 @@ class TrainingSets:
     """Training sets of one size drawn from `train`, each a batch of one episode whose queries are all of `test`.
 
     train, test: of the same classes in the same order (`aligned`). images: of a class, or as many as it has; None for
-    all. seed: of the draws, and of what methods draw.
+    all. seed: of the draws, and of what methods draw. draws: how many; `draws_of` the size if None.
     """
 
     unit: ClassVar[Unit] = "images"
@@ -32,6 +32,7 @@ class TrainingSets:
     test: Features
     images: int | None
     seed: int
+    draws: int | None = None
 
     @property
     def what(self) -> str:
@@ -41,7 +42,7 @@ class TrainingSets:
     @property
     def total(self) -> int:
         """Number of episodes."""
-        return draws_of(self.images)
+        return draws_of(self.images) if self.draws is None else self.draws
 
     def __iter__(self) -> Iterator[Task]:
         for draw in range(self.total):
@@ -56,18 +57,7 @@ class TrainingSets:
 
 def warm_up(methods: Mapping[str, Method], tasks: TrainingSets) -> None:
     """Every method once, on the first training set: what a first call costs is no part of its time."""
-    score_all(methods, _First(tasks))
-
-
-@dataclass(frozen=True)
-class _First:
-    unit: ClassVar[Unit] = "images"
-    tasks: TrainingSets
-    what: str = "warming up"
-    total: int = 1
-
-    def __iter__(self) -> Iterator[Task]:
-        yield self.tasks.task(0)
+    score_all(methods, replace(tasks, draws=1))
 
 
 def draws_of(images: int | None) -> int:
@@ -112,10 +102,10 @@ def aligned(train: Features, test: Features) -> Features:
         raise InputError(
             f"the test set has no class '{missing[0]}', which the training set has; give a test set of the same classes"
         )
-    strangers = [name for name in test.class_names if name not in set(train.class_names)]
-    if strangers:
+    unknown = [name for name in test.class_names if name not in set(train.class_names)]
+    if unknown:
         raise InputError(
-            f"the training set has no class '{strangers[0]}', which the test set has; "
+            f"the training set has no class '{unknown[0]}', which the test set has; "
             "give a training set of the same classes"
         )
     if len(test.labels) < 2:

@@ -60,7 +60,7 @@ def chain_verdict(
 
 def _gain(scores: Mapping[str, Scores], ours: str, theirs: str) -> str:
     difference, half_width = paired_difference(scores[ours], scores[theirs])
-    nothing = "" if _clear(difference, half_width) else " (nothing that can be told from chance)"
+    nothing = "" if _clear(difference, half_width) else " (not significant)"
     return f"{in_points(difference, signed=True)} ± {in_points(half_width)} points over {theirs}{nothing}"
 
 

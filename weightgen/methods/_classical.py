@@ -1,18 +1,16 @@
 """What classical methods share: supports seen from an origin in units of a radius, rows of a linear head back."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from weightgen.features.class_statistics import ClassStatistics
-from weightgen.features.unequal_support import even_bias, shared_mean
+from weightgen.features.gaussian_posterior import even_bias, shared_mean
 from weightgen.interfaces import Classifier, TunableMethod
 from weightgen.methods._joint_eigenbasis import joint_eigenbasis
 from weightgen.records import PADDING_BIAS, Episode, LinearHeads
@@ -37,7 +35,7 @@ class Frame:
     statistics: ClassStatistics | None = None
 
     @classmethod
-    def of(cls, episode: Episode) -> Frame:
+    def of(cls, episode: Episode) -> "Frame":
         """Each episode's own, in double precision: the mean of its support, and its images' mean distance from that."""
         images, there = episode.support.double(), episode.support_mask[..., None]
         number = there.sum((1, 2, 3)).clamp(min=1)
@@ -94,6 +92,31 @@ class Frame:
         return centre + (means - centre) * (ratio / (ratio + 1 / each))[..., None]
 
 
+@dataclass(frozen=True)
+class Cosines:
+    """Logits = scale · cosine of the angle, seen from `origin`, between an image and each class's direction.
+
+    No linear layer: every query is divided by its own length. real: classes that have support images.
+    """
+
+    origin: Float[Tensor, "batch feature"]
+    directions: Float[Tensor, "batch ways feature"]
+    scale: float
+    real: Bool[Tensor, "batch ways"]
+
+    @classmethod
+    def of(cls, episode: Episode, *, origin: Float[Tensor, "batch feature"], scale: float) -> "Cosines":
+        """To the mean support feature of every class."""
+        directions = torch.nn.functional.normalize(episode.support_means() - origin[:, None], dim=-1)
+        return cls(origin, directions, scale, episode.support_mask.any(-1))
+
+    def logits(self, features: Float[Tensor, "batch images feature"]) -> Float[Tensor, "batch images ways"]:
+        """Of raw features."""
+        directions = torch.nn.functional.normalize(features - self.origin[:, None], dim=-1)
+        return (self.scale * directions @ self.directions.mT).masked_fill(~self.real[:, None], PADDING_BIAS)
+
+
+@dataclass(kw_only=True, eq=False)
 class ClassicalMethod(TunableMethod):
     """A method that needs no training of its own: features in, rows of a linear head out.
 
@@ -107,6 +130,8 @@ class ClassicalMethod(TunableMethod):
     """
 
     even: ClassVar[bool] = True
+    statistics: ClassStatistics | None = None
+    scale: float = 1.0
 
     @abstractmethod
     def rows(self, episode: Episode, frame: Frame) -> Rows:

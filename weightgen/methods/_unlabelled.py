@@ -1,7 +1,5 @@
 """What the methods share that learn from unlabelled images: a feature space, prototypes in it, and the way back."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
@@ -50,22 +48,27 @@ class Clouds:
         return total / (self.counts + weights.sum(1)[..., None])
 
 
+@dataclass(kw_only=True, eq=False)
 class UnlabelledMethod(ClassicalMethod):
     """Prototypes refined on unlabelled images, read as a cosine head.
 
-    Support and unlabelled images may be stretched to unit length, for they are seen before rows are written; a query
-    cannot, so the mean length takes its place, which changes no ranking of cosines.
+    Support and unlabelled images are brought to unit length, for they are seen before rows are written; a query
+    cannot be, so the mean length takes its place, which changes no ranking of cosines.
+
+    Args:
+        statistics: of base classes.
+        within_shrinkage: pull of Σ_w towards isotropic before whitening, above 0 and up to 1.
     """
 
     uses_unlabelled = True
     base_classes = "needed"
     protocols = ("episodes",)
     tuning_episodes = 60
+    statistics: ClassStatistics
+    within_shrinkage: float = 0.8
 
-    def __init__(self, *, statistics: ClassStatistics, scale: float = 1.0, within_shrinkage: float = 0.8) -> None:
-        super().__init__(statistics=statistics, scale=scale)
-        self.base, self.within_shrinkage = statistics, within_shrinkage
-        self.basis = joint_eigenbasis(statistics, within=within_shrinkage, between=0.0)
+    def __post_init__(self) -> None:
+        self.basis = joint_eigenbasis(self.statistics, within=self.within_shrinkage, between=0.0)
 
     @abstractmethod
     def refined(self, clouds: Clouds) -> Float[Tensor, "batch ways coordinates"]:
@@ -78,9 +81,9 @@ class UnlabelledMethod(ClassicalMethod):
         return torch.nn.functional.normalize(prototypes, dim=-1), prototypes.new_zeros(prototypes.shape[:2])
 
     def rows(self, episode: Episode, frame: Frame) -> Rows:
-        rows, bias = self.read(self.refined(clouds_of(episode, self.base, self.within_shrinkage)))
+        rows, bias = self.read(self.refined(clouds_of(episode, self.statistics, self.within_shrinkage)))
         length = (self.basis.between.sum() + len(self.basis.between)).sqrt()  # Σ_w is the identity here
-        return self.base.radius / length * rows @ self.basis.into.mT, bias
+        return self.statistics.radius / length * rows @ self.basis.into.mT, bias
 
 
 # Options of a grid that whiten alike follow one another; episodes and statistics hash by identity.

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.features.class_statistics import ClassStatistics
 from weightgen.methods._unlabelled import Clouds, UnlabelledMethod
 
 
+@dataclass(kw_only=True, eq=False)
 class BdCspn(UnlabelledMethod):
     """Prototype rectification (BD-CSPN; Liu et al., ECCV 2020, arXiv 1911.10713).
 
@@ -20,25 +20,12 @@ class BdCspn(UnlabelledMethod):
     prototype with a weight that grows with their cosine, as the support images do (intra-class bias).
 
     Args:
-        statistics: of base classes.
-        scale: factor on the logits.
-        within_shrinkage: pull of Σ_w towards isotropic before whitening, above 0 and up to 1.
         temperature: the paper's ε, the factor on the cosines in the weights.
         shift: whether to move the unlabelled images; with unbalanced classes that may harm.
     """
 
-    def __init__(
-        self,
-        *,
-        statistics: ClassStatistics,
-        scale: float = 1.0,
-        within_shrinkage: float = 0.8,
-        temperature: float = 10.0,
-        shift: bool = True,
-    ) -> None:
-        super().__init__(statistics=statistics, scale=scale, within_shrinkage=within_shrinkage)
-        self.temperature = temperature
-        self.shift = shift
+    temperature: float = 10.0
+    shift: bool = True
 
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:

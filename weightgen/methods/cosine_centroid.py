@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.features.class_statistics import ClassStatistics
 from weightgen.interfaces import Classifier
-from weightgen.methods._classical import ClassicalMethod, Frame, Rows
-from weightgen.methods._cosines import Cosines
+from weightgen.methods._classical import ClassicalMethod, Cosines, Frame, Rows
 from weightgen.records import Episode
 
 
+@dataclass(kw_only=True, eq=False)
 class CosineCentroid(ClassicalMethod):
     """Cosine to the mean support feature, the baseline that costs nothing and is hard to beat.
 
@@ -26,7 +26,6 @@ class CosineCentroid(ClassicalMethod):
 
     Args:
         statistics: of base classes, for their mean and radius; None takes the mean of the class means for the origin.
-        scale: factor on the logits.
         centre: see angles from that mean; False sees them from 0.
         unit_support: normalise each support image before averaging.
         own_lengths: divide every query by its own length; the classifier is then no linear layer.
@@ -35,19 +34,9 @@ class CosineCentroid(ClassicalMethod):
     even = False
     untuned = {"own_lengths": True, "unit_support": False, "scale": 10.0}  # noqa: RUF012
 
-    def __init__(
-        self,
-        *,
-        statistics: ClassStatistics | None = None,
-        scale: float = 1.0,
-        centre: bool = True,
-        unit_support: bool = True,
-        own_lengths: bool = False,
-    ) -> None:
-        super().__init__(statistics=statistics, scale=scale)
-        self.centre = centre
-        self.unit_support = unit_support
-        self.own_lengths = own_lengths
+    centre: bool = True
+    unit_support: bool = True
+    own_lengths: bool = False
 
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from weightgen.features.class_statistics import ClassStatistics
 from weightgen.methods._classical import ClassicalMethod, Frame, Rows
 from weightgen.records import PADDING_BIAS, Episode
 
 
+@dataclass(kw_only=True, eq=False)
 class FineTunedHead(ClassicalMethod):
     """A linear head trained on the support from zeros: full-batch Adam on the cross-entropy, stopped early.
 
@@ -19,8 +20,6 @@ class FineTunedHead(ClassicalMethod):
     share, and from there descent goes as it goes from zeros. In ragged episodes every class weighs the same.
 
     Args:
-        statistics: of base classes, for their mean and radius.
-        scale: factor on the logits.
         epochs: steps of Adam, each on the whole support.
         learning_rate: of Adam, the same in every step.
         unit_support: bring every support image to distance 1 from the origin first.
@@ -29,19 +28,9 @@ class FineTunedHead(ClassicalMethod):
     protocols = ("episodes",)
     tuning_episodes = 50
 
-    def __init__(
-        self,
-        *,
-        statistics: ClassStatistics | None = None,
-        scale: float = 1.0,
-        epochs: int = 100,
-        learning_rate: float = 0.01,
-        unit_support: bool = True,
-    ) -> None:
-        super().__init__(statistics=statistics, scale=scale)
-        self.epochs = epochs
-        self.learning_rate = learning_rate
-        self.unit_support = unit_support
+    epochs: int = 100
+    learning_rate: float = 0.01
+    unit_support: bool = True
 
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:

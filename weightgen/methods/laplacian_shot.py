@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -9,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.features.class_statistics import ClassStatistics
 from weightgen.methods._unlabelled import Clouds, UnlabelledMethod
 from weightgen.methods.bd_cspn import rectified
 
@@ -17,6 +17,7 @@ _ROUNDS = 20
 _RECTIFYING_TEMPERATURE = 2.5
 
 
+@dataclass(kw_only=True, eq=False)
 class LaplacianShot(UnlabelledMethod):
     """Laplacian-regularised assignments (Ziko et al., ICML 2020, arXiv 2006.15486), written as a head.
 
@@ -24,35 +25,20 @@ class LaplacianShot(UnlabelledMethod):
     class, by bound updates. The paper labels its queries so and stops; here the images join their classes' means.
 
     Args:
-        statistics: of base classes.
-        scale: factor on the logits.
-        within_shrinkage: pull of Σ_w towards isotropic before whitening, above 0 and up to 1.
         neighbours: nearest neighbours of an image that count.
         strength: the paper's λ.
-        sharpness: factor on the squared distances to prototypes.
+        logit_scale: factor on the squared distances to prototypes.
         shift: whether rectification moves the unlabelled images; with unbalanced classes that may harm.
     """
 
-    def __init__(
-        self,
-        *,
-        statistics: ClassStatistics,
-        scale: float = 1.0,
-        within_shrinkage: float = 0.8,
-        neighbours: int = 3,
-        strength: float = 1.0,
-        sharpness: float = 5.0,
-        shift: bool = False,
-    ) -> None:
-        super().__init__(statistics=statistics, scale=scale, within_shrinkage=within_shrinkage)
-        self.neighbours = neighbours
-        self.strength = strength
-        self.sharpness = sharpness
-        self.shift = shift
+    neighbours: int = 3
+    strength: float = 1.0
+    logit_scale: float = 5.0
+    shift: bool = False
 
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:
-        names = ("within_shrinkage", "neighbours", "strength", "sharpness", "shift")
+        names = ("within_shrinkage", "neighbours", "strength", "logit_scale", "shift")
         values = product((0.2, 0.8), (3, 10), (0.2, 0.7), (2.5, 10.0), (False, True))
         return [dict(zip(names, combination, strict=True)) for combination in values]
 
@@ -64,7 +50,7 @@ class LaplacianShot(UnlabelledMethod):
         self, clouds: Clouds, prototypes: Float[Tensor, "batch ways coordinates"]
     ) -> Float[Tensor, "batch extra ways"]:
         """Shares of every unlabelled image in the classes by the paper's bound updates."""
-        near = -self.sharpness * torch.cdist(clouds.unlabelled, prototypes).square()
+        near = -self.logit_scale * torch.cdist(clouds.unlabelled, prototypes).square()
         pull = self.strength * self._affinity(clouds)
         shares = clouds.probabilities(near)
         for _ in range(_ROUNDS):
@@ -72,7 +58,7 @@ class LaplacianShot(UnlabelledMethod):
         return shares
 
     def _affinity(self, clouds: Clouds) -> Float[Tensor, "batch extra extra"]:
-        """1 for every image's nearest neighbours among the unlabelled, made symmetric."""
+        """1 for every image's nearest neighbours among the unlabelled, symmetric."""
         there = clouds.unlabelled_mask
         cosine = clouds.unlabelled @ clouds.unlabelled.mT
         apart = there[:, :, None] & there[:, None] & ~torch.eye(there.shape[1], dtype=torch.bool, device=there.device)

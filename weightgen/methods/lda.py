@@ -33,10 +33,10 @@ class Lda(Method):
 
 
 def _fit(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    found = Discriminant.of(inputs, labels)
-    if found.variance is None:
-        weight = _SCALE * found.means
+    own = Discriminant.of(inputs, labels)
+    if own.variance is None:
+        weight = _SCALE * own.means
     else:
-        shrinkage = float(ledoit_wolf_shrinkage(found.residuals.numpy(), assume_centered=True))
-        weight = found.rows(shrinkage) / found.variance
-    return weight, -(weight * found.means).sum(-1) / 2
+        shrinkage = float(ledoit_wolf_shrinkage(own.residuals.numpy(), assume_centered=True))
+        weight = own.rows(shrinkage) / own.variance
+    return weight, -(weight * own.means).sum(-1) / 2

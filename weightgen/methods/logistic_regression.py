@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,13 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from weightgen.errors import InputError
-from weightgen.features.class_statistics import ClassStatistics
 from weightgen.interfaces import Classifier
 from weightgen.methods._classical import ClassicalMethod, Frame, Rows
-from weightgen.methods._principal_axes import PrincipalAxes
+from weightgen.methods._discriminant import PrincipalAxes
 from weightgen.records import Episode
 
 
+@dataclass(kw_only=True, eq=False)
 class LogisticRegression(ClassicalMethod):
     """Logistic regression on the support features, scikit-learn's, one episode after another.
 
@@ -29,8 +30,6 @@ class LogisticRegression(ClassicalMethod):
     probe (Kornblith et al. 2019). Every class weighs the same.
 
     Args:
-        statistics: of base classes, for their mean and radius.
-        scale: factor on the logits.
         inverse_penalty: scikit-learn's C.
         unit_support: bring every support image to distance 1 from the origin first.
     """
@@ -39,17 +38,8 @@ class LogisticRegression(ClassicalMethod):
     keeps_scale = True
     untuned = {"inverse_penalty": 1.0, "unit_support": False}  # noqa: RUF012
 
-    def __init__(
-        self,
-        *,
-        statistics: ClassStatistics | None = None,
-        scale: float = 1.0,
-        inverse_penalty: float = 1.0,
-        unit_support: bool = True,
-    ) -> None:
-        super().__init__(statistics=statistics, scale=scale)
-        self.inverse_penalty = inverse_penalty
-        self.unit_support = unit_support
+    inverse_penalty: float = 1.0
+    unit_support: bool = True
 
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:

@@ -37,22 +37,22 @@ class Votes:
 
     def logits(self, features: Float[Tensor, "1 images feature"]) -> Float[Tensor, "1 images classes"]:
         """Of raw features of the one episode."""
-        distances, found = self.index.kneighbors(_directions(features[0], self.origin).numpy(), self.neighbours)
-        return self.scale * self._log_shares(torch.from_numpy(distances), torch.from_numpy(found))[None]
+        distances, nearest = self.index.kneighbors(_directions(features[0], self.origin).numpy(), self.neighbours)
+        return self.scale * self._log_shares(torch.from_numpy(distances), torch.from_numpy(nearest))[None]
 
     def without_own(self, neighbours: Sequence[int]) -> Iterator[Float[Tensor, "images classes"]]:
-        """Log shares for each training image, its own vote left out, for several k."""
-        distances, found = map(torch.from_numpy, self.index.kneighbors(n_neighbors=max(neighbours)))
+        """Log shares for each training image, without its own vote, for several k."""
+        distances, nearest = map(torch.from_numpy, self.index.kneighbors(n_neighbors=max(neighbours)))
         for k in neighbours:
-            yield self._log_shares(distances[:, :k], found[:, :k])
+            yield self._log_shares(distances[:, :k], nearest[:, :k])
 
     def _log_shares(
-        self, distances: Float[Tensor, "images k"], found: Int[Tensor, "images k"]
+        self, distances: Float[Tensor, "images k"], nearest: Int[Tensor, "images k"]
     ) -> Float[Tensor, "images classes"]:
-        k = found.shape[1]
-        voters, classes = self.labels[found], len(self.counts)
+        k = nearest.shape[1]
+        voters, classes = self.labels[nearest], len(self.counts)
         weights = -distances.square() / 2 / _TEMPERATURE - self.counts[voters].log()  # ‖a − b‖² / 2 = 1 − cosine
-        shares = distances.new_zeros(len(found), classes).scatter_add_(1, voters, weights.softmax(-1)).float()
+        shares = distances.new_zeros(len(nearest), classes).scatter_add_(1, voters, weights.softmax(-1)).float()
         return ((k * shares + 1 / classes) / (k + 1)).log()
 
 
@@ -81,7 +81,7 @@ class NearestNeighbours(TunableMethod):
     def leave_one_out(
         cls, episode: Episode, grid: Sequence[Mapping[str, Any]]
     ) -> Iterator[Float[Tensor, "images ways"]]:
-        """Everyone's own vote left out; as many options, the first ones, as there are images for."""
+        """Without the image's own vote; as many options, the first ones, as there are images for."""
         votes, images = cls().votes(episode), int(episode.support_mask.sum())
         return votes.without_own([options["neighbours"] for options in grid if options["neighbours"] < images])
 

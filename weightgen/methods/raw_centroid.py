@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from weightgen.interfaces import Method
-from weightgen.methods._cosines import Cosines
+from weightgen.methods._classical import Cosines
 from weightgen.records import Episode
 
 _SCALE = 10.0

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.features.class_statistics import ClassStatistics
 from weightgen.methods._classical import ClassicalMethod, Frame, Rows
-from weightgen.methods._principal_axes import PrincipalAxes
+from weightgen.methods._discriminant import PrincipalAxes
 from weightgen.records import Episode
 
 
+@dataclass(kw_only=True, eq=False)
 class Ridge(ClassicalMethod):
     """Least squares onto one-hot labels with an L2 penalty, in closed form (R2-D2, Bertinetto et al. 2019).
 
     Regresses ±1 targets on support features in units of their radius. The bias is not penalised.
 
     Args:
-        statistics: of base classes, for their mean and radius.
-        scale: factor on the logits.
         penalty: λ in Σ s_i ‖y_i − W x_i − b‖² + λ‖W‖², where the weights s_i average 1.
         unit_support: bring every support image to distance 1 from the origin first.
         balanced: every class weighs the same; False weighs every image the same.
@@ -30,19 +29,9 @@ class Ridge(ClassicalMethod):
 
     untuned = {"penalty": 1.0, "unit_support": False, "balanced": False, "scale": 5.0}  # noqa: RUF012
 
-    def __init__(
-        self,
-        *,
-        statistics: ClassStatistics | None = None,
-        scale: float = 1.0,
-        penalty: float = 1.0,
-        unit_support: bool = True,
-        balanced: bool = True,
-    ) -> None:
-        super().__init__(statistics=statistics, scale=scale)
-        self.penalty = penalty
-        self.unit_support = unit_support
-        self.balanced = balanced
+    penalty: float = 1.0
+    unit_support: bool = True
+    balanced: bool = True
 
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:

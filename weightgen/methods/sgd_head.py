@@ -37,8 +37,8 @@ class SgdHead(Method):
         self.epochs = epochs
 
     @classmethod
-    def variants(cls) -> dict[str, dict[str, Any]]:
-        return {f"sgd_head_{epochs}": {"epochs": epochs} for epochs in (1, 10, 100)}
+    def variants(cls) -> dict[str, tuple[type[Method], dict[str, Any]]]:
+        return {f"sgd_head_{epochs}": (cls, {"epochs": epochs}) for epochs in (1, 10, 100)}
 
     def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
         """The seeds of `rngs` and the names of the classes decide the order of the images."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from weightgen.methods._classical import ClassicalMethod, Frame, Rows
 from weightgen.records import Episode
 
 
+@dataclass(kw_only=True, eq=False)
 class ShrunkCentroid(ClassicalMethod):
     """Cosine to the best linear guess of the class mean, given its support images.
 
@@ -21,7 +23,6 @@ class ShrunkCentroid(ClassicalMethod):
 
     Args:
         statistics: of base classes; it cannot do without.
-        scale: factor on the logits.
         within_shrinkage: pull of Σ_w towards isotropic, above 0 and up to 1.
         between_shrinkage: the same for Σ_b, from 0.
         unit_support: bring every support image to the mean distance from μ before averaging.
@@ -30,20 +31,14 @@ class ShrunkCentroid(ClassicalMethod):
     base_classes = "needed"
     protocols = ("episodes",)
 
-    def __init__(
-        self,
-        *,
-        statistics: ClassStatistics,
-        scale: float = 1.0,
-        within_shrinkage: float = 0.5,
-        between_shrinkage: float = 0.98,
-        unit_support: bool = False,
-    ) -> None:
-        super().__init__(statistics=statistics, scale=scale)
-        self.unit_support = unit_support
-        self.radius = statistics.radius
-        self.within = shrink_to_isotropic(statistics.within, within_shrinkage)
-        self.between = shrink_to_isotropic(statistics.between, between_shrinkage)
+    statistics: ClassStatistics
+    within_shrinkage: float = 0.5
+    between_shrinkage: float = 0.98
+    unit_support: bool = False
+
+    def __post_init__(self) -> None:
+        self.within = shrink_to_isotropic(self.statistics.within, self.within_shrinkage)
+        self.between = shrink_to_isotropic(self.statistics.between, self.between_shrinkage)
         self._factors: dict[int, Tensor] = {}
 
     @classmethod
@@ -56,7 +51,7 @@ class ShrunkCentroid(ClassicalMethod):
         ]
 
     def rows(self, episode: Episode, frame: Frame) -> Rows:
-        means = self.radius * frame.means(episode, unit=self.unit_support)
+        means = self.statistics.radius * frame.means(episode, unit=self.unit_support)
         guess = torch.zeros_like(means)
         for count in episode.counts.unique().tolist():
             if count > 0:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 
-from weightgen.features.class_statistics import ClassStatistics
 from weightgen.interfaces import Classifier
 from weightgen.methods._classical import ClassicalMethod, Frame, Rows
 from weightgen.methods._discriminant import Discriminant
@@ -15,6 +15,7 @@ from weightgen.methods._joint_eigenbasis import joint_eigenbasis
 from weightgen.records import Episode
 
 
+@dataclass(kw_only=True, eq=False)
 class ShrunkLDA(ClassicalMethod):
     """Linear discriminant analysis with a covariance shrunk to isotropic (Friedman 1989).
 
@@ -26,8 +27,6 @@ class ShrunkLDA(ClassicalMethod):
     episodes the classes share the average of that second term, for a head is linear only if they share Σ.
 
     Args:
-        statistics: of base classes.
-        scale: factor on the logits.
         shrinkage: pull of the covariance within classes towards isotropic, up to 1; above 0 with base classes.
         between_shrinkage: pull of Σ_b towards Σ_w, from 0 to 1; not used by "support".
         prototype: "support", "shrunk" or "posterior".
@@ -35,32 +34,20 @@ class ShrunkLDA(ClassicalMethod):
     """
 
     untuned = {"shrinkage": 1.0, "scale": 10.0}  # noqa: RUF012
+    shrinkage: float = 0.5
+    between_shrinkage: float = 0.3
+    prototype: Literal["support", "shrunk", "posterior"] = "support"
+    unit_support: bool = False
 
-    def __init__(
-        self,
-        *,
-        statistics: ClassStatistics | None = None,
-        scale: float = 1.0,
-        shrinkage: float = 0.5,
-        between_shrinkage: float = 0.3,
-        prototype: str = "support",
-        unit_support: bool = False,
-    ) -> None:
-        super().__init__(statistics=statistics, scale=scale)
-        if prototype not in ("support", "shrunk", "posterior"):
-            raise ValueError(f"prototype '{prototype}' is not one of support, shrunk, posterior")
-        self.prototype = prototype
-        self.unit_support = unit_support
-        self.shrinkage = shrinkage
-        if statistics is not None:
-            self.radius = statistics.radius
-            self.basis = joint_eigenbasis(statistics, within=shrinkage, between=between_shrinkage)
+    def __post_init__(self) -> None:
+        if self.statistics is not None:
+            self.basis = joint_eigenbasis(self.statistics, within=self.shrinkage, between=self.between_shrinkage)
 
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:
         if not base_classes:
             return [{"shrinkage": s} for s in (1.0, 0.95, 0.8, 0.6, 0.4, 0.2, 0.1, 0.03, 0.01, 0.003)]
-        # "shrunk" is left out: never better than "posterior" by more than chance on Caltech-101 and CIFAR-FS.
+        # "shrunk" is not tried: it was never better than "posterior" by more than chance on Caltech-101 and CIFAR-FS.
         guesses: list[dict[str, Any]] = [
             {"prototype": "support"},
             *({"prototype": "posterior", "between_shrinkage": shrinkage} for shrinkage in (0.3, 0.9, 0.98)),
@@ -76,13 +63,13 @@ class ShrunkLDA(ClassicalMethod):
     def fit_each(cls, episode: Episode, grid: Sequence[Mapping[str, Any]]) -> list[Classifier]:
         """One covariance for all options, which differ in the shrinkage alone."""
         frame = Frame.of(episode)
-        found = _discriminants(episode, frame)
-        return [frame.head(_own_rows(episode, found, options["shrinkage"]), episode) for options in grid]
+        discriminants = _discriminants(episode, frame)
+        return [frame.head(_own_rows(episode, discriminants, options["shrinkage"]), episode) for options in grid]
 
     def rows(self, episode: Episode, frame: Frame) -> Rows:
         if self.statistics is None:
             return _own_rows(episode, _discriminants(episode, frame), self.shrinkage)
-        means = self.radius * frame.means(episode, unit=self.unit_support) @ self.basis.into
+        means = self.statistics.radius * frame.means(episode, unit=self.unit_support) @ self.basis.into
         if self.prototype != "support":
             means = self.basis.shrunk_means(means, episode.counts)
         weight = means  # Σ_w is the identity in these coordinates
@@ -90,7 +77,7 @@ class ShrunkLDA(ClassicalMethod):
             real = (episode.counts > 0)[..., None]
             unknown = (self.basis.posterior_variances(episode.counts) * real).sum(1, keepdim=True)
             weight = means / (1 + unknown / real.sum(1, keepdim=True))
-        return self.radius * weight @ self.basis.into.mT, -(weight * means).sum(-1) / 2
+        return self.statistics.radius * weight @ self.basis.into.mT, -(weight * means).sum(-1) / 2
 
 
 def _discriminants(episode: Episode, frame: Frame) -> list[Discriminant]:
@@ -100,10 +87,10 @@ def _discriminants(episode: Episode, frame: Frame) -> list[Discriminant]:
     return [Discriminant.of(inputs[i][real[i]], labels[i]) for i in range(len(episode))]
 
 
-def _own_rows(episode: Episode, found: Sequence[Discriminant], shrinkage: float) -> Rows:
+def _own_rows(episode: Episode, discriminants: Sequence[Discriminant], shrinkage: float) -> Rows:
     weight = torch.zeros(*episode.support_mask.shape[:2], episode.support.shape[-1], dtype=torch.float64)
     bias = torch.zeros(weight.shape[:2], dtype=torch.float64)
-    for i, (one, mask) in enumerate(zip(found, episode.support_mask.any(-1), strict=True)):
+    for i, (one, mask) in enumerate(zip(discriminants, episode.support_mask.any(-1), strict=True)):
         weight[i, mask] = one.rows(shrinkage)
         bias[i, mask] = -(weight[i, mask] * one.means).sum(-1) / 2
     return weight, bias

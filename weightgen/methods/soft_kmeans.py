@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.features.class_statistics import ClassStatistics
 from weightgen.methods._unlabelled import Clouds, UnlabelledMethod
 
 
+@dataclass(kw_only=True, eq=False)
 class SoftKmeans(UnlabelledMethod):
     """Soft k-means from the support means (Ren et al., ICLR 2018, "Meta-learning for semi-supervised few-shot").
 
@@ -19,28 +20,14 @@ class SoftKmeans(UnlabelledMethod):
     The paper does so once and with squared distances; in whitened features of unit length ten rounds do better.
 
     Args:
-        statistics: of base classes.
-        scale: factor on the logits.
-        within_shrinkage: pull of Σ_w towards isotropic before whitening, above 0 and up to 1.
         temperature: factor on the cosines.
         weight: of an unlabelled image against a support image.
         iterations: rounds of assignments and means.
     """
 
-    def __init__(
-        self,
-        *,
-        statistics: ClassStatistics,
-        scale: float = 1.0,
-        within_shrinkage: float = 0.8,
-        temperature: float = 10.0,
-        weight: float = 1.0,
-        iterations: int = 10,
-    ) -> None:
-        super().__init__(statistics=statistics, scale=scale, within_shrinkage=within_shrinkage)
-        self.temperature = temperature
-        self.weight = weight
-        self.iterations = iterations
+    temperature: float = 10.0
+    weight: float = 1.0
+    iterations: int = 10
 
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:

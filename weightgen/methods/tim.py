@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -9,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.features.class_statistics import ClassStatistics
 from weightgen.methods._unlabelled import Clouds, UnlabelledMethod
 
 _ROUNDS = 30
 
 
+@dataclass(kw_only=True, eq=False)
 class Tim(UnlabelledMethod):
     """Transductive information maximisation, alternating directions (TIM-ADM; Boudiaf et al., NeurIPS 2020).
 
@@ -22,9 +23,6 @@ class Tim(UnlabelledMethod):
     closed-form updates (arXiv 2008.11297, propositions 1 and 2). It takes classes to be equally frequent.
 
     Args:
-        statistics: of base classes.
-        scale: factor on the logits.
-        within_shrinkage: pull of Σ_w towards isotropic before whitening, above 0 and up to 1.
         temperature: the paper's τ, 15 there.
         confidence: the paper's α, weight of the conditional entropy, 0.1 there.
         support_weight: the paper's λ, 0.1 there.
@@ -32,22 +30,10 @@ class Tim(UnlabelledMethod):
             queries, which cannot be brought to unit length, so that on some features cosines do far better.
     """
 
-    def __init__(
-        self,
-        *,
-        statistics: ClassStatistics,
-        scale: float = 1.0,
-        within_shrinkage: float = 0.8,
-        temperature: float = 15.0,
-        confidence: float = 0.1,
-        support_weight: float = 0.1,
-        by_distance: bool = False,
-    ) -> None:
-        super().__init__(statistics=statistics, scale=scale, within_shrinkage=within_shrinkage)
-        self.temperature = temperature
-        self.confidence = confidence
-        self.support_weight = support_weight
-        self.by_distance = by_distance
+    temperature: float = 15.0
+    confidence: float = 0.1
+    support_weight: float = 0.1
+    by_distance: bool = False
 
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from PIL import Image as PILImage
 
+from weightgen.data.feature_data import feature_values, has_features
 from weightgen.data.labelled import encoded
 from weightgen.data.pictures import FORMATS
 from weightgen.data.sources import class_counts, class_names, data_fingerprint, open_data
@@ -24,13 +25,17 @@ def describe(spec: str) -> dict[str, Any]:
     """Classes, images, image sizes and fingerprint of a SPEC."""
     dataset = open_data(spec)
     counts, names = class_counts(dataset), class_names(dataset)
-    first = _opened(encoded(dataset[0]["image"]), spec)
+    if has_features(dataset):
+        first = f"{feature_values(dataset).shape[1]} features"
+    else:
+        image = _opened(encoded(dataset[0]["image"]), spec)
+        first = f"{image.width}x{image.height} {image.mode}"
     return {
         "data": spec,
         "images": len(dataset),
         "classes": len(names),
         "images_per_class": [int(counts.min()), int(counts.max())],
-        "first_image": f"{first.width}x{first.height} {first.mode}",
+        "first_image": first,
         "first_classes": list(names[:5]),
         "fingerprint": data_fingerprint(dataset),
     }
@@ -48,6 +53,8 @@ def write_sample(spec: str, out: Path, *, ways: int, shots: int, queries: int, s
         if number < least:
             raise InputError(f"--{name} is {number}; it must be {least} or more")
     dataset = open_data(spec)
+    if has_features(dataset):
+        raise InputError(f"{spec}: holds features, not images that could be written; give images")
     counts, names = torch.as_tensor(class_counts(dataset)), class_names(dataset)
     large = (counts >= shots + queries).nonzero()[:, 0]
     if len(large) < ways:
@@ -81,4 +88,4 @@ def _opened(content: bytes, spec: str) -> PILImage.Image:
     try:
         return PILImage.open(io.BytesIO(content), formats=FORMATS)
     except (OSError, ValueError) as error:
-        raise InputError(f"{spec}: holds something that is no image ({error}); take it out") from error
+        raise InputError(f"{spec}: holds a file that is not an image ({error}); take it out") from error

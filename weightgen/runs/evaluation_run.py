@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import torch
@@ -23,26 +23,23 @@ from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.chain_paths import ChainPaths, chain_paths
 from weightgen.evaluation.comparison import compare
-from weightgen.evaluation.part_methods import PART_METHODS
 from weightgen.evaluation.report import episodes_json, write_report
 from weightgen.evaluation.scoring import Episodes, EpisodeSizes, Scores, score_all
 from weightgen.evaluation.steps_curve import steps_curve
 from weightgen.evaluation.tuning import BaseClassFolds
 from weightgen.evaluation.verdicts import chain_verdict
-from weightgen.interfaces import Method
-from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features
-from weightgen.runs.data_parts import base_features, open_parts
+from weightgen.runs.data_parts import DataParts, base_features, open_parts
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import Progress, zoo_seed
-from weightgen.runs.methods import GENERATOR, INDUCTIVE, PARTS, build_methods, chosen_methods, chosen_part_methods
+from weightgen.runs.methods import GENERATOR, INDUCTIVE, PARTS, build_methods, chosen_methods
 from weightgen.seeds import generator
 from weightgen.zoo.ideal_prototypes import ideal_prototypes
 
 _VECTOR_EPISODES = 50
 _CURVE_EPISODES = 200
-_CURVE_DATA_SETS = 20  # where each gets a space of its own
+_COSTLY_CURVE_EPISODES = 20  # where each gets a feature space or a backbone of its own
 _PATH_EPISODES = 100
 
 
@@ -50,6 +47,7 @@ def evaluate_run(
     run: RunFolder,
     *,
     data: str | None = None,
+    split: Literal["novel", "validation"] = "novel",
     ways: int | None = None,
     shots: Sequence[int | str] | None = None,
     queries: int | None = None,
@@ -64,11 +62,12 @@ def evaluate_run(
 
     Args:
         data: SPEC whose classes are all used; None, or the very data of training, means the run's novel classes.
+        split: the run's classes that are meant: novel ones, or those kept to look at while choosing options.
         ways, shots, queries, episodes: as in the recipe's evaluation section, if None. Shots "1-10" let every class of
             an episode draw its number of images.
         methods: names among the registered methods; all of the protocol if None, except those that need unlabelled
-            images where there are none. A generator of parts has methods of its own (`PART_METHODS`). The raw cosine
-            centroid is always among them.
+            images where there are none, and those that are for generators inside the backbone where this is none. The
+            raw cosine centroid is always among them.
         unlabelled: images without labels that every method sees beside the support; none if None.
         report: folder for report.md, results.json and pictures: the steps-accuracy curve, and the chain beside the
             paths of the fits that the generator learnt from, if it did.
@@ -83,36 +82,23 @@ def evaluate_run(
     episodes = options.episodes if episodes is None else episodes
     numbers = _chosen_shots(options.shots if shots is None else shots)
     _check_numbers(ways=[ways], queries=[queries], episodes=[episodes])
-    if isinstance(pipeline, PartPipeline):
-        if unlabelled is not None:
-            raise InputError("--unlabelled: a generator of parts learns nothing from such images; leave it out")
-        names, numbers = chosen_part_methods(methods), [_equal(number) for number in numbers]
-    else:
-        has_unlabelled = unlabelled is not None
-        names = chosen_methods(methods, protocol="episodes", unlabelled=has_unlabelled, can_draw=pipeline.can_draw)
+    names = chosen_methods(methods, protocol="episodes", unlabelled=unlabelled is not None, pipeline=pipeline)
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
-    images, source = chosen_images(recipe, parts.novel, data)
+    images, source = chosen_images(recipe, parts, data, split=split)
     if not len(images):
-        raise InputError(f"{run.path}: its recipe keeps no novel classes to evaluate on; give --data SPEC")
+        raise InputError(f"{run.path}: its recipe keeps no {split} classes to evaluate on; give --data SPEC")
     sizes = [EpisodeSizes(ways=ways, shots=n, queries=queries, unlabelled=unlabelled) for n in numbers]
-    told = (source, run.path.absolute().name, episodes, seed)
-    if isinstance(pipeline, PartPipeline):
-        pixels, fits = pixels_of(pipeline.backbone, images), (recipe.zoo.fit, zoo_seed(recipe))
-        adapting = {name: PART_METHODS[name](pipeline, pixels, *fits) for name in names}
-        results = [_compared(_Setting(pipeline, pixels, *told), adapting, each, progress=progress) for each in sizes]
-        if report is not None:
-            write_report(report, results)
-        return results
     unseen = features_of(pipeline.backbone, images, data_fingerprint=data_fingerprint(images), progress=progress)
+    inputs = pixels_of(pipeline.backbone, images) if pipeline.space.takes_images else unseen
     training = base_features(recipe.data, pipeline.backbone, parts, progress=progress)
-    setting = _Setting(pipeline, unseen, *told)
-    results = [_evaluate(setting, pipeline, training, names, each, progress=progress) for each in sizes]
+    setting = _Setting(recipe, pipeline, unseen, inputs, source, run.path.absolute().name, episodes, seed)
+    results = [_evaluate(setting, training, names, each, progress=progress) for each in sizes]
     if report is not None:
         curve = []
         for each in sizes:
-            fewer = min(episodes, _CURVE_DATA_SETS if pipeline.conditioner.adapts else _CURVE_EPISODES)
-            curve += steps_curve(pipeline, unseen, episodes=fewer, seed=seed, progress=progress, **each)
-        write_report(report, results, curve, _chain_paths(recipe, pipeline, setting, sizes, progress=progress))
+            fewer = min(episodes, _COSTLY_CURVE_EPISODES if pipeline.costly else _CURVE_EPISODES)
+            curve += steps_curve(pipeline, inputs, episodes=fewer, seed=seed, progress=progress, **each)
+        write_report(report, results, curve, _chain_paths(setting, sizes, progress=progress))
     return results
 
 
@@ -123,15 +109,6 @@ def _chosen_shots(shots: Sequence[int | str]) -> list[Shots]:
         raise InputError(f"--shots is {error}") from None
 
 
-def _equal(shots: Shots) -> int:
-    """For generators of parts, whose episodes have equal numbers."""
-    if isinstance(shots, int):
-        return shots
-    raise InputError(
-        f"--shots is {shots_label(shots)}: a generator of parts takes a number; give one, such as {shots[1]}"
-    )
-
-
 def _check_numbers(**numbers: Sequence[int]) -> None:
     for name, given in numbers.items():
         least = 2 if name in ("ways", "episodes") else 1
@@ -140,21 +117,29 @@ def _check_numbers(**numbers: Sequence[int]) -> None:
                 raise InputError(f"--{name} is {number}; it must be {least} or more")
 
 
-def chosen_images(recipe: Recipe, novel: datasets.Dataset, data: str | None) -> tuple[datasets.Dataset, str]:
+def chosen_images(
+    recipe: Recipe, parts: DataParts, data: str | None, *, split: Literal["novel", "validation"] = "novel"
+) -> tuple[datasets.Dataset, str]:
     """Images to evaluate on, and the SPEC they come from: `data`, unless that is what the run was trained on."""
     if data is not None and absolute_spec(data) != recipe.data.source:
         given = open_data(data, seed=recipe.seed)
         if data_fingerprint(given) != data_fingerprint(open_data(recipe.data.source, seed=recipe.seed)):
             return given, data
-    return novel, recipe.data.novel if isinstance(recipe.data.novel, str) else recipe.data.source
+    own = getattr(recipe.data, split)
+    return getattr(parts, split), own if isinstance(own, str) else recipe.data.source
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """What stays the same between numbers of shots. unseen: features, or for parts pixels, of the classes judged on."""
+    """What stays the same between numbers of shots.
 
-    pipeline: WeightGenerationPipeline | PartPipeline
+    unseen: features of the classes judged on. inputs: the same of what the generator's heads act on.
+    """
+
+    recipe: Recipe
+    pipeline: WeightGenerationPipeline
     unseen: Features
+    inputs: Features
     data: str
     run: str
     episodes: int
@@ -164,67 +149,50 @@ class _Setting:
         """Raises InputError where classes or images are too few."""
         sampler = EpisodeSampler(self.unseen)
         sampler.check(**sizes)
-        others = isinstance(self.pipeline, WeightGenerationPipeline)
-        return Episodes(sampler, sizes, self.episodes, self.seed, others=others)
-
-
-def _compared(
-    setting: _Setting,
-    methods: Mapping[str, Method],
-    sizes: EpisodeSizes,
-    *,
-    vectors: Mapping[str, Float[Tensor, "n feature"]] | None = None,
-    members: Float[Tensor, "members feature"] | None = None,
-    progress: Progress | None,
-) -> dict[str, Any]:
-    """All methods at one number of shots."""
-    scores = score_all(methods, setting.tasks(sizes), progress=progress)
-    kinds = {name: method.kind for name, method in methods.items()}
-    return episodes_json(
-        compare(scores, kinds, vectors=vectors, members=members, seed=setting.seed),
-        data=setting.data,
-        episodes=setting.episodes,
-        seed=setting.seed,
-        backbone=setting.pipeline.backbone.architecture,
-        generator=setting.run,
-        chain=_chain(scores) if GENERATOR in methods else None,
-        **sizes,
-    )
+        inputs = None if self.inputs is self.unseen else EpisodeSampler(self.inputs)
+        return Episodes(sampler, sizes, self.episodes, self.seed, inputs=inputs)
 
 
 def _evaluate(
     setting: _Setting,
-    pipeline: WeightGenerationPipeline,
     training: Features,
     names: Sequence[str],
     sizes: EpisodeSizes,
     *,
     progress: Progress | None,
 ) -> dict[str, Any]:
-    """A generator of heads beside baselines that are tuned on `training`."""
-    setting.tasks(sizes)  # before the work of tuning
+    """All methods at one number of shots; baselines are tuned on `training`."""
+    tasks, pipeline = setting.tasks(sizes), setting.pipeline  # refused before the work of tuning
 
     def built(number: int) -> None:
         if progress is not None:
             progress(f"tuning the baselines, {shots_words(shots_label(sizes['shots']))}", number, len(names))
 
     folds = BaseClassFolds(training, seed=setting.seed, **sizes)
-    methods = build_methods(names, pipeline, folds=folds, built=built)
-    vectors = {GENERATOR: _generated_vectors(pipeline, setting, sizes)} if GENERATOR in names else {}
-    members = pipeline.standardizer.restore(ideal_prototypes(training, pipeline.standardizer))
-    return _compared(setting, methods, sizes, vectors=vectors, members=members, progress=progress)
+    fits = {"inputs": setting.inputs, "fit": setting.recipe.zoo.fit, "zoo_seed": zoo_seed(setting.recipe)}
+    methods = build_methods(names, pipeline, folds=folds, built=built, **fits)
+    scores = score_all(methods, tasks, progress=progress)
+    vectors, members = {}, None
+    if GENERATOR in names and not pipeline.space.takes_images:
+        vectors = {GENERATOR: _generated_vectors(setting, sizes)}
+        members = pipeline.standardizer.restore(ideal_prototypes(training, pipeline.standardizer))
+    kinds = {name: method.kind for name, method in methods.items()}
+    return episodes_json(
+        compare(scores, kinds, vectors=vectors, members=members, seed=setting.seed),
+        data=setting.data,
+        episodes=setting.episodes,
+        seed=setting.seed,
+        backbone=pipeline.backbone.architecture,
+        generator=setting.run,
+        chain=_chain(scores) if GENERATOR in methods else None,
+        **sizes,
+    )
 
 
-def _chain_paths(
-    recipe: Recipe,
-    pipeline: WeightGenerationPipeline,
-    setting: _Setting,
-    sizes: Sequence[EpisodeSizes],
-    *,
-    progress: Progress | None,
-) -> ChainPaths | None:
-    """The chain beside the paths it should follow; None without paths, and where each episode has its own space."""
-    if recipe.zoo.targets != "trajectories" or pipeline.conditioner.adapts:
+def _chain_paths(setting: _Setting, sizes: Sequence[EpisodeSizes], *, progress: Progress | None) -> ChainPaths | None:
+    """The chain beside the paths it should follow; None without paths, and where they are costly to fit."""
+    recipe, pipeline = setting.recipe, setting.pipeline
+    if recipe.zoo.targets != "trajectories" or pipeline.costly:
         return None
     return chain_paths(
         pipeline,
@@ -245,12 +213,10 @@ def _chain(scores: Mapping[str, Scores]) -> str | None:
 
 
 @torch.no_grad()
-def _generated_vectors(
-    pipeline: WeightGenerationPipeline, setting: _Setting, sizes: EpisodeSizes
-) -> Float[Tensor, "n feature"]:
+def _generated_vectors(setting: _Setting, sizes: EpisodeSizes) -> Float[Tensor, "n feature"]:
     """Class vectors, in feature space, that the generator writes for some episodes."""
     batch = min(_VECTOR_EPISODES, setting.episodes)
     draw = generator(setting.seed, "novelty")
     episode = EpisodeSampler(setting.unseen).sample(batch=batch, generator=draw, **sizes)
     noise = [generator(setting.seed, "novelty", i) for i in range(batch)]
-    return pipeline.prototypes(episode, noise).flatten(0, 1)
+    return setting.pipeline.prototypes(episode, noise).flatten(0, 1)

@@ -6,13 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from weightgen.config.build import import_components
 from weightgen.config.loading import load_recipe, recipe_hash
 from weightgen.config.paths import with_portable_paths
 from weightgen.config.recipe import Recipe
 from weightgen.errors import InputError
-from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.pipeline_io import pipeline_name
 
 _RECIPE = "recipe.yaml"
 
@@ -29,9 +28,9 @@ class RunFolder:
         return (self.path / "generator" / "model_index.json").exists()
 
     def recipe(self) -> Recipe:
-        """The resolved recipe. Raises InputError when the folder is no run."""
+        """The resolved recipe. Raises InputError when the folder holds no run."""
         if not (self.path / _RECIPE).exists():
-            raise InputError(f"{self.path}: is no run (no {_RECIPE}); give a folder under runs/")
+            raise InputError(f"{self.path}: is not a run folder (no {_RECIPE}); give a folder under runs/")
         return load_recipe(str(self.path / _RECIPE))
 
     def hash_of(self, recipe: Recipe) -> str:
@@ -42,18 +41,13 @@ class RunFolder:
         """
         return recipe_hash(with_portable_paths(recipe, Path(os.path.abspath(self.path)).parent.parent))
 
-    def generator(self) -> WeightGenerationPipeline | PartPipeline:
+    def generator(self) -> WeightGenerationPipeline:
         """The trained generator. Raises InputError while the run is unfinished."""
         if not self.finished:
             recipe = self.path / _RECIPE
             raise InputError(f"{self.path}: has no trained generator yet; finish it with weightgen train {recipe}")
-        return read_generator(self.path / "generator")
-
-
-def read_generator(folder: Path) -> WeightGenerationPipeline | PartPipeline:
-    """The generator in a generator folder, of heads or of parts. Raises InputError."""
-    made = PartPipeline if pipeline_name(folder) == PartPipeline.__name__ else WeightGenerationPipeline
-    return made.from_pretrained(folder)
+        import_components(self.recipe())
+        return WeightGenerationPipeline.from_pretrained(self.path / "generator")
 
 
 def run_folder(recipe: Recipe, name: str, runs: Path) -> RunFolder:
@@ -76,3 +70,8 @@ def newest_run(runs: Path) -> RunFolder:
             f"{runs}/: holds no finished run; train one with weightgen train metadiff, or name a generator"
         )
     return max(finished, key=lambda run: (run.path / "generator" / "model_index.json").stat().st_mtime)
+
+
+def has_finished_run(runs: Path) -> bool:
+    """Whether there is one to take."""
+    return any(run.finished for run in map(RunFolder, runs.glob("*")))

@@ -7,20 +7,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
+from weightgen.backbones.backbone import Backbone
+from weightgen.backbones.feature_cache import MOST_KEPT, features_of
+from weightgen.backbones.packaged import DEFAULT_BACKBONE
+from weightgen.data.feature_data import is_features
+from weightgen.data.sources import data_fingerprint, open_support, open_unlabelled, row_name
 from weightgen.errors import InputError
+from weightgen.evaluation.support_estimate import similar_classes, support_estimate
 from weightgen.heads.folder import check_target
 from weightgen.heads.head import Head, load_head
-from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.runs.folder import RunFolder, newest_run, read_generator
+from weightgen.runs.folder import RunFolder, has_finished_run, newest_run
 from weightgen.runs.image_kind import ImageKind, introduced, mismatch
 from weightgen.seeds import generator as seeded
+from weightgen.universal.generator import NAME as UNIVERSAL
+from weightgen.universal.generator import universal_generator
 
 
 def write_head(
-    support: Path,
+    support: str | Path,
     *,
-    unlabelled: Path | None = None,
+    unlabelled: str | Path | None = None,
+    backbone: str | None = None,
     generator: Path | None = None,
     extend: Path | None = None,
     rewrite: bool = False,
@@ -34,18 +44,21 @@ def write_head(
     """Generate a head for `support`, or add its classes to the head in a folder, and write a head folder.
 
     Args:
-        support: folder with one sub-folder of images per class; of new classes where a head is extended.
-        unlabelled: folder of further images of these classes, unsorted.
-        generator: a run folder or a generator folder; None takes the newest finished run under `runs`.
+        support: folder with one sub-folder of images per class, or `features:FILE.safetensors`; of new classes where a
+            head is extended.
+        unlabelled: folder, or `features:FILE`, of further images of these classes, unsorted.
+        backbone: name or file of the network that the universal generator writes the head for.
+        generator: a run folder, a generator folder, or `universal`; None takes the newest finished run under `runs`,
+            and the universal generator where there is none, for features, and where a backbone is named.
         extend: folder of the head to extend, written by this generator; its old images are not needed.
         rewrite: write the rows of its old classes anew too.
         out: the folder to write; if None that of the extended head, which is replaced whole or not at all, or `head`.
         samples, steps: of the generator if None; where a head is extended, its own number of draws.
-        remark: told which generator was used, and when the support is of another kind than its training images.
+        remark: called with which generator was used, and when the support is of another kind than its training images.
 
     Returns:
         What was written, as JSON values. `steps` and `samples` are those of the new rows; `added` names the classes
-        that an extended head got.
+        that an extended head got; `leave_one_out` says how good a head that was not extended is on its own support.
 
     Raises:
         InputError: a number below 1, flags that exclude each other, no such generator or head, a head that cannot be
@@ -55,71 +68,136 @@ def write_head(
     target = out or extend or Path("head")
     check_target(target)
     old = None if extend is None else load_head(extend)
-    found = newest_run(runs).path if generator is None else generator
-    pipeline = open_generator(found)
+    chosen_generator = generator or _default_generator(support, backbone, old, runs)
+    pipeline = open_generator(chosen_generator, backbone=backbone, support=support)
     start = time.perf_counter()
     chosen: dict[str, Any] = {
         "num_inference_steps": steps,
         "num_samples": samples,
         "generator": seeded(seed, "generate"),
     }
+    judged: dict[str, Any] = {}
     if old is None:
-        head = pipeline(support, unlabelled=unlabelled, **chosen)
+        dataset = open_support(support)
+        head = pipeline(dataset, unlabelled=unlabelled, **chosen)
+        judged = leave_one_out(pipeline, dataset, unlabelled, steps=steps, samples=samples, seed=seed)
+        head = head.with_provenance(leave_one_out=judged["sentence"])
     else:
-        head = _extending(pipeline, found).extend(old, support, rewrite=rewrite, **chosen)
+        head = pipeline.extend(old, support, rewrite=rewrite, **chosen)
     head.save_pretrained(target)
     if remark is not None:
-        introduce(found, pipeline, support, remark)
+        introduce(chosen_generator, pipeline, support, remark)
     return {
         "head": str(target),
-        "generator": str(found),
+        "generator": str(chosen_generator),
         "classes": list(head.class_names),
         "support_images": int(head.provenance["support_images"]),
         "unlabelled_images": int(head.provenance["unlabelled_images"]),
         "backbone": pipeline.backbone.architecture,
-        "steps": _steps(pipeline, steps, head),
+        "steps": pipeline.chain(steps, head.samples)[1],  # an extended head's provenance has those of its first rows
         "samples": head.samples,
         "seconds": time.perf_counter() - start,
-        **({} if old is None else {"added": list(head.class_names[len(old.class_names) :])}),
+        **({"leave_one_out": judged} if old is None else {"added": list(head.class_names[len(old.class_names) :])}),
+    }
+
+
+def leave_one_out(
+    pipeline: WeightGenerationPipeline,
+    dataset: Dataset,
+    unlabelled: str | Path | None,
+    *,
+    steps: int | None,
+    samples: int | None,
+    seed: int,
+) -> dict[str, Any]:
+    """How good a head is, by heads written without the images that they are judged on, as JSON values.
+
+    Returns:
+        `sentence`; and where the support allows an estimate `accuracy` and `interval` (percent), `images` (judged),
+        `heads` (made), `per_class`, `confused` (pairs of classes), `suspects` (images that look mislabelled) and
+        `not_judged` (classes of one image); where it does not, `similar`: the closest pairs of classes.
+    """
+    if pipeline.space.takes_images:
+        return {"sentence": "not estimated: the generator writes parameters inside the backbone"}
+    if len(dataset) > MOST_KEPT:
+        return {"sentence": "not estimated: the support is large enough to keep images of it for a test"}
+    backbone, besides = pipeline.backbone, None
+    features = features_of(backbone, dataset, data_fingerprint=data_fingerprint(dataset), device=pipeline.device)
+    if unlabelled is not None:
+        beside = open_unlabelled(unlabelled, besides=dataset)
+        besides = features_of(
+            backbone, beside, data_fingerprint=data_fingerprint(beside), device=pipeline.device
+        ).values
+    estimate = support_estimate(pipeline, features, unlabelled=besides, steps=steps, samples=samples, seed=seed)
+    if estimate is None:
+        return {
+            "sentence": "accuracy unknown: every class has one image, and none can be left out; add a second of each",
+            "similar": similar_classes(features),
+        }
+    suspects = [{"image": row_name(dataset, one.pop("row")), **one} for one in estimate.suspects()]
+    return {
+        "sentence": str(estimate),
+        "accuracy": estimate.accuracy,
+        "interval": list(estimate.interval),
+        "images": estimate.images,
+        "heads": estimate.groups,
+        "per_class": estimate.per_class(),
+        "confused": estimate.confused(),
+        "suspects": suspects,
+        "not_judged": list(estimate.single),
     }
 
 
 def introduce(
-    found: Path, pipeline: WeightGenerationPipeline | PartPipeline, support: Path, remark: Callable[[str], None]
+    folder: Path, pipeline: WeightGenerationPipeline, support: str | Path, remark: Callable[[str], None]
 ) -> None:
     """Say which generator writes a head, and whether the support is of the kind of its training images."""
     backbone, images = pipeline.backbone, pipeline.config.images or {}
     images = images if {"source", "colour", "side"} <= images.keys() else None  # not every generator keeps them
-    remark(introduced(str(found), backbone, images))
-    warning = mismatch(ImageKind.of_folder(support), backbone, images)
+    remark(introduced(str(folder), backbone, images))
+    if str(folder) == UNIVERSAL and backbone.classifier is None:
+        remark(
+            f"{backbone.architecture} comes without a pretrained linear classifier: the universal generator takes its "
+            "features as they are"
+        )
+    warning = None if is_features(support) else mismatch(ImageKind.of_folder(Path(support)), backbone, images)
     if warning is not None:
         remark(warning)
 
 
-def open_generator(folder: Path) -> WeightGenerationPipeline | PartPipeline:
-    """The generator in a run folder, or in a generator folder. Raises InputError."""
+def _default_generator(support: str | Path, backbone: str | None, extended: Head | None, runs: Path) -> Path:
+    universal = backbone is not None or is_features(support) or not has_finished_run(runs)
+    if extended is not None:
+        universal = extended.provenance.get("generator") == UNIVERSAL
+    return Path(UNIVERSAL) if universal else newest_run(runs).path
+
+
+def open_generator(
+    folder: Path, *, backbone: str | None = None, support: str | Path | None = None
+) -> WeightGenerationPipeline:
+    """The generator in a run folder or a generator folder; or the universal one, for a backbone.
+
+    Args:
+        backbone: of the universal generator, name or file; if None, that of a support of features, or else
+            `DEFAULT_BACKBONE`.
+
+    Raises:
+        InputError: not such a folder, a backbone that cannot be used, or one for a generator that has its own.
+    """
+    if str(folder) == UNIVERSAL:
+        named = str(support) if backbone is None and is_features(support) else backbone or DEFAULT_BACKBONE
+        return universal_generator(Backbone.named(named))
+    if backbone is not None:
+        raise InputError(f"--backbone: {folder} has a backbone of its own; leave it out, or add --generator universal")
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a directory; give a run under runs/ or its generator/")
     if (folder / "recipe.yaml").exists():
         return RunFolder(folder).generator()
-    return read_generator(folder)
-
-
-def _extending(pipeline: WeightGenerationPipeline | PartPipeline, folder: Path) -> WeightGenerationPipeline:
-    if isinstance(pipeline, PartPipeline):
-        raise InputError(f"{folder}: writes parts of a backbone for the classes at hand; generate anew from all images")
-    return pipeline
-
-
-def _steps(pipeline: WeightGenerationPipeline | PartPipeline, steps: int | None, head: Head) -> int:
-    """Of the rows that were just written; the provenance of an extended head has those of its first ones."""
-    if isinstance(pipeline, PartPipeline):
-        return int(head.provenance["steps"])
-    return pipeline.chain(steps, head.samples)[1]
+    return WeightGenerationPipeline.from_pretrained(folder)
 
 
 def _check_flags(
-    *, unlabelled: Path | None, extend: Path | None, rewrite: bool, samples: int | None, steps: int | None
+    *, unlabelled: str | Path | None, extend: Path | None, rewrite: bool, samples: int | None, steps: int | None
 ) -> None:
     """Raise InputError, which names the flag, for a number below 1 and for a flag that another one excludes."""
     for name, number in (("samples", samples), ("steps", steps)):

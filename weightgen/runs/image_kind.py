@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Dataset
 from PIL.Image import Image
 
-from weightgen.backbones.backbone import Backbone
+from weightgen.backbones.backbone import Backbone, FeatureBackbone
 from weightgen.data.images import find_classes, read_image
 from weightgen.data.labelled import encoded
 from weightgen.data.pictures import decoded
@@ -64,12 +64,16 @@ def introduced(name: str, backbone: Backbone, trained_on: Mapping[str, Any] | No
     trained_on: `source`, `colour` and `side`, as a generator keeps them; None where it does not.
     """
     images = "" if trained_on is None else f", trained on {trained_on['source']}: {_trained_kind(trained_on)}"
-    return f"generator: {name}, on {backbone.architecture}, which sees {_seen(backbone)}{images}"
+    seen = _seen(backbone)
+    of = f"{backbone.architecture} of width {backbone.feature_width}" if seen is None else backbone.architecture
+    return f"generator: {name}, on {of}{'' if seen is None else f', which sees {seen}'}{images}"
 
 
 def mismatch(support: ImageKind, backbone: Backbone, trained_on: Mapping[str, Any] | None) -> str | None:
     """One sentence where a support is of another kind than backbone or generator know; None where it is not."""
     seen, trained = _seen(backbone), support if trained_on is None else _trained_kind(trained_on)
+    if seen is None:
+        return None
     if (support.colour and not seen.colour) or (seen.side <= _SMALL and support.side > _LARGER * seen.side):
         why = f"{backbone.architecture} sees {seen}"
     elif support.colour != trained.colour:
@@ -82,7 +86,10 @@ def mismatch(support: ImageKind, backbone: Backbone, trained_on: Mapping[str, An
     )
 
 
-def _seen(backbone: Backbone) -> ImageKind:
+def _seen(backbone: Backbone) -> ImageKind | None:
+    """None for a backbone that takes features."""
+    if isinstance(backbone, FeatureBackbone):
+        return None
     channels, height, width = backbone.preprocess.input_size
     return ImageKind(colour=channels > 1, side=min(height, width))
 

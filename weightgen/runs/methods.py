@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from weightgen import registry
 from weightgen.errors import InputError
-from weightgen.evaluation.part_methods import PART_METHODS
 from weightgen.evaluation.tuning import BaseClassFolds, CrossValidation
 from weightgen.interfaces import Method, TunableMethod
 from weightgen.pipeline import WeightGenerationPipeline
@@ -19,18 +18,23 @@ DRAWS = "draws"
 PARTS = {"the chain": "one_step", "the learnt network": "no_denoiser"}  # what is measured against which ablation
 
 
-def known_methods() -> dict[str, tuple[type[Method], dict[str, Any]]]:
-    """By the names that tables have, the generator first: the registered method and its options."""
-    found = {
-        name: (method, options)
-        for method in (registry.get("methods", file) for file in registry.names("methods"))
-        for name, options in method.variants().items()
-    }
-    return {GENERATOR: found.pop(GENERATOR), **found}
+def known_methods(asked: Sequence[str] = ()) -> dict[str, tuple[type[Method], dict[str, Any]]]:
+    """By the names that tables have, the generator first: the method and its options.
+
+    Names with dots among those `asked` for are modules outside weightgen.
+    """
+    files = registry.names("methods")
+    known = {name: variant for file in files for name, variant in registry.get("methods", file).variants().items()}
+    outside = {name: (registry.get("methods", name), dict[str, Any]()) for name in asked if "." in name}
+    return {GENERATOR: known.pop(GENERATOR), **dict(sorted(known.items())), **outside}
 
 
 def chosen_methods(
-    asked: Sequence[str] | None, *, protocol: Literal["episodes", "transfer"], unlabelled: bool = False, can_draw: bool
+    asked: Sequence[str] | None,
+    *,
+    protocol: Literal["episodes", "transfer"],
+    unlabelled: bool = False,
+    pipeline: WeightGenerationPipeline,
 ) -> list[str]:
     """The names asked for; None means all of the protocol that run with, or without, unlabelled images.
 
@@ -40,26 +44,18 @@ def chosen_methods(
 
     Raises InputError for a name that is unknown, given twice, or of a method that cannot run here.
     """
-    known = known_methods()
+    known = known_methods(asked or ())
     if asked:
         _check_names(asked, known)
         for name in asked:
-            _check_setting(name, known[name][0], protocol=protocol, unlabelled=unlabelled, can_draw=can_draw)
-        return with_raw_centroid(asked)
-    left_out = {DRAWS} if unlabelled or not can_draw else set()
-    left_out |= {name for name, (method, _) in known.items() if method.uses_unlabelled and not unlabelled}
-    return [name for name, (method, _) in known.items() if protocol in method.protocols and name not in left_out]
-
-
-def chosen_part_methods(asked: Sequence[str] | None) -> list[str]:
-    """The same for a generator of parts (`PART_METHODS`)."""
-    _check_names(asked or (), PART_METHODS)
-    return with_raw_centroid(asked or list(PART_METHODS))
-
-
-def with_raw_centroid(names: Sequence[str]) -> list[str]:
-    """The names, and that of the raw cosine centroid if it is not among them."""
-    return list(dict.fromkeys([*names, RAW_CENTROID]))
+            _check_setting(name, known[name][0], protocol=protocol, unlabelled=unlabelled, pipeline=pipeline)
+        return list(dict.fromkeys([*asked, RAW_CENTROID]))
+    excluded = {DRAWS} if unlabelled or not pipeline.can_draw else set()
+    for name, (method, _) in known.items():
+        beside = method.uses_unlabelled and not unlabelled
+        if beside or (method.inside_backbone and not pipeline.space.takes_images):
+            excluded.add(name)
+    return [name for name, (method, _) in known.items() if protocol in method.protocols and name not in excluded]
 
 
 def build_methods(
@@ -68,6 +64,7 @@ def build_methods(
     *,
     folds: BaseClassFolds | None = None,
     built: Callable[[int], None] = lambda _: None,
+    **given: Any,
 ) -> dict[str, Method]:
     """Methods ready to be fitted, by name.
 
@@ -75,25 +72,23 @@ def build_methods(
         names: of `known_methods`.
         pipeline: for the generator and its ablations.
         folds: chooses the options of methods that use base classes; None leaves all to cross-validation of the support.
-        built: told how many are ready.
+        built: called with the number of those that are ready.
+        given: further arguments, for the methods whose constructors take them.
     """
-    known, methods = known_methods(), {}
+    known, methods = known_methods(names), {}
     for i, name in enumerate(names):
-        methods[name] = _built(*known[name], pipeline, folds)
+        methods[name] = _built(*known[name], folds, {"pipeline": pipeline, **given})
         built(i + 1)
     return methods
 
 
 def _built(
-    method: type[Method],
-    options: dict[str, Any],
-    pipeline: WeightGenerationPipeline | None,
-    folds: BaseClassFolds | None,
+    method: type[Method], options: dict[str, Any], folds: BaseClassFolds | None, given: dict[str, Any]
 ) -> Method:
     if issubclass(method, TunableMethod):
         return CrossValidation(method) if folds is None or method.base_classes == "unused" else folds(method)
-    given = {"pipeline": pipeline} if "pipeline" in registry.option_names(method) else {}
-    return method(**given, **options)
+    taken = registry.option_names(method)
+    return method(**{key: value for key, value in given.items() if key in taken}, **options)
 
 
 def _check_names(asked: Sequence[str], known: Iterable[str]) -> None:
@@ -104,9 +99,13 @@ def _check_names(asked: Sequence[str], known: Iterable[str]) -> None:
             raise InputError(f"method '{name}' is named twice; name it once")
 
 
-def _check_setting(name: str, method: type[Method], *, protocol: str, unlabelled: bool, can_draw: bool) -> None:
-    if name == DRAWS and not can_draw:
-        raise InputError(f"method '{name}': a chain in segments has no noise to draw with; leave the method out")
+def _check_setting(
+    name: str, method: type[Method], *, protocol: str, unlabelled: bool, pipeline: WeightGenerationPipeline
+) -> None:
+    if name == DRAWS and not pipeline.can_draw:
+        raise InputError(f"method '{name}': this generator writes a single head; leave the method out")
+    if method.inside_backbone and not pipeline.space.takes_images:
+        raise InputError(f"method '{name}' is for generators that write inside the backbone; leave it out")
     if protocol == "transfer" and (method.uses_unlabelled or getattr(method, "base_classes", None) == "needed"):
         raise InputError(f"method '{name}' is for episodes; leave it out where whole training sets are compared")
     if method.uses_unlabelled and not unlabelled:

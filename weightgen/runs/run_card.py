@@ -1,16 +1,13 @@
-"""README.md of a run: what the generator is, how it was made, how to use it."""
+"""README.md of a run: what the generator is, what it was trained on, how to use it."""
 
 from weightgen.config.loading import to_yaml
-from weightgen.config.part_checks import HEAD
 from weightgen.config.recipe import Recipe
 
 
 def run_card(recipe: Recipe, name: str) -> str:
     """A model card in Markdown."""
     backbone = recipe.backbone.model or recipe.backbone.checkpoint
-    made, module, pipeline = "the classifier head of a frozen backbone", "weightgen", "WeightGenerationPipeline"
-    if recipe.selector.name != HEAD:
-        made, module, pipeline = "parts of a backbone and its head", "weightgen.part_pipeline", "PartPipeline"
+    selected = "the head" if recipe.selector.name == "head" else f"the head and {recipe.selector.name}"
     return f"""---
 library_name: weightgen
 tags: [weight-generation, few-shot, diffusion]
@@ -18,13 +15,13 @@ tags: [weight-generation, few-shot, diffusion]
 
 # {name}
 
-Writes {made} ({backbone}) for a handful of labelled images, without training it.
+Writes parameters ({selected}) of a frozen backbone ({backbone}) for a handful of labelled images, without training it.
 Made with weightgen on {recipe.data.source}.
 
 ```python
-from {module} import {pipeline}
+from weightgen import WeightGenerationPipeline
 
-generator = {pipeline}.from_pretrained("generator")
+generator = WeightGenerationPipeline.from_pretrained("generator")
 head = generator("support_folder/")   # one sub-folder of images per class
 head.save_pretrained("heads/mine")
 ```

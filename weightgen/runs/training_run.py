@@ -16,18 +16,18 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pretraining import pretrain
 from weightgen.config.build import build_backbone, check_backbone, check_components
 from weightgen.config.loading import to_yaml
-from weightgen.config.part_checks import HEAD
 from weightgen.config.paths import with_absolute_paths
 from weightgen.config.recipe import Recipe
+from weightgen.data.feature_data import has_features
 from weightgen.data.sources import class_counts, class_names
 from weightgen.errors import InputError
 from weightgen.files import new_folder, write_text
+from weightgen.registry import get
 from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import GeneratorTraining
 from weightgen.runs.image_kind import ImageKind
 from weightgen.runs.metrics import MetricsFile
-from weightgen.runs.part_training import PartTraining
 from weightgen.runs.run_card import run_card
 from weightgen.seeds import derive
 from weightgen.training.checkpoint import CheckpointFolder
@@ -62,7 +62,7 @@ def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: 
     training = _prepared(recipe, run, accelerator, fresh=fresh, progress=progress)
     metrics = MetricsFile(run.path / "metrics.jsonl")
     checkpoints = CheckpointFolder(run.path / "checkpoints" / "generator")
-    records = _told(training.records(checkpoints), progress, recipe.training.steps)
+    records = _reported(training.records(checkpoints), progress, recipe.training.steps)
     if accelerator.is_main_process:
         metrics.extend("training", records)
     else:
@@ -112,7 +112,7 @@ def zoo_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: Pr
 
 def _prepared(
     recipe: Recipe, run: RunFolder, accelerator: Accelerator, *, fresh: bool, progress: Progress | None
-) -> GeneratorTraining | PartTraining:
+) -> GeneratorTraining:
     """All that comes before the generator learns: backbone, features, space, targets."""
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
     backbone = build_backbone(recipe.backbone, seed=recipe.seed)
@@ -128,14 +128,13 @@ def _prepared(
         backbone = _pretrained(recipe, backbone, parts, run, metrics, accelerator, progress=progress)
     with accelerator.main_process_first():  # the others read what it has kept: all learn from the same bits
         base = base_features(recipe.data, backbone, parts, device=str(accelerator.device), progress=progress)
-    training: GeneratorTraining | PartTraining
-    if recipe.selector.name == HEAD:
-        training = GeneratorTraining(recipe, backbone, base, accelerator)
-    else:
-        training = PartTraining(recipe, backbone, base, base_pixels(recipe.data, backbone, parts), accelerator)
-    kind = ImageKind.of_dataset(parts.base)
-    source = recipe.data.source if recipe.data.source.startswith("hub:") else Path(recipe.data.source).name
-    training.pipeline.register_to_config(images={"source": source, **asdict(kind)})
+    takes_images = get("spaces", recipe.space.name).takes_images
+    inputs = base_pixels(recipe.data, backbone, parts) if takes_images else base
+    training = GeneratorTraining(recipe, backbone, base, accelerator, inputs=inputs)
+    if not has_features(parts.base):
+        kind = ImageKind.of_dataset(parts.base)
+        source = recipe.data.source if recipe.data.source.startswith("hub:") else Path(recipe.data.source).name
+        training.pipeline.register_to_config(images={"source": source, **asdict(kind)})
     if recipe.zoo.targets == "trajectories":
         training.fit_zoo(ZooFolder(run.path / "zoo"), progress=progress)
     return training
@@ -172,7 +171,7 @@ def _pretrained(
     return Backbone.from_pretrained(done)
 
 
-def _told(records: Iterator[dict[str, Any]], progress: Progress | None, steps: int) -> Iterator[dict[str, Any]]:
+def _reported(records: Iterator[dict[str, Any]], progress: Progress | None, steps: int) -> Iterator[dict[str, Any]]:
     for record in records:
         if progress is not None:
             progress("training the generator", record["step"], steps)

@@ -14,7 +14,6 @@ from weightgen.evaluation.comparison import compare
 from weightgen.evaluation.report import transfer_json, write_report
 from weightgen.evaluation.scoring import score_all
 from weightgen.evaluation.training_sets import TrainingSets, aligned, draws_of, held_out, sizes_that_differ, warm_up
-from weightgen.part_pipeline import PartPipeline
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features
 from weightgen.runs.data_parts import open_parts
@@ -49,13 +48,12 @@ def evaluate_transfer(
         InputError: unfinished run, a generator of parts, unknown method, unusable data, or classes that differ.
     """
     share, pipeline = held_out_share(test), run.generator()
-    if isinstance(pipeline, PartPipeline):
+    if pipeline.space.takes_images:
         raise InputError(
-            f"{run.path}: whole training sets are for generators of heads, and this one writes parts; give another run"
+            f"{run.path}: whole training sets are for generators of heads, and this one writes inside the backbone; "
+            "give another run"
         )
-    chosen_methods(
-        methods, protocol="transfer", can_draw=pipeline.can_draw
-    )  # an unknown name should not wait for features
+    chosen_methods(methods, protocol="transfer", pipeline=pipeline)  # an unknown name should not wait for features
     train, judged = _features(run, pipeline, data, test, share=share, seed=seed, progress=progress)
     results = compare_on(
         run, pipeline, train, judged, data=data, test=test, sizes=sizes, methods=methods, seed=seed, progress=progress
@@ -83,7 +81,7 @@ def compare_on(
     Raises:
         InputError: unknown method, classes that differ, or sizes that no class has.
     """
-    names = chosen_methods(methods, protocol="transfer", can_draw=pipeline.can_draw)
+    names = chosen_methods(methods, protocol="transfer", pipeline=pipeline)
     judged, sizes = aligned(train, judged), sizes_that_differ(sizes, train)
     built = build_methods(names, pipeline)
     kinds = {name: method.kind for name, method in built.items()}
@@ -123,7 +121,7 @@ def _features(
     """Of the training and of the test images."""
     recipe = run.recipe()
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
-    images, _ = chosen_images(recipe, parts.novel, data)
+    images, _ = chosen_images(recipe, parts, data)
     if not len(images):
         raise InputError(f"{run.path}: its recipe keeps no novel classes of {data}; give other data")
     fingerprint = data_fingerprint(images)

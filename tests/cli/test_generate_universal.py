@@ -1,0 +1,157 @@
+"""Heads with nothing trained: for photographs on any backbone, and for features."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from PIL import Image
+from safetensors.torch import save_file
+from tiny_runs import invoke, refuse, succeed
+
+from weightgen.backbones import construction
+from weightgen.heads.head import load_head
+
+WIDTH = 7
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The current directory, without any run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WEIGHTGEN_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def features(name: str = "features", *, counts: tuple[int, ...] = (4, 3, 5), seed: int = 0, **tensors) -> str:
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    values = (
+        torch.randn(len(labels), WIDTH, generator=torch.Generator().manual_seed(seed)) + 4 * torch.eye(WIDTH)[labels]
+    )
+    names = json.dumps(["ant", "bee", "cat", "dog"][: len(counts)])
+    save_file({"features": values, "labels": labels, **tensors}, f"{name}.safetensors", {"class_names": names})
+    return f"features:{name}.safetensors"
+
+
+def network(classes: int, name: str = "backbone.safetensors") -> str:
+    torch.manual_seed(0)
+    model = timm.create_model("test_efficientnet", num_classes=classes)
+    save_file(model.state_dict(), name, {"architecture": "test_efficientnet"})
+    return name
+
+
+def photographs(folder: Path, *, images: int = 3, same: bool = False) -> Path:
+    draw = torch.Generator().manual_seed(3)
+    for i, name in enumerate(("heron", "wren")):
+        (folder / name).mkdir(parents=True)
+        for j in range(images):
+            pixels = torch.randint(0, 256, (31, 29, 3), generator=draw, dtype=torch.uint8)
+            pixels = torch.full_like(pixels, 9) if same else pixels // 2 + 100 * i
+            Image.fromarray(pixels.numpy()).save(folder / name / f"{j}.png")
+    return folder
+
+
+def test_a_features_file_gives_head_safetensors_alone(folder):
+    spec = features(**{"classifier.weight": torch.randn(6, WIDTH), "classifier.bias": torch.zeros(6)})
+    printed = succeed("generate", "--support", spec, "--out", "head", "--format", "json")
+    written = json.loads(printed.stdout)
+    assert [path.name for path in (folder / "head").iterdir()] == ["head.safetensors"]
+    assert written["generator"] == "universal" and written["backbone"] == "features"
+    assert written["leave_one_out"]["images"] == 12 and 0 <= written["leave_one_out"]["accuracy"] <= 100
+    head = load_head("head")
+    assert head.class_names == ("ant", "bee", "cat") and head.weight.shape == (3, WIDTH)
+    assert head.provenance["leave_one_out"] == written["leave_one_out"]["sentence"]
+    assert head.provenance["generator"] == "universal"
+    means = 4 * torch.eye(WIDTH)[:3]
+    assert head.probabilities(means).argmax(1).tolist() == [0, 1, 2]
+
+
+def test_unlabelled_features_count(folder):
+    more = features("more", seed=1)
+    written = json.loads(succeed("generate", "--support", features(), "--unlabelled", more, "--format", "json").stdout)
+    assert written["unlabelled_images"] == 12
+
+
+def test_a_backbone_of_choice_and_its_classifier(folder):
+    support = photographs(folder / "photos")
+    printed = succeed("generate", "--support", str(support), "--backbone", network(9), "--out", "head")
+    assert "generator: universal, on test_efficientnet" in printed.stderr
+    assert "leave-one-out:" in printed.stdout and "of 6 images right" in printed.stdout
+    assert (folder / "head" / "model.safetensors").exists()
+    assert succeed("predict", "--head", "head", str(support))
+
+
+def test_a_backbone_without_classifier_says_so(folder):
+    name = network(9)
+    from safetensors.torch import load_file
+
+    tensors = {key: one for key, one in load_file(name).items() if not key.startswith("classifier.")}
+    save_file(tensors, name, {"architecture": "test_efficientnet"})
+    printed = succeed("generate", "--support", str(photographs(folder / "photos")), "--backbone", name)
+    assert "comes without a pretrained linear classifier" in printed.stderr
+
+
+def test_one_image_of_each_class_has_no_estimate(folder):
+    printed = succeed("generate", "--support", features(counts=(1, 1, 1)), "--format", "json")
+    judged = json.loads(printed.stdout)["leave_one_out"]
+    assert "every class has one image" in judged["sentence"] and "accuracy" not in judged
+    assert len(judged["similar"]) == 3
+
+
+def test_a_mislabelled_photograph_is_named_by_its_file(folder):
+    support = photographs(folder / "photos", images=6)
+    (support / "heron" / "0.png").write_bytes((support / "wren" / "1.png").read_bytes())
+    written = json.loads(
+        succeed("generate", "--support", str(support), "--backbone", network(9), "--format", "json").stdout
+    )
+    images = {Path(one["image"]).relative_to(support).as_posix() for one in written["leave_one_out"]["suspects"]}
+    confused = written["leave_one_out"]["confused"]
+    assert images == {"heron/0.png"} and confused == [{"classes": ["heron", "wren"], "images": 1}]
+
+
+def offline(*_: object, **__: object) -> None:
+    raise LocalEntryNotFoundError("no network")
+
+
+REFUSED = {
+    "one class": (lambda f: [features(counts=(5,))], "has one class only"),
+    "the same images": (lambda f: [str(photographs(f / "photos", same=True))], "all 6 images are the same"),
+    "nothing but zeros": (
+        lambda f: [features(**{"features": torch.zeros(12, WIDTH)})],
+        "is all zero",
+    ),
+    "no such backbone": (lambda f: [features(), "--backbone", "resnet5x"], "timm has no model 'resnet5x'"),
+    "no such file": (lambda f: [features(), "--backbone", "x.safetensors"], "x.safetensors: cannot be read"),
+    "several heads": (
+        lambda f: [features(), "--backbone", "deit_base_distilled_patch16_224.fb_in1k"],
+        "has 2 heads",
+    ),
+    "offline": (
+        lambda f: [str(photographs(f / "photos")), "--backbone", "resnet18.a1_in1k"],
+        "cannot download 'resnet18.a1_in1k' (no network); is there a network?",
+    ),
+    "images beside features": (lambda f: [features(), "--unlabelled", str(f)], "do not go together"),
+    "features of another width": (
+        lambda f: [features(), "--backbone", network(9)],
+        "features are 7 wide, and those of 'test_efficientnet'",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_used_is_refused_in_one_line_and_nothing_is_written(folder, monkeypatch, kind):
+    monkeypatch.setattr(construction, "hf_hub_download", offline)
+    arguments, message = REFUSED[kind]
+    assert message in refuse("generate", "--support", *arguments(folder), "--out", "head")
+    assert not (folder / "head").exists()
+
+
+def test_a_backbone_belongs_to_the_universal_generator(folder):
+    (folder / "runs").mkdir()
+    line = refuse("generate", "--support", features(), "--generator", "runs", "--backbone", "resnet18")
+    assert "add --generator universal" in line
+    assert invoke("generate", "--help").exit_code == 0

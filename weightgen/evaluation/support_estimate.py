@@ -1,0 +1,233 @@
+"""How accurate a head is, from its own support images: each is judged by a head that was written without it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from weightgen.episodes.support_folder import episode_of
+from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Episode, Features
+from weightgen.seeds import generator as seeded
+
+_MOST_HEADS = 20
+_ENTRIES_AT_ONCE = 2**25  # 128 MiB of support features
+_Z = 1.959964  # of a 95 % interval
+_LEARNING_RATE = 0.5  # assumed: errors fall with images to the power of -½; checked at two shots alone, see docs
+_SURE = 0.9  # probability of another class, from which on an image looks mislabelled
+_MOST_NAMED = 10
+_SIMILAR = 5
+
+
+@dataclass(frozen=True)
+class SupportEstimate:
+    """Labels of support images, and their probabilities under heads made without them.
+
+    rows: of the images that were judged, in the order of the support.
+    labels: their classes. probabilities: of every class.
+    class_names: of all classes. single: classes with one image, which no head can be made without.
+    left: share of its class's images that the head of each image was written from.
+    groups: heads that were written.
+    """
+
+    rows: Int[Tensor, " judged"]
+    labels: Int[Tensor, " judged"]
+    left: Float[Tensor, " judged"]
+    probabilities: Float[Tensor, "judged classes"]
+    class_names: tuple[str, ...]
+    single: tuple[str, ...]
+    groups: int
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"{self.right} of {self.images} images right by heads written without them; with them about "
+            f"{self.accuracy:.0f} % (95 % interval {low:.0f} to {high:.0f} %)"
+        )
+
+    @cached_property
+    def predicted(self) -> Int[Tensor, " judged"]:
+        """The most probable class of every image."""
+        return self.probabilities.argmax(1)
+
+    @property
+    def images(self) -> int:
+        """Images that were judged."""
+        return len(self.labels)
+
+    @property
+    def right(self) -> int:
+        """Images that are classified as labelled by the heads written without them."""
+        return int((self.predicted == self.labels).sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Percent that the head written from all images is expected to have right."""
+        wrong = (self.predicted != self.labels) * self.left**_LEARNING_RATE
+        return 100.0 * (1 - float(wrong.mean()))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy, in percent: Wilson's, as if so large a share of the images had been right."""
+        return wilson_interval(self.accuracy / 100 * self.images, self.images)
+
+    def per_class(self) -> list[dict[str, Any]]:
+        """Images judged and right, and accuracy in percent with its interval, of every class that was judged."""
+        table = []
+        for number, name in enumerate(self.class_names):
+            own = self.labels == number
+            images, right = int(own.sum()), int((self.predicted[own] == number).sum())
+            if images:
+                low, high = wilson_interval(right, images)
+                table.append(
+                    {
+                        "name": name,
+                        "images": images,
+                        "right": right,
+                        "accuracy": 100.0 * right / images,
+                        "interval": [low, high],
+                    }
+                )
+        return table
+
+    def confused(self) -> list[dict[str, Any]]:
+        """Pairs of classes of which images of one were taken for the other, the most frequent first."""
+        wrong = self.predicted != self.labels
+        pairs = zip(self.labels[wrong].tolist(), self.predicted[wrong].tolist(), strict=True)
+        counted = Counter(tuple(sorted(pair)) for pair in pairs)
+        return [
+            {"classes": [self.class_names[i] for i in pair], "images": count} for pair, count in counted.most_common()
+        ]
+
+    def suspects(self) -> list[dict[str, Any]]:
+        """Images that look mislabelled, the clearest first: another class has a probability of 0.9 or more."""
+        top, taken = self.probabilities.max(1)
+        doubtful = ((taken != self.labels) & (top >= _SURE)).nonzero()[:, 0]
+        return [
+            {
+                "row": int(self.rows[i]),
+                "label": self.class_names[int(self.labels[i])],
+                "looks_like": self.class_names[int(taken[i])],
+                "probability": float(top[i]),
+            }
+            for i in sorted(doubtful.tolist(), key=lambda i: -float(top[i]))[:_MOST_NAMED]
+        ]
+
+
+def wilson_interval(right: float, images: int) -> tuple[float, float]:
+    """95 % score interval of a share, in percent (Wilson 1927); never empty, also at 0 and 100 %."""
+    share, square = right / images, _Z**2 / images
+    centre = (share + square / 2) / (1 + square)
+    half = _Z / (1 + square) * (share * (1 - share) / images + square / (4 * images)) ** 0.5
+    return 100.0 * max(0.0, centre - half), 100.0 * min(1.0, centre + half)
+
+
+@torch.no_grad()
+def support_estimate(
+    pipeline: WeightGenerationPipeline,
+    features: Features,
+    *,
+    unlabelled: Float[Tensor, "extra feature"] | None = None,
+    steps: int | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+) -> SupportEstimate | None:
+    """Judge every support image by a head that the generator writes without it.
+
+    One image of every class is left out at a time, all heads in one batch; from 21 images of a class on several. Heads
+    of fewer images make more errors: `SupportEstimate.accuracy` takes account of that.
+
+    Args:
+        features: raw features of the support.
+        unlabelled: raw features of the images that the head was written with beside the support.
+        steps, samples, seed: as the head was written.
+
+    Returns:
+        None where no class has two images: no image can be left out.
+    """
+    counts = features.counts
+    judged = (counts[features.labels] > 1).nonzero()[:, 0]
+    if not len(judged):
+        return None
+    group = _groups(features.labels[judged], most=_MOST_HEADS)
+    whole = episode_of(features, unlabelled)
+    probabilities = features.values.new_zeros(len(judged), len(counts))
+    for groups in _pieces(whole, int(group.max()) + 1):
+        episode, places = _without(whole, features, judged, group, groups)
+        noise = [seeded(seed, "generate") for _ in range(len(episode))]
+        heads = pipeline.heads(episode.support_only(), noise, steps=steps, samples=samples)
+        seen = heads.logits(episode.query).softmax(-1)  # (batch, queries, ways)
+        probabilities[places[places >= 0]] = seen[places >= 0].to(probabilities)
+    labels = features.labels[judged]
+    beside = ((group[:, None] == group) & (labels[:, None] == labels)).sum(1)  # left out of the class together
+    return SupportEstimate(
+        rows=judged,
+        labels=labels,
+        left=1 - beside / counts[labels],
+        probabilities=probabilities,
+        class_names=features.class_names,
+        single=tuple(name for name, n in zip(features.class_names, counts.tolist(), strict=True) if n == 1),
+        groups=int(group.max()) + 1,
+    )
+
+
+def similar_classes(features: Features) -> list[dict[str, Any]]:
+    """The pairs of classes whose mean features have the highest cosines, the closest first: what may be confused."""
+    means = functional.normalize(features.means(), dim=1)
+    first, second = torch.triu_indices(len(means), len(means), offset=1)
+    cosines = (means[first] * means[second]).sum(1)
+    names = features.class_names
+    return [
+        {"classes": [names[int(first[i])], names[int(second[i])]], "cosine": float(cosines[i])}
+        for i in cosines.argsort(descending=True)[:_SIMILAR].tolist()
+    ]
+
+
+def _groups(labels: Int[Tensor, " judged"], *, most: int) -> Int[Tensor, " judged"]:
+    """Which head each image is judged by: one image of every class at a time, or more where there would be too many.
+
+    Leaving out an image of one class alone would count against that class: the others would have more images than it.
+    """
+    counts = torch.bincount(labels)
+    order = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels]
+    return order % min(most, int(counts.max()))
+
+
+def _pieces(whole: Episode, number: int) -> Iterator[range]:
+    """Heads in batches that fit the memory."""
+    size = max(1, _ENTRIES_AT_ONCE // max(1, whole.support.numel() + whole.unlabelled.numel()))
+    return (range(start, min(start + size, number)) for start in range(0, number, size))
+
+
+def _without(
+    whole: Episode, features: Features, judged: Int[Tensor, " judged"], group: Int[Tensor, " judged"], groups: range
+) -> tuple[Episode, Int[Tensor, "batch queries"]]:
+    """An episode for each group, its images as queries; and which of `judged` each query is, -1 for none."""
+    batch, width = len(groups), features.values.shape[1]
+    repeated = whole[torch.zeros(batch, dtype=torch.int64)]
+    mask, support = repeated.support_mask.clone(), repeated.support
+    slots = whole.support_mask[0].nonzero()  # way and shot of every row
+    members = [(group == number).nonzero()[:, 0] for number in groups]
+    places = torch.full((batch, max(map(len, members))), -1)
+    for i, own in enumerate(members):
+        ways, shots = slots[judged[own]].unbind(1)
+        mask[i, ways, shots] = False
+        places[i, : len(own)] = own
+    query = features.values[judged[places.clamp(min=0)]]
+    episode = replace(
+        repeated,
+        support=support * mask[..., None],
+        support_mask=mask,
+        query=query.view(batch, -1, width),
+        query_labels=features.labels[judged[places.clamp(min=0)]],
+        class_names=None,
+    )
+    return episode, places
