@@ -1,21 +1,24 @@
-# make demo   install, train MetaDiff on glyphs, write a head for a folder of pictures, compare it with baselines
+# make demo   install, write a head for photographs with nothing trained; train MetaDiff on glyphs, compare it
 # make test   install what the tests need and run them
 # make check  lint, types, documentation and tests
 PYTHON ?= python3
 BIN := .venv/bin
-STEPS ?= 400
-PRETRAINING ?= 500
-EPISODES ?= 600
+STEPS ?= 200
+PRETRAINING ?= 300
+EPISODES ?= 300
 
 .PHONY: demo test lint types docs check clean
 
 demo: .venv/installed
+	rm -rf demo
+	$(BIN)/python examples/photographs.py demo/photographs
+	$(BIN)/weightgen generate --generator universal --support demo/photographs/support --out demo/photographs/head
+	$(BIN)/weightgen predict --head demo/photographs/head demo/photographs/query
 	$(BIN)/weightgen train recipes/metadiff.yaml \
 		training.steps=$(STEPS) backbone.pretraining.steps=$(PRETRAINING) evaluation.episodes=$(EPISODES)
-	rm -rf demo
-	$(BIN)/weightgen data sample glyphs --ways 5 --shots 5 --queries 10 --out demo
-	$(BIN)/weightgen generate --support demo/support --out demo/head
-	$(BIN)/weightgen predict --head demo/head demo/query
+	$(BIN)/weightgen data sample glyphs --ways 5 --shots 5 --queries 10 --out demo/glyphs
+	$(BIN)/weightgen generate --support demo/glyphs/support --out demo/glyphs/head
+	$(BIN)/weightgen predict --head demo/glyphs/head demo/glyphs/query
 
 test: .venv/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

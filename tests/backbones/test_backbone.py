@@ -326,7 +326,7 @@ class TestModelFolder:
             Backbone.create(model="local-dir:nowhere", pretrained=True)
         with pytest.raises(InputError, match="brings its weights; set pretrained: true"):
             Backbone.create(model=f"local-dir:{tmp_path}")
-        with pytest.raises(InputError, match="write hf-hub:OWNER/NAME for a model on the hub, or local-dir:DIR"):
+        with pytest.raises(InputError, match="write hf-hub:OWNER/NAME for a model on the hub, local-dir:DIR"):
             Backbone.create(model="heads/birds", pretrained=True)
         with pytest.raises(InputError, match="timm has no model 'resnet5x'"):
             Backbone.create(model="timm/resnet5x", pretrained=True)

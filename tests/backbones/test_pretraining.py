@@ -15,9 +15,8 @@ from PIL import Image
 
 from weightgen import seeds
 from weightgen.backbones import pretraining
-from weightgen.backbones.augmentation import augmented
 from weightgen.backbones.backbone import Backbone
-from weightgen.backbones.pretraining import CosineHead, pretrain
+from weightgen.backbones.pretraining import CosineHead, augmented, pretrain
 from weightgen.errors import InputError
 
 NAMES = ("up", "down", "left")

@@ -95,9 +95,9 @@ def test_the_seed_decides_and_nothing_else(sampler: EpisodeSampler) -> None:
     ("arguments", "message"),
     [
         ((-1,), "unlabelled images: -1 is below 0"),
-        ((5, 0.0), "0.0 is no Dirichlet parameter"),
-        ((5, float("nan")), "nan is no Dirichlet parameter"),
-        ((5, 2.0, 1.0), "1.0 is no share"),
+        ((5, 0.0), "0.0 is not a Dirichlet parameter"),
+        ((5, float("nan")), "nan is not a Dirichlet parameter"),
+        ((5, 2.0, 1.0), "1.0 is not a share"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(arguments: tuple, message: str) -> None:

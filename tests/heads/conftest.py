@@ -48,7 +48,7 @@ def made_up_support(*, width: int, seed: int = 0) -> SupportSummary:
         Statistics(counts, means, rows.T @ rows),
         sample.half().float(),
         torch.arange(images) < counts[:, None],
-        space={"centre": means.mean(0), "temper": torch.tensor(0.25)},
+        space={"centre": means.mean(0), "logit_scale": torch.tensor(0.25)},
         shots=torch.tensor(6.5),
         space_classes=torch.tensor([True, True, False]),
         generator="89abcdef01234567",

@@ -96,7 +96,7 @@ def test_files_that_are_no_images_are_refused(make, pictures: Path) -> None:
 
 
 def test_a_head_of_another_backbone_is_refused(make) -> None:
-    with pytest.raises(InputError, match="made for this backbone"):
+    with pytest.raises(InputError, match="for this backbone"):
         make().head(backbone=make("test_resnet").backbone)
 
 

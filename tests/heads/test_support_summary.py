@@ -46,7 +46,7 @@ def test_a_summary_of_other_classes_is_refused(make) -> None:
 def test_files_of_version_0_1_are_read(make, tmp_path: Path) -> None:
     made = make(support=True)
     made.save(tmp_path / "head")
-    edit(tmp_path / "head", lambda tensors: tensors.update(founding=tensors.pop("space_classes")))
+    edit(tmp_path / "head", lambda tensors: tensors.update(space_classes=tensors.pop("space_classes")))
     assert same(load_head(tmp_path / "head").support, made.support)
 
 
@@ -169,7 +169,7 @@ DAMAGE = {
     "infinite sample": (lambda f: edit(f, lambda t: t["sample"].fill_(torch.inf)), "holds NaN or infinite values"),
     "no means": (
         lambda f: edit(f, lambda t: t.pop("means")),
-        "holds counts, sample, sample_mask, scatter, shots, space_classes where",
+        "holds counts, sample, sample_mask, scatter, shots, space_classes instead of",
     ),
     "another tensor": (
         lambda f: edit(f, lambda t: t.update(other=torch.ones(3))),

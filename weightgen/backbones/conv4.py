@@ -45,7 +45,7 @@ class Conv4(nn.Module):
     """Conv-4 of Vinyals et al., "Matching Networks for One Shot Learning" (NeurIPS 2016).
 
     Four equal blocks; a global average pool makes the features independent of the image's size
-    (16 pixels at least). Grey 28-pixel images unless told otherwise.
+    (16 pixels at least). Grey images of 28 pixels by default.
     """
 
     def __init__(

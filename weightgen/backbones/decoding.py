@@ -14,8 +14,9 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from weightgen.backbones.preprocessing import Preprocessing
-from weightgen.data.labelled import encoded
+from weightgen.data.labelled import FEATURES, encoded
 from weightgen.data.pictures import decoded
+from weightgen.errors import InputError
 
 _CHUNK = 1024
 
@@ -27,6 +28,8 @@ class ImageReader:
     """
 
     def __init__(self, dataset: datasets.Dataset, preprocess: Preprocessing) -> None:
+        if FEATURES in dataset.column_names:
+            raise InputError("data: holds features, not images, which are wanted here; give images, or leave this out")
         kept = [column for column in dataset.column_names if column != "image"]
         self._encoded = dataset.remove_columns(kept).cast_column("image", datasets.Image(decode=False))
         self._preprocess = preprocess

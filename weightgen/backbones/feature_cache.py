@@ -16,6 +16,8 @@ from torch import Tensor
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.decoding import ImageReader
 from weightgen.data import pictures
+from weightgen.data.feature_data import feature_values
+from weightgen.data.labelled import FEATURES
 from weightgen.errors import InputError
 from weightgen.files import cache_directory, optional_cache, tensors_hash, text_hash, write_tensors
 from weightgen.records import Features
@@ -36,9 +38,9 @@ def features_of(
     quarter_turns: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Features:
-    """Float32 features of every image, in the data set's order.
+    """Float32 features of every image, in the data set's order; those of the data set itself where it has features.
 
-    dataset: columns `image` (datasets.Image) and `label` (ClassLabel), rows sorted by class.
+    dataset: columns `image` (datasets.Image) or `features`, and `label` (ClassLabel), rows sorted by class.
     data_fingerprint: stable hash of the data; with the hashes of weights and preprocessing the cache's key.
     device: where to compute; the result is on the CPU. The backbone goes back to where it was.
     batch_size: images that go through the network together; as many as their size allows if None.
@@ -46,8 +48,11 @@ def features_of(
 
     Raises InputError when an image cannot be decoded, labels are not sorted, or features are not finite.
     """
-    path = cache_path(backbone, data_fingerprint, quarter_turns)
     names = tuple(dataset.features["label"].names)
+    if FEATURES in dataset.column_names:
+        values = checked_features(feature_values(dataset), backbone, turned=quarter_turns > 0)
+        return Features(values, torch.tensor(dataset["label"][:]), names)
+    path = cache_path(backbone, data_fingerprint, quarter_turns)
     cached = _read(path, len(dataset), names)
     if cached is not None:
         return cached
@@ -78,7 +83,7 @@ def feature_batches(
 
     Raises InputError as `features_of`.
     """
-    if len(dataset) <= MOST_KEPT:
+    if len(dataset) <= MOST_KEPT or FEATURES in dataset.column_names:
         kept = features_of(backbone, dataset, data_fingerprint=data_fingerprint, batch_size=batch_size, device=device)
         yield from kept.values.split(batch_size or _IMAGES_AT_ONCE)
         return
@@ -86,6 +91,20 @@ def feature_batches(
     for start, values in _streamed(backbone, reader, batch_size, torch.device(device), quarter_turns=0):
         _check_finite(values, backbone, reader, first=start)
         yield values
+
+
+def checked_features(
+    values: Float[Tensor, "images feature"], backbone: Backbone, *, turned: bool = False
+) -> Float[Tensor, "images feature"]:
+    """The values. Raises InputError where they are not of the backbone's width, or would have to be turned."""
+    if values.shape[1] != backbone.feature_width:
+        raise InputError(
+            f"data: features are {values.shape[1]} wide, and those of '{backbone.architecture}' "
+            f"{backbone.feature_width}; give features of the same network"
+        )
+    if turned:
+        raise InputError("data.turned: features cannot be turned; give images, or set turned: false")
+    return values
 
 
 def cache_path(backbone: Backbone, data_fingerprint: str, quarter_turns: int = 0) -> Path:

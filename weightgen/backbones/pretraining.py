@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,19 +12,19 @@ import datasets
 import torch
 from diffusers.optimization import get_scheduler
 from jaxtyping import Float, Int, UInt8
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weightgen.backbones.augmentation import AUGMENTATIONS, augmented
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.decoding import ImageReader
-from weightgen.backbones.pretraining_state import PretrainingState
 from weightgen.errors import InputError
-from weightgen.files import tensors_hash, text_hash
+from weightgen.files import read_tensors, tensors_hash, text_hash, write_tensors
 from weightgen.seeds import derive, generator
 
 _IN_MEMORY_BYTES = 2 * 1024**3
 _EVALUATION_BATCH = 512
+AUGMENTATIONS = ("none", "crop", "crop_flip")
 
 
 class CosineHead(nn.Module):
@@ -190,3 +191,86 @@ def _accuracy(
         images = backbone.preprocess.normalise(pool.read(piece).to(device))
         right += int((layer(backbone(images)).argmax(1).cpu() == labels[piece]).sum())
     return 100.0 * right / len(rows)
+
+
+def augmented(
+    pixels: UInt8[Tensor, "batch channels height width"], augment: str, random: torch.Generator
+) -> UInt8[Tensor, "batch channels height width"]:
+    """Images shifted, and mirrored, each by its own draw; the border repeats where a shift uncovers it."""
+    if augment == "none":
+        return pixels
+    batch, _, height, width = pixels.shape
+    rows = _shifted(batch, height, random)
+    columns = _shifted(batch, width, random)
+    if augment == "crop_flip":
+        flip = torch.rand(batch, 1, generator=random) < 0.5
+        columns = torch.where(flip, columns.flip(1), columns)
+    which = torch.arange(batch)[:, None, None]
+    picked = pixels[which, :, rows[:, :, None], columns[:, None, :]]  # (batch, height, width, channels)
+    return picked.permute(0, 3, 1, 2)
+
+
+def _shifted(batch: int, size: int, random: torch.Generator) -> Int[Tensor, "batch size"]:
+    reach = -(-size // 8)
+    shift = torch.randint(-reach, reach + 1, (batch, 1), generator=random)
+    return (torch.arange(size) + shift).clamp(0, size - 1)
+
+
+class PretrainingState:
+    """All that a resumed run needs, in one safetensors file that is whole or absent."""
+
+    def __init__(
+        self, network: nn.ModuleDict, descent: torch.optim.Optimizer, schedule: Any, run: str, folder: Path | None
+    ) -> None:
+        self.step = 0
+        self.best_accuracy = -1.0
+        self.best: dict[str, Tensor] = {}
+        self._network, self._descent, self._schedule = network, descent, schedule
+        self._run = run
+        self._path = None if folder is None else folder / "pretraining.safetensors"
+
+    def save(self, step: int, accuracy: float) -> None:
+        """Note the weights if they are the best, and write everything."""
+        self.step = step
+        if accuracy >= self.best_accuracy:
+            self.best_accuracy = accuracy
+            self.best = copy.deepcopy(self._network["trunk"].state_dict())
+        if self._path is None:
+            return
+        tensors = {f"network.{name}": tensor for name, tensor in self._network.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+        for index, values in self._descent.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in values.items()}
+        schedule = {name: value for name, value in self._schedule.state_dict().items() if name != "lr_lambdas"}
+        rest = {"run": self._run, "step": step, "best_accuracy": self.best_accuracy, "schedule": schedule}
+        write_tensors(self._path, tensors, {"state": json.dumps(rest)})
+
+    def resume(self) -> None:
+        """Continue from the file, if there is one, bit for bit. Raises InputError when another run wrote it."""
+        if self._path is None or not self._path.exists():
+            return
+        tensors = read_tensors(self._path)
+        with safe_open(self._path, "pt") as opened:
+            rest = json.loads((opened.metadata() or {}).get("state", "{}"))
+        if rest.get("run") != self._run:
+            raise InputError(f"{self._path}: belongs to a run with other choices or data; remove it to start anew")
+        self.step, self.best_accuracy = rest["step"], rest["best_accuracy"]
+        self._network.load_state_dict(_within(tensors, "network."))
+        self.best = _within(tensors, "best.")
+        parameters = [parameter for group in self._descent.param_groups for parameter in group["params"]]
+        values: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _within(tensors, "optimiser.").items():
+            index, _, key = name.partition(".")
+            parameter = parameters[int(index)]
+            if tensor.shape == parameter.shape:  # memory order too: sums round by it
+                tensor = torch.empty_like(parameter).copy_(tensor)
+            values.setdefault(int(index), {})[key] = tensor
+        self._schedule.load_state_dict({**rest["schedule"], "lr_lambdas": [None]})
+        groups = self._descent.state_dict()["param_groups"]
+        for group, rate in zip(groups, rest["schedule"]["_last_lr"], strict=True):
+            group["lr"] = rate
+        self._descent.load_state_dict({"state": values, "param_groups": groups})
+
+
+def _within(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

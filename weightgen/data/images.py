@@ -1,4 +1,4 @@
-"""Image files as users have them: found in folders, by name or by content, and read."""
+"""Image files as users have them: searched in folders by name or content, and read."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def find_images(folder: Path) -> list[Path]:
     Links to folders are followed, each folder once. Logs one warning of files that may be meant as images and are
     none. Raises InputError when the folder is missing, cannot be read, or holds no image.
     """
-    found, others = _sorted_out(sorted(_walk(folder, set())))
-    if not found:
+    images, others = _sorted_out(sorted(_walk(folder, set())))
+    if not images:
         raise InputError(f"{shown(folder)}: holds no image{_instead(others)}; images are {', '.join(FORMATS)}")
     _remark(folder, others)
-    return found
+    return images
 
 
 def find_classes(folder: Path, *, fewest: int = 2, remark: bool = True) -> dict[str, list[Path]]:
@@ -39,7 +39,7 @@ def find_classes(folder: Path, *, fewest: int = 2, remark: bool = True) -> dict[
 
     Only images directly in a subfolder count, so that a folder of splits (train/cat, test/cat) is not mistaken for
     classes. Passed over: hidden files and folders, what desktops leave behind, files beside the class folders, files
-    that are no images, links back to the folder or above it. Any other name is fine.
+    that are not images, links back to the folder or above it. Any other name is fine.
 
     Logs one warning of files that may be meant as images and are none, if `remark`. Raises InputError when the folder
     is missing, a class has no image, two classes are the same folder or have names that look alike, or there are fewer
@@ -89,7 +89,7 @@ def check_image(path: Path) -> None:
 
 
 def shown(path: Path) -> str:
-    """A path for a message: on one line, whatever characters it holds."""
+    """A path for a message: on one line, with unprintable characters escaped."""
     text = str(path)
     return text if text.isprintable() else ascii(text)
 

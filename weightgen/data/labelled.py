@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from weightgen.errors import InputError
 from weightgen.registry import nearest
 
 _ROWS_PER_BATCH = 1000
-_USUAL = {
+FEATURES = "features"
+"""The column that a data set of embeddings has in place of `image`."""
+_PLAIN_TYPES = {
     pa.binary(): (pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary),
     pa.string(): (pa.types.is_large_string, pa.types.is_string_view),
 }
@@ -45,7 +47,7 @@ def class_counts(dataset: Dataset) -> np.ndarray:
 
 
 def select_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
-    """The images of the named classes alone, relabelled and laid out in the order given.
+    """The images, or features, of the named classes alone, relabelled and laid out in the order given.
 
     Nothing is decoded or copied. Raises InputError for a name that is unknown or given twice.
     """
@@ -55,22 +57,22 @@ def select_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
     counts = class_counts(dataset)
     starts = np.concatenate([[0], counts.cumsum()])
     wanted = np.array([position[name] for name in names], dtype=np.int64)
-    images = _columns(dataset).column("image")
-    chunks = [chunk for i in wanted for chunk in images.slice(starts[i], counts[i]).chunks]
-    return _dataset(pa.chunked_array(chunks, images.type), np.repeat(np.arange(len(names)), counts[wanted]), names)
+    table = _columns(dataset).drop_columns("label")
+    chosen = pa.concat_tables([table.slice(0, 0), *(table.slice(starts[i], counts[i]) for i in wanted)])
+    return labelled_table(chosen, np.repeat(np.arange(len(names)), counts[wanted]), names, kinds={**dataset.features})
 
 
 def data_fingerprint(dataset: Dataset) -> str:
-    """16 hex digits that change with any encoded image, label, class name or their order, and with nothing else.
+    """16 hex digits that change with any encoded image or feature, label, class name or their order, and nothing else.
 
     Where the images come from does not count: a folder and a Parquet file of the same files agree.
     Images kept as files are read from there. Nothing is decoded.
     """
     digest = hashlib.sha256(files.text_hash(*class_names(dataset)).encode())
     digest.update(_labels(dataset).astype("<i8").tobytes())
-    for batch in dataset.select_columns("image").with_format("arrow").iter(_ROWS_PER_BATCH):
-        for image in batch.column("image").to_pylist():
-            content = encoded(image)
+    (column,) = {"image", FEATURES} & set(dataset.column_names)
+    for batch in dataset.select_columns(column).with_format("arrow").iter(_ROWS_PER_BATCH):
+        for content in _contents(batch.column(column)):
             digest.update(len(content).to_bytes(8, "little"))
             digest.update(content)
     return digest.hexdigest()[:16]
@@ -87,7 +89,7 @@ def labelled_images(
     fewest: classes that there must be, 1 or 2.
 
     Classes without any image are left out; names are brought into one form by `composed`. Raises InputError when
-    there is nothing to tell apart, two names then agree, or a row has no image or no label.
+    there are fewer classes, two names then agree, or a row has no image or no label.
     """
     if not len(labels):
         raise InputError(f"{where}: holds no rows; give data with images")
@@ -100,7 +102,7 @@ def labelled_images(
     if (codes[1:] < codes[:-1]).any():
         order = np.argsort(codes, kind="stable")
         images, codes = _rearranged(images, order), codes[order]
-    return _dataset(images, codes, _all_composed([names[i] for i in present], where=where))
+    return _dataset(images, codes, all_composed([names[i] for i in present], where=where))
 
 
 def stored_images(images: pa.ChunkedArray, *, where: str) -> pa.ChunkedArray:
@@ -111,7 +113,7 @@ def stored_images(images: pa.ChunkedArray, *, where: str) -> pa.ChunkedArray:
     try:
         if pa.types.is_list(images.type):
             images = pa.chunked_array([pa.array([_as_png(row) for row in images.to_pylist()], pa.binary())])
-        chunks = [Image().cast_storage(chunk) for chunk in images.cast(_usual(images.type)).chunks]
+        chunks = [Image().cast_storage(chunk) for chunk in images.cast(_plain_type(images.type)).chunks]
     except (TypeError, ValueError, OSError, pa.ArrowException) as error:
         raise InputError(
             f"{where}: the image column holds {images.type}, not encoded images; store PNG or JPEG bytes"
@@ -134,15 +136,15 @@ def _as_png(rows: list[Any] | None) -> bytes | None:
     return stream.getvalue()
 
 
-def _usual(kind: pa.DataType) -> pa.DataType:
+def _plain_type(kind: pa.DataType) -> pa.DataType:
     """The type without views, large offsets and dictionaries, which other writers of Parquet use."""
     if pa.types.is_dictionary(kind):
-        return _usual(kind.value_type)
+        return _plain_type(kind.value_type)
     if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_usual(field.type)) for field in kind.fields])
-    for usual, fits in _USUAL.items():
+        return pa.struct([field.with_type(_plain_type(field.type)) for field in kind.fields])
+    for plain, fits in _PLAIN_TYPES.items():
         if any(fit(kind) for fit in fits):
-            return usual
+            return plain
     return kind
 
 
@@ -158,6 +160,14 @@ def _with_rows(images: pa.StructArray, start: int, where: str) -> pa.StructArray
     )
 
 
+def _contents(rows: pa.ChunkedArray) -> Iterable[bytes]:
+    """Encoded images, or the bytes of features."""
+    if pa.types.is_struct(rows.type):
+        return (encoded(row) for row in rows.to_pylist())
+    values = rows.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return (row.tobytes() for row in values.reshape(len(rows), -1).astype("<f4"))
+
+
 def encoded(image: Mapping[str, Any]) -> bytes:
     """A row of the image column as it is encoded, from the table or from its file.
 
@@ -167,13 +177,13 @@ def encoded(image: Mapping[str, Any]) -> bytes:
 
 
 def one_class(images: pa.ChunkedArray, name: str) -> Dataset:
-    """A dataset like that of `labelled_images` for images that nobody sorted."""
+    """A dataset like that of `labelled_images` for images without labels."""
     return _dataset(images, np.zeros(len(images), dtype=np.int64), [name])
 
 
 def _codes(labels: pa.ChunkedArray, names: Sequence[str] | None, *, where: str) -> tuple[np.ndarray, Sequence[str]]:
     """Labels as whole numbers, and what each number means."""
-    labels = labels.cast(_usual(labels.type))
+    labels = labels.cast(_plain_type(labels.type))
     if not any(fits(labels.type) for fits in (pa.types.is_string, pa.types.is_integer, pa.types.is_boolean)):
         raise InputError(f"{where}: labels are {labels.type}; give whole numbers, text, or true and false")
     missing = labels.null_count
@@ -189,7 +199,7 @@ def _codes(labels: pa.ChunkedArray, names: Sequence[str] | None, *, where: str) 
     return labels.to_numpy(), names
 
 
-def _all_composed(names: Sequence[str], *, where: str) -> list[str]:
+def all_composed(names: Sequence[str], *, where: str) -> list[str]:
     """Class names in NFC, no two the same."""
     spelled: dict[str, str] = {}
     for name in names:
@@ -207,8 +217,13 @@ def _rearranged(images: pa.ChunkedArray, order: np.ndarray) -> pa.ChunkedArray:
 
 
 def _dataset(images: pa.ChunkedArray, labels: np.ndarray, names: Sequence[str]) -> Dataset:
-    schema = Features({"image": Image(decode=False), "label": ClassLabel(names=list(names))}).arrow_schema
-    table = pa.table([images, pa.array(labels.astype(np.int64))], schema=schema)
+    return labelled_table(pa.table({"image": images}), labels, names, kinds={"image": Image(decode=False)})
+
+
+def labelled_table(columns: pa.Table, labels: np.ndarray, names: Sequence[str], *, kinds: Mapping[str, Any]) -> Dataset:
+    """Columns of these `datasets` types with a column `label` of classes, without a copy."""
+    schema = Features({**kinds, "label": ClassLabel(names=list(names))}).arrow_schema
+    table = columns.append_column("label", pa.array(labels.astype(np.int64))).cast(schema)
     # A fingerprint of datasets' own making would be a hash of the whole table, pickled.
     return Dataset(InMemoryTable(table), fingerprint=generate_random_fingerprint())
 
@@ -227,3 +242,16 @@ def _check_names(names: Sequence[str], known: dict[str, int]) -> None:
             raise InputError(f"the data has no class '{name}'{nearest(name, known)}")
         if name in names[:i]:
             raise InputError(f"class '{name}' is named twice; name it once")
+
+
+def check_class_names(names: Sequence[Any], *, place: str = "class names") -> None:
+    """Raise InputError unless the names are different strings that a file can hold."""
+    for i, name in enumerate(names):
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{place}: {name!r} is not a class name; give every class a non-empty text")
+        if name in names[:i]:
+            raise InputError(f"{place}: class {name!r} is named twice; rename one")
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise InputError(f"{place}: class {name!r} is not valid Unicode; rename its folder")
+    if not names:
+        raise InputError(f"{place}: there is no class; give one or more")

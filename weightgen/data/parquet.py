@@ -31,9 +31,9 @@ def parquet_files(folder: Path) -> list[Path]:
     """Parquet files of a folder, sorted: those in it or in folders named after splits, else those of its `data/`."""
     for place in (folder, folder / "data"):
         folders = [entry for entry in [place, *place.glob("*/")] if entry == place or entry.name in _SPLITS]
-        found = [path for each in folders for path in each.glob("*") if is_parquet(path)]
-        if found:
-            return sorted(found)
+        files = [path for each in folders for path in each.glob("*") if is_parquet(path)]
+        if files:
+            return sorted(files)
     return []
 
 
@@ -43,11 +43,11 @@ def is_parquet(path: Path) -> bool:
 
 
 def of_split(paths: Sequence[Path], split: str | None, *, where: str) -> list[Path]:
-    """Files of one split; a name like `train-00000-of-00002.parquet`, `test.parquet` or `val/0.parquet` tells which.
+    """Files of one split; a name like `train-00000-of-00002.parquet`, `test.parquet` or `val/0.parquet` names it.
 
     split: None is `train`, or the only one there is.
 
-    Raises InputError when there is no such split, or a shard of it is missing.
+    Raises InputError when the split does not exist, or a shard of it is missing.
     """
     splits: dict[str, list[Path]] = {}
     for path in paths:
@@ -63,7 +63,7 @@ def of_split(paths: Sequence[Path], split: str | None, *, where: str) -> list[Pa
 def read_parquet(paths: Sequence[Path], column: str | None, *, where: str) -> Dataset:
     """Labelled images of some files one after the other. Raises InputError when one cannot be used.
 
-    column: of the labels; the usual names if None.
+    column: of the labels; `label`, `fine_label` or `labels` if None.
     """
     tables = [_read(path, column) for path in paths]
     (_, first, names), *others = tables

@@ -10,9 +10,15 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, Image, load_dataset
 
+from weightgen.data.feature_data import (
+    has_features,
+    open_features,
+    unlabelled_features,
+)
 from weightgen.data.glyphs import render_glyphs
 from weightgen.data.images import check_image, find_classes, find_images, has_images, shown
 from weightgen.data.labelled import (
+    FEATURES,
     class_counts,
     class_names,
     data_fingerprint,
@@ -37,7 +43,8 @@ __all__ = [
 ]
 
 _FORMS = (
-    "'glyphs', a folder with one subfolder of images per class, a .parquet file or a folder or pattern of them "
+    "'glyphs', 'features:FILE.safetensors', a folder with one subfolder of images per class, a .parquet file or a "
+    "folder or pattern of them "
     "(PATH[:split][#column=NAME]), or 'hub:owner/name[:split][#column=NAME]'"
 )
 _COLUMN = "#column="
@@ -48,6 +55,7 @@ def open_data(spec: str, *, seed: int = 0) -> Dataset:
 
     spec: one of
         `glyphs`: characters rendered here, nothing is downloaded (a folder of that name is `./glyphs`);
+        `features:FILE.safetensors`: embeddings in place of images, see `feature_data.open_features`;
         an image folder: one subfolder of images per class, see `images.find_classes`. Every image is checked;
             `PATH:split` is its subfolder of that name;
         `PATH[:split][#column=NAME]`: a `.parquet` file, a folder of them, or a pattern like `data/train-*.parquet`: one
@@ -59,11 +67,13 @@ def open_data(spec: str, *, seed: int = 0) -> Dataset:
     `fine_label` or `labels`, or the one given; labels without names (whole numbers, text, true and false) name their
     classes themselves.
 
-    Returns the columns `image` (`datasets.Image`, never decoded by it) and `label` (`datasets.ClassLabel`), rows
-    sorted by class. Raises InputError when the data is missing or damaged.
+    Returns the columns `image` (`datasets.Image`, never decoded by it), or `features`, and `label`
+    (`datasets.ClassLabel`), rows sorted by class. Raises InputError when the data is missing or damaged.
     """
     if spec == "glyphs":
         return render_glyphs(seed=seed)
+    if spec.startswith(FEATURES):
+        return open_features(spec)
     if spec.startswith("hub:"):
         return _open_hub(spec)
     place, split, column = _parts(spec)
@@ -93,7 +103,7 @@ def open_folder(folder: Path, *, fewest: int = 2) -> Dataset:
 
 
 def unlabelled_images(folder: Path, *, besides: Dataset) -> Dataset:
-    """All images in a folder and below it, as one class "unlabelled"; what the sub-folders are called tells nothing.
+    """All images in a folder and below it, as one class "unlabelled"; names of sub-folders are ignored.
 
     besides: images that are known already, and left out: sorted pictures often lie among the unsorted.
 
@@ -119,9 +129,9 @@ def _checked(paths: list[Path]) -> pa.ChunkedArray:
 
 
 def _parts(spec: str) -> tuple[str, str | None, str | None]:
-    """Path, split and label column of a SPEC; a path that is there is one whatever characters it holds."""
-    place, found, column = spec.rpartition(_COLUMN)
-    if not found or _is_there(spec):
+    """Path, split and label column of a SPEC; an existing path is taken as it is."""
+    place, separator, column = spec.rpartition(_COLUMN)
+    if not separator or _is_there(spec):
         place, column = spec, ""
     path, _, split = place.rpartition(":")
     if path and split and not _is_there(place) and _is_there(path):
@@ -165,23 +175,53 @@ def _open_hub(spec: str) -> Dataset:
     return labelled_images(stored_images(table.column(image), where=spec), table.column(label), names, where=spec)
 
 
-def open_support(support: str | Path, *, fewest: int = 2) -> Dataset:
-    """The images of a user's folder, one sub-folder per class. Raises InputError when it is none.
+def open_support(support: str | Path | Dataset, *, fewest: int = 2) -> Dataset:
+    """A user's images or features: a folder with one sub-folder per class, `features:FILE`, or a data set as it is.
 
     fewest: classes that there must be, 1 or 2.
+
+    Raises InputError when it is none of these.
     """
+    if isinstance(support, Dataset):
+        return support
+    if str(support).startswith(FEATURES):
+        return _different(open_features(str(support), fewest=fewest), str(support))
     folder = Path(support).expanduser().absolute()
     if not folder.is_dir():
         raise InputError(f"{support}: is not a directory; give one with a sub-folder of images per class")
-    return open_folder(folder, fewest=fewest)
+    return _different(open_folder(folder, fewest=fewest), str(support))
 
 
-def open_unlabelled(folder: str | Path, *, besides: Dataset) -> Dataset:
-    """All images in a folder but those of the support, whatever the sub-folders are called.
+def _different(dataset: Dataset, where: str) -> Dataset:
+    """The data set. Raises InputError where all its images, two or more, are the same."""
+    rows = (_content(dataset[row]) for row in range(len(dataset)))
+    first = next(rows)
+    if len(dataset) > 1 and all(row == first for row in rows):
+        raise InputError(f"{where}: all {len(dataset)} images are the same, nothing tells classes apart; give others")
+    return dataset
 
-    Raises InputError when it is no folder.
+
+def _content(row: dict[str, Any]) -> bytes | list[float]:
+    return row[FEATURES] if FEATURES in row else encoded(row["image"])
+
+
+def open_unlabelled(source: str | Path, *, besides: Dataset) -> Dataset:
+    """All images in a folder but those of the support, names of sub-folders ignored; or `features:FILE`.
+
+    Raises InputError when it is neither, or features where the support is images.
     """
-    place = Path(folder).expanduser()
+    if str(source).startswith(FEATURES) != has_features(besides):
+        raise InputError(f"{source}: images and features do not go together; give the same kind as the support's")
+    if has_features(besides):
+        return unlabelled_features(str(source))
+    place = Path(source).expanduser()
     if not place.is_dir():
         raise InputError(f"{place}: is not a directory; give one with unlabelled images")
     return unlabelled_images(place, besides=besides)
+
+
+def row_name(dataset: Dataset, row: int) -> str:
+    """What a message calls an image of a data set: its file, or where the user's data hold it."""
+    if has_features(dataset):
+        return f"row {dataset[row]['row']}"
+    return str(dataset[row]["image"]["path"] or f"image {row}")

@@ -43,8 +43,8 @@ class EpisodeSampler:
             ways: classes of an episode.
             shots: support images of a class; a pair (least, most) draws each class's number evenly.
             queries: query images of a class, none of them in the support.
-            generator: decides everything; the same state gives the same episodes, and the same support and queries
-                whatever unlabelled images come along.
+            generator: decides everything; the same state gives the same episodes, and support and
+                queries do not depend on the unlabelled images.
             unlabelled: further images without labels; none if None.
             classes: rows of `class_names` for each episode; drawn if None.
             as_they_hold: a class with fewer than `shots + queries` images gives what it has beside its queries.
@@ -56,10 +56,10 @@ class EpisodeSampler:
         self.check(ways=ways, shots=1 if as_they_hold else most, queries=queries, unlabelled=unlabelled)
         extra = 0 if unlabelled is None else unlabelled.extra_classes
         order = torch.rand(batch, len(self._counts), generator=generator)
-        if classes is not None:  # these first, in this order; then whatever the draw puts first
+        if classes is not None:  # these first, in this order; then in the order of the draw
             order.scatter_(1, classes, 2.0 + torch.arange(ways, 0, -1).expand(batch, -1))
         drawn = order.topk(ways + extra).indices
-        classes, strangers = drawn[:, :ways], drawn[:, ways:]
+        classes, distractors = drawn[:, :ways], drawn[:, ways:]
         rows, present = self._shuffled(classes, generator)
         kept = torch.randint(least, most + 1, (batch, ways, 1), generator=generator)
         if as_they_hold:  # queries first, for they must be there
@@ -73,7 +73,7 @@ class EpisodeSampler:
         labels = torch.arange(ways).repeat_interleave(queries).expand(batch, -1)
         query = values[:, :, most:].flatten(1, 2)
         left = rows[:, :, most + queries :], present[:, :, most + queries :]
-        others, others_mask = self._unlabelled(unlabelled, query, left, strangers, generator)
+        others, others_mask = self._unlabelled(unlabelled, query, left, distractors, generator)
         return Episode(
             support=values[:, :, :most],
             support_mask=torch.arange(most) < kept,
@@ -99,7 +99,7 @@ class EpisodeSampler:
         wanted: UnlabelledDraw | None,
         query: Num[Tensor, "batch queries feature"],
         left: tuple[Int[Tensor, "batch ways images"], Bool[Tensor, "batch ways images"]],
-        strangers: Int[Tensor, "batch extra"],
+        distractors: Int[Tensor, "batch extra"],
         generator: torch.Generator,
     ) -> tuple[Num[Tensor, "batch unlabelled feature"], Bool[Tensor, "batch unlabelled"]]:
         """Images beside support and queries (`left`), and of other classes; and which of them are there."""
@@ -107,11 +107,11 @@ class EpisodeSampler:
             return query, torch.ones(query.shape[:2], dtype=torch.bool)
         if wanted is None or wanted.images == 0:
             return query[:, :0], torch.ones(len(query), 0, dtype=torch.bool)
-        own = wanted.images - wanted.strangers
+        own = wanted.images - wanted.distractor_images
         parts = [pick(*left, number=own, concentration=wanted.concentration, generator=generator)]
-        if wanted.strangers:
-            pool = self._shuffled(strangers, generator)
-            parts.append(pick(*pool, number=wanted.strangers, concentration=None, generator=generator))
+        if wanted.distractor_images:
+            pool = self._shuffled(distractors, generator)
+            parts.append(pick(*pool, number=wanted.distractor_images, concentration=None, generator=generator))
         rows, there = (torch.cat(pieces, 1) for pieces in zip(*parts, strict=True))
         return self.features.values[rows], there
 

@@ -12,10 +12,10 @@ _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 def parse_shots(given: int | str) -> Shots:
     """What "5" or "1-10" says. Raises ValueError for anything else."""
-    found = _RANGE.fullmatch(str(given))
-    if found is None:
+    match = _RANGE.fullmatch(str(given))
+    if match is None:
         raise ValueError(f"{given}, neither a number nor a range such as 1-10")
-    least, most = int(found[1]), int(found[2] or found[1])
+    least, most = int(match[1]), int(match[2] or match[1])
     if least < 1:
         raise ValueError(f"{given}; it must be 1 or more")
     if most < least:

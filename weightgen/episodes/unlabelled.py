@@ -24,7 +24,7 @@ class UnlabelledDraw:
     distractors: share of the images that are of three other classes.
     transductive: the queries themselves are the unlabelled images; the other numbers then do not matter.
 
-    Raises InputError for a number that makes no sense.
+    Raises InputError for a number out of range.
     """
 
     images: int
@@ -36,19 +36,19 @@ class UnlabelledDraw:
         if self.images < 0:
             raise InputError(f"unlabelled images: {self.images} is below 0")
         if self.concentration is not None and not 0 < self.concentration < float("inf"):
-            raise InputError(f"class shares: {self.concentration} is no Dirichlet parameter; give one above 0")
+            raise InputError(f"class shares: {self.concentration} is not a Dirichlet parameter; give one above 0")
         if not 0 <= self.distractors < 1:
-            raise InputError(f"distractors: {self.distractors} is no share; give 0 to below 1")
+            raise InputError(f"distractors: {self.distractors} is not a share; give 0 to below 1")
 
     @property
-    def strangers(self) -> int:
+    def distractor_images(self) -> int:
         """How many of the images are of other classes."""
         return 0 if self.transductive else round(self.distractors * self.images)
 
     @property
     def extra_classes(self) -> int:
         """Classes needed beside those of the episode."""
-        return DISTRACTOR_CLASSES if self.strangers else 0
+        return DISTRACTOR_CLASSES if self.distractors else 0
 
 
 def pick(

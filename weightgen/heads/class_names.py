@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from weightgen.data.labelled import composed
 from weightgen.errors import InputError
 from weightgen.registry import nearest
-
-
-def check_class_names(names: Sequence[Any], *, place: str = "class names") -> None:
-    """Raise InputError unless the names are different strings that a file can hold."""
-    for i, name in enumerate(names):
-        if not isinstance(name, str) or not name:
-            raise InputError(f"{place}: {name!r} is not a class name; give every class a non-empty text")
-        if name in names[:i]:
-            raise InputError(f"{place}: class {name!r} is named twice; rename one")
-        if any("\ud800" <= letter <= "\udfff" for letter in name):
-            raise InputError(f"{place}: class {name!r} is not valid Unicode; rename its folder")
-    if not names:
-        raise InputError(f"{place}: there is no class; give one or more")
 
 
 def position(name: str, names: Sequence[str]) -> int | None:

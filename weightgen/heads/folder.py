@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from weightgen.backbones import construction
-from weightgen.backbones.backbone import Backbone
+from weightgen.backbones.backbone import Backbone, FeatureBackbone
+from weightgen.data.labelled import check_class_names
 from weightgen.errors import InputError
 from weightgen.files import is_litter, new_folder, read_json, read_tensors, write_json, write_tensors, write_text
-from weightgen.heads.class_names import check_class_names
 from weightgen.heads.model_card import model_card
 from weightgen.heads.support_summary import FILE as SUPPORT
 from weightgen.heads.support_summary import SupportSummary
@@ -70,6 +70,9 @@ def write_head(folder: Path, head: Head) -> None:
     samples.safetensors: all draws, [samples ways feature] and [samples ways], where there is more than one.
     statistics.safetensors: the support summary, where there is one.
 
+    Of a head on features that are given as such, without a network: head.safetensors and, of several draws,
+    samples.safetensors.
+
     Raises InputError when the folder holds other files.
     """
     folder = folder.resolve()
@@ -79,11 +82,13 @@ def write_head(folder: Path, head: Head) -> None:
     tensors |= {name: trunk[name] for name in head.parts}
     metadata = {**head.provenance, "class_names": json.dumps(list(head.class_names), ensure_ascii=False)}
     with new_folder(folder) as new:
-        write_tensors(new / _MODEL, head.attach().state_dict(), {"format": "pt"})
-        write_json(new / _CONFIG, _config(head.backbone, head.class_names))
         write_tensors(new / _HEAD, tensors, metadata)
         if head.samples > 1:
             write_tensors(new / _SAMPLES, {"weight": head.draws.weight[0], "bias": head.draws.bias[0]})
+        if isinstance(head.backbone, FeatureBackbone):
+            return
+        write_tensors(new / _MODEL, head.attach().state_dict(), {"format": "pt"})
+        write_json(new / _CONFIG, _config(head.backbone, head.class_names))
         if head.support is not None:
             head.support.write(new / SUPPORT, head.class_names)
         write_text(new / "README.md", model_card(head))
@@ -96,6 +101,8 @@ def read_head(folder: Path) -> HeadFields:
     other: shapes, class names, draws, or the generated tensors of the backbone.
     """
     _check_is_head(folder)
+    if not (folder / _CONFIG).exists() and not (folder / _MODEL).exists():
+        return _read_alone(folder)
     config = _read_config(folder / _CONFIG)
     tensors = read_tensors(folder / _MODEL)
     backbone = _build_backbone(config, tensors, source=folder / _MODEL)
@@ -120,6 +127,35 @@ def read_head(folder: Path) -> HeadFields:
         "provenance": {"backbone_weights": "", **metadata},
         "parts": tuple(parts),
         "support": SupportSummary.read(folder / SUPPORT, class_names) if (folder / SUPPORT).exists() else None,
+    }
+
+
+def _read_alone(folder: Path) -> HeadFields:
+    """A head on given features, which has neither a model nor its config."""
+    tensors, metadata = construction.read_checkpoint(folder / _HEAD)
+    try:
+        class_names = json.loads(metadata.pop("class_names", ""))
+    except ValueError as error:
+        raise InputError(f"{folder / _HEAD}: metadata name no classes ({error}); generate it again") from error
+    if metadata.get("backbone") != FeatureBackbone.NAME:
+        raise InputError(f"{folder}: {_CONFIG} and {_MODEL} are missing; generate the head again")
+    check_class_names(class_names, place=f"{folder / _HEAD}: class_names")
+    weight = tensors.get("classifier.weight")
+    width = weight.shape[1] if weight is not None and weight.dim() == 2 else 0
+    _check_shapes(
+        folder / _HEAD,
+        tensors,
+        {"classifier.weight": (len(class_names), width), "classifier.bias": (len(class_names),)},
+    )
+    mean = LinearHeads(tensors["classifier.weight"][None, None], tensors["classifier.bias"][None, None])
+    return {
+        "draws": _read_samples(folder / _SAMPLES, mean) if (folder / _SAMPLES).exists() else mean,
+        "mean": mean,
+        "class_names": tuple(class_names),
+        "backbone": FeatureBackbone(width),
+        "provenance": metadata,
+        "parts": (),
+        "support": None,
     }
 
 
@@ -207,7 +243,7 @@ def _read_samples(path: Path, mean: LinearHeads) -> LinearHeads:
 def _check_shapes(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
     given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if given != shapes:
-        raise InputError(f"{path}: holds {given} where {dict(shapes)} belongs; generate the head again")
+        raise InputError(f"{path}: holds {given} instead of {dict(shapes)}; generate the head again")
 
 
 def _names(backbone: Backbone) -> tuple[str, str]:

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.data.labelled import composed
+from weightgen.data.labelled import check_class_names, composed
 from weightgen.errors import InputError
 from weightgen.files import push_folder
-from weightgen.heads.class_names import check_class_names, positions
+from weightgen.heads.class_names import positions
 from weightgen.heads.folder import HeadFields, read_head, write_head
 from weightgen.heads.prediction import Images, Prediction, draw_probabilities, stream_predictions
 from weightgen.heads.support_summary import SupportSummary
@@ -294,6 +294,10 @@ class Head:
             support=support,
         )
 
+    def with_provenance(self, **notes: str) -> Head:
+        """The same head with further notes in its provenance."""
+        return self._changed(provenance={**self.provenance, **notes})
+
     def _edited(self, note: str, **changes: Any) -> Head:
         """The head with some changes, and a note of them behind earlier ones."""
         before = self.provenance.get("edited")
@@ -352,7 +356,7 @@ def _check_draws(draws: LinearHeads, *, ways: int, feature_width: int) -> None:
     if not samples or draws.weight.shape != (1, samples, ways, feature_width) or draws.bias.shape != (1, samples, ways):
         raise InputError(
             f"head: weight {list(draws.weight.shape)} and bias {list(draws.bias.shape)} are not one head for"
-            f" {ways} classes of {feature_width} features; give a batch of 1 made for this backbone"
+            f" {ways} classes of {feature_width} features; give a batch of 1 for this backbone"
         )
     if not bool(torch.isfinite(draws.weight).all() and torch.isfinite(draws.bias).all()):
         raise InputError(

@@ -19,7 +19,7 @@ tags: [image-classification, timm, transformers, weightgen]
 
 # A {architecture} classifier for {ways} classes
 
-{made} {draws}{support}
+{origin} {draws}{support}
 
 Classes, in the order of the logits{cut}:
 
@@ -89,7 +89,7 @@ def model_card(head: Head) -> str:
     return _CARD.format(
         architecture=architecture,
         ways=len(head.class_names),
-        made=_ADAPTED.format(parts=parts) if parts else _FROZEN,
+        origin=_ADAPTED.format(parts=parts) if parts else _FROZEN,
         draws=f"It is the mean of {head.samples} draws, kept in `samples.safetensors`."
         if head.samples > 1
         else "It is one draw.",
@@ -103,5 +103,5 @@ def model_card(head: Head) -> str:
 
 
 def _fenced(content: object) -> str:
-    """JSON for a code block; whatever it holds, no line of it can be a closing fence."""
+    """JSON for a code block; no line of it can be a closing fence."""
     return json.dumps(content, indent=2, ensure_ascii=False)

@@ -36,7 +36,7 @@ class SupportSummary:
     space: tensors of the space that the rows were written in; none where it is the generator's own. Only rows written
         in the same space have logits that can be compared.
     shots: images of an average class when the rows were written; they decide logit scale and predictive variance.
-    space_classes: True for the classes whose images made the space, False for those added later.
+    space_classes: True for the classes whose images the space was computed from, False for those added later.
     generator: hash of the generator.
 
     Raises InputError when shapes do not fit each other, a number is not finite, a sample does not fit half precision,
@@ -184,7 +184,7 @@ class SupportSummary:
         space = {name.removeprefix(_SPACE): own.pop(name) for name in tensors if name.startswith(_SPACE)}
         expected = _shapes(0, 0, 0).keys()
         if own.keys() != expected:
-            raise InputError(f"holds {', '.join(sorted(own))} where {', '.join(sorted(expected))} belong")
+            raise InputError(f"holds {', '.join(sorted(own))} instead of {', '.join(sorted(expected))}")
         statistics = Statistics(own.pop("counts"), own.pop("means"), own.pop("scatter"))
         return cls(statistics, space=space, generator=generator, **own)
 

@@ -1,0 +1,171 @@
+"""Embeddings in place of images: `features:FILE.safetensors`, and arrays, as data sets with a column `features`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets import Dataset, Value
+from datasets import Sequence as ListOf
+from safetensors import safe_open
+from torch import Tensor
+
+from weightgen.data.images import shown
+from weightgen.data.labelled import FEATURES as COLUMN
+from weightgen.data.labelled import all_composed, labelled_table
+from weightgen.errors import InputError
+from weightgen.files import read_tensors
+
+FEATURES = "features:"
+"""Begins the SPEC of a features file."""
+
+
+def is_features(source: object) -> bool:
+    """Whether this is the SPEC of a features file."""
+    return str(source).startswith(FEATURES)
+
+
+def has_features(dataset: Dataset) -> bool:
+    """Whether a data set holds features in place of images."""
+    return COLUMN in dataset.column_names
+
+
+def feature_values(dataset: Dataset) -> Tensor:
+    """The column `features` as float32 [images feature]."""
+    column = dataset.with_format("arrow")[:].column(COLUMN).combine_chunks()
+    width = column.type.list_size
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    return torch.from_numpy(flat.reshape(len(dataset), width).copy())
+
+
+def feature_data(
+    values: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray | Sequence[int],
+    class_names: Sequence[str] | None = None,
+    *,
+    where: str = "features",
+    fewest: int = 2,
+) -> Dataset:
+    """Features with labels as a data set that a pipeline takes in place of a folder of images.
+
+    Args:
+        values: [images feature], finite, not all zero.
+        labels: whole numbers from 0, one per row, in any order.
+        class_names: what label i means; the numbers themselves if None.
+        where: begins error messages, e.g. the file.
+        fewest: classes that there must be, 1 or 2.
+
+    Returns:
+        Columns `features` (float32), `label` (`datasets.ClassLabel`) and `row` (the position given), sorted by class;
+        classes without any row are left out.
+
+    Raises:
+        InputError: shapes that do not fit each other, values that are not finite or all zero, a label out of range,
+            names that are not different, or one class only.
+
+    Example::
+
+        head = pipeline(feature_data(embeddings, labels, ["cat", "dog"]))
+    """
+    values, labels = torch.as_tensor(values), torch.as_tensor(labels)
+    _check_values(values, where)
+    if labels.dim() != 1 or len(labels) != len(values):
+        raise InputError(
+            f"{where}: labels have shape {list(labels.shape)}, and features are of {len(values)} images; give one each"
+        )
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise InputError(f"{where}: labels are {labels.dtype}; give whole numbers from 0")
+    labels = labels.long()
+    names = [str(i) for i in range(int(labels.max()) + 1)] if class_names is None else list(class_names)
+    if int(labels.min()) < 0 or int(labels.max()) >= len(names):
+        raise InputError(
+            f"{where}: labels go from {int(labels.min())} to {int(labels.max())}, and there are {len(names)} class "
+            "names; number classes from 0"
+        )
+    present, codes = labels.unique(return_inverse=True)
+    if len(present) < fewest:
+        raise InputError(f"{where}: has one class only ({names[int(present[0])]!r}); give features of two or more")
+    order = codes.argsort(stable=True)
+    kept = all_composed([names[i] for i in present.tolist()], where=where)
+    return _dataset(values.float()[order], codes[order], kept, rows=order)
+
+
+def open_features(spec: str, *, fewest: int = 2) -> Dataset:
+    """Open `features:FILE.safetensors`.
+
+    The file holds `features` [images feature], `labels` [images] and, if there is one, the classifier that belongs to
+    the features: `classifier.weight` [classes feature] and `classifier.bias` [classes], which `Backbone.create` reads.
+    Its metadata hold `class_names`, a JSON list; without it labels are their own names.
+
+    Raises InputError as `feature_data` does, and for a file that is missing, damaged, or lacks a tensor.
+    """
+    path, tensors, names = _opened(spec)
+    missing = [name for name in ("features", "labels") if name not in tensors]
+    if missing:
+        raise InputError(f"{shown(path)}: has no tensor '{missing[0]}'; write features [n, d] and labels [n]")
+    return feature_data(tensors["features"], tensors["labels"], names, where=shown(path), fewest=fewest)
+
+
+def unlabelled_features(spec: str) -> Dataset:
+    """All features of a file as one class "unlabelled"; it needs no labels. Raises InputError as `open_features`."""
+    path, tensors, _ = _opened(spec)
+    if "features" not in tensors:
+        raise InputError(f"{shown(path)}: has no tensor 'features'; write features [n, d]")
+    values = tensors["features"]
+    _check_values(values, shown(path))
+    nothing = torch.zeros(len(values), dtype=torch.int64)
+    return _dataset(values.float(), nothing, ["unlabelled"], rows=torch.arange(len(values)))
+
+
+def read_classifier(spec: str) -> tuple[int, dict[str, Tensor]]:
+    """Width of the features of a file, and the tensors `weight` and `bias` of its classifier if it has one."""
+    path, tensors, _ = _opened(spec)
+    if "features" not in tensors:
+        raise InputError(f"{shown(path)}: has no tensor 'features'; write features [n, d]")
+    _check_values(tensors["features"], shown(path))
+    classifier = {name: tensors[f"classifier.{name}"] for name in ("weight", "bias") if f"classifier.{name}" in tensors}
+    return tensors["features"].shape[1], classifier
+
+
+def _opened(spec: str) -> tuple[Path, dict[str, Tensor], list[str] | None]:
+    """Path, tensors and class names."""
+    path = Path(spec.removeprefix(FEATURES)).expanduser()
+    if path.suffix.lower() != ".safetensors":
+        raise InputError(f"{spec}: is not a safetensors file; write 'features:FILE.safetensors'")
+    tensors = read_tensors(path)
+    with safe_open(path, "pt") as opened:
+        text = (opened.metadata() or {}).get("class_names")
+    if text is None:
+        return path, tensors, None
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise InputError(f"{shown(path)}: metadata 'class_names' is not a JSON list of names; write json.dumps(names)")
+    return path, tensors, names
+
+
+def _check_values(values: Tensor, where: str) -> None:
+    if values.dim() != 2 or not values.numel():
+        raise InputError(f"{where}: features have shape {list(values.shape)}; give [images, width]")
+    if not values.is_floating_point():
+        raise InputError(f"{where}: features are {values.dtype}; give floating-point numbers")
+    bad = (~torch.isfinite(values)).any(1)
+    if bool(bad.any()):
+        raise InputError(f"{where}: row {int(bad.nonzero()[0])} holds NaN or infinite features; compute it again")
+    zero = (values == 0).all(1)
+    if bool(zero.any()):
+        raise InputError(f"{where}: row {int(zero.nonzero()[0])} is all zero; compute its features again")
+
+
+def _dataset(values: Tensor, labels: Tensor, names: Sequence[str], *, rows: Tensor) -> Dataset:
+    width = values.shape[1]
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values.contiguous().view(-1).numpy()), width)
+    columns = pa.table({COLUMN: column, "row": pa.array(rows.numpy())})
+    kinds = {COLUMN: ListOf(Value("float32"), length=width), "row": Value("int64")}
+    return labelled_table(columns, labels.numpy(), names, kinds=kinds)
