@@ -21,6 +21,7 @@ from weightgen.features.standardizer import Standardizer
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Episode, Features
 from weightgen.schedulers.schedulers import build_scheduler, swap_scheduler
+from weightgen.spaces.class_rows import ClassRows, Readout
 
 settings.register_profile("suite", derandomize=True, deadline=None, database=None)  # the same examples in every run
 settings.load_profile("suite")
@@ -83,7 +84,9 @@ def make_features() -> Callable[..., Features]:
 def make_generator(make_features: Callable[..., Features]) -> Callable[..., WeightGenerationPipeline]:
     """An untrained generator on a random conv4 whose feature width is 8, with its map fitted on made-up features."""
 
-    def make(*, chain: int = 1000, scheduler: str = "MeanDDPMScheduler", **config: object) -> WeightGenerationPipeline:
+    def make(
+        *, chain: int = 1000, scheduler: str = "MeanDDPMScheduler", readout: Readout = "gaussian", **config: object
+    ) -> WeightGenerationPipeline:
         backbone = Backbone.create(model="conv4", options={"width": 8, "img_size": 16}, seed=3)
         standardizer = Standardizer(feature_width=8).fit(make_features())
         conditioner = TaskPrototypes()
@@ -93,11 +96,12 @@ def make_generator(make_features: Callable[..., Features]) -> Callable[..., Weig
             denoiser = ClassTransformer(feature_width=8, num_train_timesteps=chain, width=12, depth=1, heads=3, bands=2)
             for layer in (denoiser.own, denoiser.shared):  # far enough from zero to be seen in a head
                 torch.nn.init.normal_(layer.weight, std=0.1)
-        denoiser.attune(training)
+        denoiser.set_noise_levels(training)
         swapped = swap_scheduler(scheduler, training)
         return WeightGenerationPipeline(
-            denoiser.eval(), conditioner, standardizer, swapped, backbone, **{"steps": 3, **config}
-        )
+            denoiser.eval(), conditioner, standardizer, ClassRows(readout=readout), swapped, backbone,
+            **{"steps": 3, **config},
+        )  # fmt: skip
 
     return make
 

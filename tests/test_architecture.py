@@ -10,20 +10,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    ("errors", "files", "interfaces", "records", "registry", "seeds", "section"),
+    ("errors", "files", "interfaces", "records", "registry", "seeds"),
     ("data",),
     ("features", "schedulers", "backbones", "episodes"),
-    ("selectors", "conditioners", "denoisers", "objectives", "heads"),
-    ("zoo", "pipeline_io", "pipeline", "part_pipeline"),
-    ("training", "methods"),
+    ("selectors", "spaces", "conditioners", "denoisers", "objectives", "heads"),
+    ("zoo", "pipeline_io"),
+    ("pipeline",),
+    ("training", "methods", "universal"),
     ("evaluation",),
     ("config",),
     ("runs",),
     ("cli",),
 )
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
-EXCEPTIONS = {("pipeline", "pipeline_io"), ("part_pipeline", "pipeline_io")}
-"""(from, to) within a layer."""
 PRINTS = ("print", "rich", "typer", "sys.stdout", "sys.stderr")  # logging is left to whoever uses the library
 
 
@@ -63,7 +62,7 @@ def violations(module: str, source: str) -> list[str]:
     return [
         f"{module} imports {other}"
         for other in sorted(filter(None, used))
-        if not (LAYER[own] == LAYER[other] == 0 or LAYER[other] < LAYER[own] or (own, other) in EXCEPTIONS)
+        if not (LAYER[own] == LAYER[other] == 0 or LAYER[other] < LAYER[own])
     ]
 
 
@@ -98,7 +97,7 @@ def test_a_wrong_import_is_found(module: str, source: str) -> None:
     ("module", "source"),
     [
         ("weightgen.data.images", "from .sources import open_data\nfrom weightgen import files\nimport numpy"),
-        ("weightgen.interfaces", "if TYPE_CHECKING:\n    from weightgen.features.class_rows import RowReader"),
+        ("weightgen.interfaces", "if TYPE_CHECKING:\n    from weightgen.spaces.class_rows import RowReader"),
         ("weightgen.pipeline", "from weightgen.pipeline_io import GeneratorPipeline"),
         ("weightgen.cli.main", "from . import train\nfrom .errors import OneLineErrors"),
     ],
@@ -122,7 +121,12 @@ def test_nothing_pickled_is_written_or_read() -> None:
     for module, path in modules():
         tree = ast.parse(path.read_text())
         calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-        assert not calls & {"torch.load", "torch.save", "eval", "exec"}, module
+        banned = {"torch.load", "torch.save", "eval", "exec"}
+        if module == "weightgen.backbones.packaged":  # one file of a pinned hash, by torch's restricted reader
+            loads = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+            assert all("weights_only=True" in one for one in loads if one.startswith("torch.load("))
+            banned.remove("torch.load")
+        assert not calls & banned, module
         assert not {"pickle", "dill", "cloudpickle"} & {name.partition(".")[0] for name in imports(tree, module)}, (
             module
         )

@@ -60,7 +60,7 @@ def test_get_imports_one_component_only(monkeypatch: pytest.MonkeyPatch) -> None
     [
         (lambda: registry.names("denoiser"), "kind of component 'denoiser'; did you mean 'denoisers'"),
         (lambda: registry.get("denoisers", "gradient_mpl"), "'gradient_mpl' .*did you mean 'gradient_mlp'"),
-        (lambda: registry.get("denoisers", "zzz"), "it is one of: class_transformer, gradient_mlp"),
+        (lambda: registry.get("denoisers", "zzz"), "it is one of: chunk_transformer, class_transformer, gradient_mlp"),
         (lambda: registry.get("denoisers", "_pair_attention"), "unknown name"),
         (lambda: registry.get("denoisers", "no_such_package.thing"), "cannot import 'no_such_package.thing'"),
         (

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from typer.testing import CliRunner, Result
 from weightgen.cli.main import app
 
@@ -81,31 +83,45 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Parquet file with 26 classes of 13 images of 12 pixels."""
-    return _images(tmp_path_factory.getbasetemp())
+    return _images(_place(tmp_path_factory))
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run; look, do not touch."""
-    return _trained(tmp_path_factory.getbasetemp())
+    return _trained(_place(tmp_path_factory))
 
 
 @pytest.fixture(scope="session")
 def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of `mcdi`; look, do not touch."""
-    return _walked(tmp_path_factory.getbasetemp())
+    return _walked(_place(tmp_path_factory))
 
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """support/ and query/ with three classes of two and three images; look, do not touch."""
-    return _pictures(tmp_path_factory.getbasetemp())
+    return _pictures(_place(tmp_path_factory))
 
 
 @pytest.fixture(scope="session")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A head folder for `pictures`; look, do not touch."""
-    return _head(tmp_path_factory.getbasetemp())
+    return _head(_place(tmp_path_factory))
+
+
+def _place(factory: pytest.TempPathFactory) -> Path:
+    """One for all processes of a test run, so that each fixture is made once."""
+    return factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
+
+
+def _once(place: Path, name: str, make: Callable[[], Path]) -> Path:
+    """What `make` gives, called by the first process that asks."""
+    done = place / f"{name}.path"
+    with FileLock(place / f"{name}.lock"):
+        if not done.exists():
+            done.write_text(str(make()))
+    return Path(done.read_text())
 
 
 def _reraise(result: Result) -> None:
@@ -122,6 +138,10 @@ def _hurry(patch: pytest.MonkeyPatch) -> None:
 
 @cache
 def _images(place: Path) -> Path:
+    return _once(place, "images", lambda: _rendered(place))
+
+
+def _rendered(place: Path) -> Path:
     path = place / "shared_images.parquet"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WEIGHTGEN_CACHE", str(place / "weightgen_cache"))
@@ -134,12 +154,12 @@ def _images(place: Path) -> Path:
 
 @cache
 def _trained(place: Path) -> Path:
-    return _run(place, "metadiff", *TINY)
+    return _once(place, "trained", lambda: _run(place, "metadiff", *TINY))
 
 
 @cache
 def _walked(place: Path) -> Path:
-    return _run(place, "mcdi", *TINY_MCDI)
+    return _once(place, "walked", lambda: _run(place, "mcdi", *TINY_MCDI))
 
 
 def _run(place: Path, recipe: str, *overrides: str) -> Path:
@@ -153,6 +173,10 @@ def _run(place: Path, recipe: str, *overrides: str) -> Path:
 
 @cache
 def _pictures(place: Path) -> Path:
+    return _once(place, "pictures", lambda: _sampled(place))
+
+
+def _sampled(place: Path) -> Path:
     folder = place / "shared_pictures"
     sizes = ("--ways", "3", "--shots", "2", "--queries", "3")
     succeed("data", "sample", _images(place), *sizes, "--out", folder, "--quiet")
@@ -161,6 +185,10 @@ def _pictures(place: Path) -> Path:
 
 @cache
 def _head(place: Path) -> Path:
+    return _once(place, "head", lambda: _written(place))
+
+
+def _written(place: Path) -> Path:
     folder = place / "shared_head"
     run = _trained(place)
     with pytest.MonkeyPatch.context() as patch:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from weightgen.heads.head import load_head as load_head
     from weightgen.pipeline import WeightGenerationPipeline as WeightGenerationPipeline
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Head", "WeightGenerationPipeline", "__version__", "load_head"]
 _MODULES = {
     "Head": "weightgen.heads.head",

@@ -12,8 +12,6 @@ from tiny_runs import CLASSES, QUERIES, SHARED, SHOTS, TINY_ZOO, WAYS, files_bel
 from weightgen.config.build import check_components
 from weightgen.config.loading import check, load_recipe, recipe_names, to_yaml
 from weightgen.config.recipe import Recipe
-from weightgen.evaluation.part_methods import PART_METHODS
-from weightgen.part_pipeline import PartPipeline
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.methods import chosen_methods
 
@@ -28,7 +26,7 @@ SMALL = {
     "token_transformer": ("denoiser.width=12", "denoiser.depth=1"),
     "learnt_descent": ("denoiser.width=9", "denoiser.rounds=2"),
     "local_targets": ("conditioner.width=7",),
-    "part_transformer": ("denoiser.width=12", "denoiser.depth=1", "denoiser.token_width=9", "training.folds=1"),
+    "chunk_transformer": ("denoiser.width=12", "denoiser.depth=1", "space.token_width=9", "training.folds=1"),
 }
 """How a backbone, a denoiser or a conditioner becomes small; one that is not here is taken as it is."""
 METHOD_KEYS = {
@@ -105,12 +103,9 @@ def test_a_small_version_runs_from_end_to_end(
         assert sum(one["probabilities"].values()) == pytest.approx(1)
 
     generator = RunFolder(run).generator()
-    if isinstance(generator, PartPipeline):
-        methods, pictures = list(PART_METHODS), set()
-    else:
-        methods = chosen_methods(None, protocol="episodes", can_draw=generator.can_draw)
-        # Fewer steps are nothing to draw for a chain in segments, nor are its paths where every episode has a space.
-        pictures = {"png"} if generator.can_draw or not generator.conditioner.adapts else set()
+    methods = chosen_methods(None, protocol="episodes", pipeline=generator)
+    # Fewer steps are nothing to draw for a chain in segments, nor are its paths where they are costly to fit.
+    pictures = {"png"} if generator.can_draw or not generator.costly else set()
     (evaluation,) = json.loads(succeed("evaluate", run, "--shots", 1, "--format", "json").stdout)
     assert evaluation["backbone"] == load_recipe(name).backbone.model
     assert [one["name"] for one in evaluation["methods"]] == methods

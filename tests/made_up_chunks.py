@@ -1,0 +1,65 @@
+"""Untrained generators that write inside a small backbone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from made_up_pixels import WIDTH, made_up_pixels, pixel_episode, small_backbone
+
+from weightgen.backbones.backbone import Backbone
+from weightgen.conditioners.local_targets import LocalTargets
+from weightgen.denoisers.chunk_transformer import ChunkTransformer
+from weightgen.features.standardizer import Standardizer
+from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.registry import create
+from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
+from weightgen.seeds import generator
+from weightgen.spaces.chunks import AdaptableBackbone, Chunks
+
+CHAIN, TOKEN_WIDTH = 6, 9
+SELECTORS: dict[str, dict[str, Any]] = {
+    "norm_affine": {},
+    "bias": {},
+    "last_block": {},
+    "pattern": {"target_modules": ["blocks.1.conv"]},
+    "lora": {"target_modules": ["blocks.1.conv", "blocks.2.conv"], "rank": 2},
+}
+"""Of parameters inside the backbone, with options that a conv4 has something for."""
+
+
+def made_up_chunks(selector: str = "norm_affine", *, backbone: Backbone | None = None) -> Chunks:
+    """Attached to a small backbone, and fitted to made-up offsets."""
+    backbone = backbone or small_backbone()
+    sizes = AdaptableBackbone(backbone, create("selectors", selector, SELECTORS[selector])).layout.sizes
+    space = Chunks(selector={"name": selector, **SELECTORS[selector]}, sizes=sizes, token_width=TOKEN_WIDTH)
+    space.attach(backbone)
+    space.fit([made_up_offsets(space)])
+    return space
+
+
+def made_up_offsets(space: Chunks) -> torch.Tensor:
+    """Three local targets of nine tasks."""
+    return 0.2 * torch.randn(9, 3, space.adaptable.layout.size, generator=generator(0, "zoo"))
+
+
+def untrained(selector: str = "norm_affine") -> WeightGenerationPipeline:
+    """With weights far enough from zero that a support can be seen in what is written."""
+    backbone = small_backbone()
+    space = made_up_chunks(selector, backbone=backbone)
+    pixels = made_up_pixels(images=5)
+    features = space.features(pixel_episode(batch=1, ways=6, shots=5, queries=1)).support[0].flatten(0, 1)
+    standardizer = Standardizer(feature_width=WIDTH).fit(replace(pixels, values=features))
+    scheduler = LocalDDPMScheduler(segments=3, num_train_timesteps=CHAIN, prediction_type="sample")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        conditioner = LocalTargets(feature_width=WIDTH, width=7)
+        sizes = {"sizes": space.config.sizes, "token_width": TOKEN_WIDTH}
+        denoiser = ChunkTransformer(feature_width=WIDTH, num_train_timesteps=CHAIN, **sizes, width=12, heads=3)
+        torch.nn.init.normal_(denoiser.out.weight, std=0.3)
+    denoiser.set_noise_levels(scheduler)
+    return WeightGenerationPipeline(
+        denoiser.eval(), conditioner.eval(), standardizer, space, scheduler, backbone,
+        calibration=((1.0, 5.0), (4.0, 9.0)), steps=CHAIN,
+    )  # fmt: skip

@@ -1,0 +1,73 @@
+"""The components that the guide shows, run as they stand there by recipes of a package outside weightgen."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny_runs import SHARED, quick, succeed  # noqa: F401 - a fixture
+
+from weightgen.interfaces import Conditioner, Denoiser, Method, Objective, ParameterSpace, Selector
+from weightgen.registry import get
+
+GUIDE = Path(__file__).parents[1] / "docs" / "extending.md"
+EXAMPLES = {
+    "biases_of_blocks": ("selectors", Selector),
+    "unshared_start": ("spaces", ParameterSpace),
+    "support_medians": ("conditioners", Conditioner),
+    "straight_line": ("denoisers", Denoiser),
+    "absolute_error": ("objectives", Objective),
+    "nearest_image": ("methods", Method),
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The examples as a package that can be imported, and nothing of it afterwards."""
+    (tmp_path / "my_project").mkdir()
+    for name, code in re.findall(r"```python\n# my_project/(\w+)\.py\n(.*?)```", GUIDE.read_text(), re.DOTALL):
+        (tmp_path / "my_project" / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for module in [name for name in sys.modules if name.startswith("my_project")]:
+        del sys.modules[module]
+
+
+def test_there_is_an_example_of_every_kind(project: Path) -> None:
+    assert {path.stem for path in (project / "my_project").glob("*.py")} == set(EXAMPLES)
+    for name, (kind, base) in EXAMPLES.items():
+        assert issubclass(get(kind, f"my_project.{name}"), base)
+
+
+@pytest.mark.usefixtures("unchecked", "quick")  # the few annotations are not those of the base classes
+def test_heads_are_generated_by_the_examples(project: Path) -> None:
+    parts = ("conditioner=my_project.support_medians", "denoiser=my_project.straight_line")
+    succeed(
+        *("train", "metadiff", *SHARED, "backbone.options.width=5", *parts, "objective=my_project.absolute_error"),
+        *("data.novel=5", "evaluation.shots=[1]", "training.unlabelled=[0,0]"),
+    )
+    for module in [name for name in sys.modules if name.startswith("my_project")]:
+        del sys.modules[module]  # as another process would find it
+    methods = "generator,no_denoiser,my_project.nearest_image"
+    told = json.loads(succeed("evaluate", "--methods", methods, "--shots", "1", "--format", "json").stdout)
+    accuracies = {method["name"]: method["accuracy"] for method in told[0]["methods"]}
+    assert set(accuracies) == {"generator", "no_denoiser", "my_project.nearest_image", "raw_centroid"}
+    assert all(0 <= accuracy <= 100 for accuracy in accuracies.values())
+
+
+@pytest.mark.usefixtures("unchecked", "quick")
+def test_parameters_inside_the_backbone_are_generated_by_the_examples(project: Path) -> None:
+    succeed(
+        *("train", "mcdi_norm_affine", *SHARED, "backbone.options.width=6"),
+        *("selector=my_project.biases_of_blocks", "space=my_project.unshared_start", "space.token_width=8"),
+        *("zoo.tasks=2", "zoo.fit.epochs=3", "scheduler.num_train_timesteps=7", "generation.steps=7"),
+        *("denoiser.width=8", "denoiser.heads=2", "data.novel=0", "training.queries=1"),
+    )
+    (run,) = Path("runs").glob("mcdi_norm_affine-*")
+    index = json.loads((run / "generator" / "model_index.json").read_text())
+    assert index["space"] == ["my_project.unshared_start", "UnsharedStart"]
