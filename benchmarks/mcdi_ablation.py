@@ -108,17 +108,17 @@ def main(arguments: list[str]) -> None:
         parts = [float(torch.stack([one.parts[part] for one in outcomes]).mean()) for part in PARTS]
         missed = ", ".join(f"{distance.mean:.2f}" for distance in outcomes[0].missed)
         print(
-            f"| {name} | {told(mean)} | {by_seed} | {told(mean - first, sign='+')} | {parts[0]:.2f} | {parts[1]:.2f} "
+            f"| {name} | {points(mean)} | {by_seed} | {points(mean - first, sign='+')} | {parts[0]:.2f} | {parts[1]:.2f} "
             f"| {missed} |",
             flush=True,
         )
     for name in RIVALS:
         folds = BaseClassFolds(bench.base, seed=0, **bench.sizes)
         accuracy = bench.score(build_methods([name], common.pipeline, folds=folds)[name])
-        print(f"| {name} | {told(accuracy)} | | {told(accuracy - first, sign='+')} | | | |", flush=True)
+        print(f"| {name} | {points(accuracy)} | | {points(accuracy - first, sign='+')} | | | |", flush=True)
 
 
-def told(values: Float[Tensor, " episodes"], *, sign: str = "") -> str:
+def points(values: Float[Tensor, " episodes"], *, sign: str = "") -> str:
     return f"{float(values.mean()):{sign}.2f} ± {half_width(values):.2f}"
 
 

@@ -10,7 +10,7 @@ training set, which needs no zoo and no generator. All are in the table, with th
 the usual baseline, a linear probe on the frozen backbone.
 
 HEADRUN is a finished run of `weightgen train transfer/metadiff`, or of another generator of heads whose denoiser sees
-scalars alone and so serves any features: here those of the adapted backbone, where its space is told by `base` images
+scalars alone and so serves any features: here those of the adapted backbone, where its space is fitted on `base` images
 of each class that RUN learnt from.
 """
 
@@ -94,8 +94,8 @@ class Transfer:
         own = space.adaptable.own
         yield "frozen", torch.zeros_like(own)
         yield "mean", space.end.to(own)
-        told = episode_of(draw_training(train, self.condition, seed=1, draw=draw))
-        yield "generated", space.decode(self.pipeline.tokens(told, [seeds.generator(draw, "offset")])[0, 0])
+        support = episode_of(draw_training(train, self.condition, seed=1, draw=draw))
+        yield "generated", space.decode(self.pipeline.tokens(support, [seeds.generator(draw, "offset")])[0, 0])
         classes, halves = torch.arange(len(train.class_names))[None], seeds.generator(draw, "fit")
         nowhere = standardizer.mean.new_zeros(1, len(standardizer.mean))  # fits to images look at no prototypes
         source, options = Source(space, train, standardizer, nowhere, Calibration()), self.recipe.zoo.fit

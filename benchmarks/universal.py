@@ -110,8 +110,8 @@ def baselines(
             means = images.unflatten(0, (ways, shots)).mean(1)
             for name, origin in (("cosine centroid", 0.0), ("cosine centroid, support's mean as origin", 1.0)):
                 rows = torch.nn.functional.normalize(means - origin * images.mean(0), dim=-1)
-                told = ((seen - origin * images.mean(0)) @ rows.mT).argmax(-1).numpy()
-                scores.setdefault(f"{name}{space}", []).append(float((told == wanted).mean() * 100))
+                predicted = ((seen - origin * images.mean(0)) @ rows.mT).argmax(-1).numpy()
+                scores.setdefault(f"{name}{space}", []).append(float((predicted == wanted).mean() * 100))
             length = images.norm(dim=-1).mean()
             inside, queries = (part.numpy() for part in in_span(images / length, seen / length))
             for name, call in chosen:
@@ -119,7 +119,7 @@ def baselines(
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore")
                         told = call(shots).fit(inside, labels).predict(queries)
-                    scores.setdefault(f"{name}{space}", []).append(float((told == wanted).mean() * 100))
+                    scores.setdefault(f"{name}{space}", []).append(float((predicted == wanted).mean() * 100))
     return {name: torch.tensor(values) for name, values in scores.items()}
 
 
