@@ -108,8 +108,8 @@ def main(arguments: list[str]) -> None:
         parts = [float(torch.stack([one.parts[part] for one in outcomes]).mean()) for part in PARTS]
         missed = ", ".join(f"{distance.mean:.2f}" for distance in outcomes[0].missed)
         print(
-            f"| {name} | {points(mean)} | {by_seed} | {points(mean - first, sign='+')} | {parts[0]:.2f} | {parts[1]:.2f} "
-            f"| {missed} |",
+            f"| {name} | {points(mean)} | {by_seed} | {points(mean - first, sign='+')} "
+            f"| {parts[0]:.2f} | {parts[1]:.2f} | {missed} |",
             flush=True,
         )
     for name in RIVALS:

@@ -118,7 +118,7 @@ def baselines(
                 if shots >= FEWEST.get(name, 1) and not (space and name in RAW_ONLY):
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore")
-                        told = call(shots).fit(inside, labels).predict(queries)
+                        predicted = call(shots).fit(inside, labels).predict(queries)
                     scores.setdefault(f"{name}{space}", []).append(float((predicted == wanted).mean() * 100))
     return {name: torch.tensor(values) for name, values in scores.items()}
 
