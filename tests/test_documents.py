@@ -104,6 +104,7 @@ def checkable(words: list[str]) -> list[str]:
         if not any(word.startswith(("data=", "data.source=")) for word in words):
             words.append("data=images.parquet")
         words += [option for option in SHARED if option.startswith(("data.", "evaluation."))]
+        words.append("training.folds=2")  # of a few classes
     comparison = words[0] == "transfer" or "transfer" in words[1:] or words[0] == "evaluate"
     if comparison:
         transfer = words[0] == "transfer" or "transfer" in words
