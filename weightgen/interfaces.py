@@ -199,10 +199,10 @@ class Conditioner(ModelMixin, ConfigMixin, ABC):
 class Denoiser(ModelMixin, ConfigMixin, ABC):
     """Predicts what its `prediction_type` says for noisy tokens of a parameter space.
 
-    `prediction_type` is one of diffusers' parameterisations ("epsilon", "sample", "v_prediction"); the scheduler
-    of a recipe is built with it. Constructors take `feature_width`, the width of the condition's vectors, and their own
-    options; one for ordered tokens takes `token_width` and `sizes` as well, the numbers of entries of the tensors that
-    the tokens are cut from.
+    `prediction_type` is one of diffusers' parameterisations ("epsilon", "sample", "v_prediction", "flow_prediction");
+    the scheduler of a recipe is built with it. Constructors take `feature_width`, the width of the condition's vectors,
+    and their own options; one for ordered tokens takes `token_width` and `sizes` as well, the numbers of entries of the
+    tensors that the tokens are cut from.
 
     needs_variance: whether it takes only conditions that say how much they leave unknown.
     needs_gradient: whether it takes only conditions that hold the gradient at the noisy rows.
@@ -238,9 +238,11 @@ class Objective(ABC):
     """The loss of one batch of episodes.
 
     classifies_queries: whether the loss looks at the episode's queries, by `ParameterSpace.query_logits`.
+    scheduler: name of the only scheduler whose chain it is for; "" for any.
     """
 
     classifies_queries: bool = False
+    scheduler: ClassVar[str] = ""
 
     @abstractmethod
     def __call__(

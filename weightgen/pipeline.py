@@ -35,7 +35,7 @@ from weightgen.interfaces import Conditioner, Denoiser, FeatureSpace, GeneratedH
 from weightgen.pipeline_io import GeneratorPipeline
 from weightgen.records import Calibration, Condition, Episode, Features, LinearHeads
 from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain
-from weightgen.schedulers.schedulers import check_scheduler, swap_scheduler
+from weightgen.schedulers.schedulers import check_scheduler, is_noiseless, swap_scheduler
 from weightgen.seeds import generator as seeded
 
 _IMAGES_AT_ONCE = 1024
@@ -277,8 +277,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
 
     @property
     def can_draw(self) -> bool:
-        """Whether there can be several draws: a chain in segments has no noise, and not every space keeps them."""
-        return self.space.draws and self.scheduler.config.get("segments", 1) == 1
+        """Whether there can be several draws: not every chain has noise, and not every space keeps them."""
+        return self.space.draws and not is_noiseless(self.scheduler)
 
     @property
     def costly(self) -> bool:
@@ -297,7 +297,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
         check_scheduler(self.scheduler, self.config.chain)  # it may have been changed since it was put there
         if samples > 1 and not self.can_draw:
             segments = self.scheduler.config.get("segments", 1)
-            why = f"a chain in {segments} segments has no noise to draw with" if segments > 1 else "one is written"
+            form = f"in {segments} segments" if segments > 1 else "of one step"
+            why = f"a chain {form} has no noise to draw with" if is_noiseless(self.scheduler) else "one is written"
             raise InputError(f"samples is {samples}; {why}, take 1")
         drawing = samples > 1 and isinstance(self.scheduler, MeanDDPMScheduler)
         scheduler = swap_scheduler(self.config.draw_scheduler, self.scheduler) if drawing else self.scheduler

@@ -147,7 +147,7 @@ def test_an_untrained_network_is_not_the_form_that_it_corrects(
 class Recording:
     """Writes heads of two draws and remembers how it was asked for those of a data set."""
 
-    can_draw = True
+    scheduler = SimpleNamespace(config={})
     denoiser = SimpleNamespace(without_network="the form alone")
 
     def __init__(self) -> None:

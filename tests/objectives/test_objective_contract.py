@@ -20,6 +20,8 @@ from weightgen.interfaces import Denoiser, Objective
 from weightgen.objectives.local_consistency import LocalConsistency
 from weightgen.objectives.noise_prediction import NoisePrediction
 from weightgen.objectives.query_loss import QueryLoss
+from weightgen.objectives.regression import Regression
+from weightgen.objectives.velocity import Velocity
 from weightgen.records import Calibration, Episode, Features
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.schedulers.schedulers import build_scheduler
@@ -53,7 +55,18 @@ class Lesson:
     def ask(self, objective: Objective, seed: int = 0, **changes: Any) -> dict[str, torch.Tensor]:
         if isinstance(objective, LocalConsistency) and "scheduler" not in changes:
             changes["scheduler"] = self.local_chain()
+        elif objective.scheduler:
+            changes = {"scheduler": self.own_chain(objective.scheduler), **changes}
         return objective(**{**self.arguments, **changes}, generator=torch.Generator().manual_seed(seed))
+
+    def own_chain(self, name: str) -> SchedulerMixin:
+        """The only chain that an objective is for, whose noise levels the denoiser then knows."""
+        kind = self.scheduler.config.prediction_type
+        if kind != "sample":
+            pytest.skip("the chain takes clean rows")
+        chain = build_scheduler(name, {"prediction_type": kind})
+        self.denoiser.signal[: len(chain.alphas_cumprod)] = chain.alphas_cumprod
+        return chain
 
     def local_chain(self, segments: int = 1) -> LocalDDPMScheduler:
         """The chain that Mc-Di's objective needs, of the noise levels that the denoiser knows."""
@@ -99,11 +112,12 @@ def test_losses_are_finite_scalars_and_one_of_them_learns(objective: Objective, 
 
 
 def test_the_generator_decides_and_nothing_else(objective: Objective, lesson: Lesson) -> None:
+    """Of regression nothing, which has no noise."""
     torch.manual_seed(1)
     first = lesson.ask(objective, seed=5)["loss"]
     torch.manual_seed(2)
     assert torch.equal(lesson.ask(objective, seed=5)["loss"], first)
-    assert not torch.equal(lesson.ask(objective, seed=6)["loss"], first)
+    assert torch.equal(lesson.ask(objective, seed=6)["loss"], first) == isinstance(objective, Regression)
 
 
 def test_descending_lowers_the_loss(objective: Objective, lesson: Lesson) -> None:
@@ -198,6 +212,82 @@ def test_times_cover_the_whole_chain(lesson: Lesson) -> None:
     assert min(seen) < 10
     assert max(seen) in range(990, 1000)
     assert len(set(seen[:6])) > 1  # one time per episode, not one for all
+
+
+class FlowOracle(torch.nn.Module):
+    """Knows the targets, and says of them what `kind` asks for, off by `error`."""
+
+    def __init__(self, targets: torch.Tensor, chain: SchedulerMixin, error: float = 0.0) -> None:
+        super().__init__()
+        self.targets, self.chain, self.error = targets, chain, error
+
+    def forward(self, noisy: torch.Tensor, timestep: torch.Tensor, condition: object) -> torch.Tensor:
+        if self.chain.config.prediction_type == "sample":
+            return self.targets + self.error * (timestep + 1)[:, None, None] / 1000
+        signal = self.chain.alphas_cumprod[timestep][:, None, None]
+        return (noisy - signal.sqrt() * self.targets) / (1 - signal).sqrt() - self.targets + self.error
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("kind", ["sample", "flow_prediction"])
+def test_the_velocity_loss_is_the_squared_error_of_the_velocity(lesson: Lesson, kind: str) -> None:
+    """An error of σ·e of the clean rows is one of e of the velocity."""
+    chain, targets = (
+        build_scheduler("FlowMatchScheduler", {"prediction_type": kind}),
+        lesson.targets[lesson.raw.classes],
+    )
+    objective = Velocity(least_sigma=1e-3)
+    for error in (0.0, 0.5):
+        loss = lesson.ask(objective, scheduler=chain, denoiser=FlowOracle(targets, chain, error))["loss"]
+        assert float(loss) == pytest.approx(error**2, rel=0.01, abs=1e-5)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("kind", ["sample", "flow_prediction"])
+def test_the_queries_see_the_clean_rows_of_a_flow(lesson: Lesson, kind: str) -> None:
+    chain, targets = (
+        build_scheduler("FlowMatchScheduler", {"prediction_type": kind}),
+        lesson.targets[lesson.raw.classes],
+    )
+    head = ClassRows().reader(lesson.standardizer, Calibration())
+    logits = head.standardised_head(targets[:, None], lesson.arguments["episode"].counts).logits(
+        lesson.arguments["episode"].query
+    )
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), lesson.raw.query_labels.flatten())
+    losses = lesson.ask(Velocity(query_weight=2.0), scheduler=chain, denoiser=FlowOracle(targets, chain))
+    torch.testing.assert_close(losses["query_loss"], expected, rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(losses["loss"], losses["velocity_loss"] + 2 * losses["query_loss"])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_regression_asks_once_at_zero_without_noise(lesson: Lesson) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    targets = lesson.targets[lesson.raw.classes]
+
+    def spy(noisy: torch.Tensor, timestep: torch.Tensor, condition: object) -> torch.Tensor:
+        seen.append((noisy, timestep))
+        return targets + 0.5
+
+    chain = build_scheduler("OneStepScheduler", {"prediction_type": "sample"})
+    loss = lesson.ask(Regression(), scheduler=chain, denoiser=spy)["loss"]
+    assert float(loss) == pytest.approx(0.25)
+    ((noisy, timestep),) = seen
+    assert not noisy.any()
+    assert not timestep.any()
+
+
+@pytest.mark.parametrize(
+    ("objective", "options", "message"),
+    [
+        (Regression, {"query_weight": -1.0}, "query_weight is -1"),
+        (Velocity, {"query_weight": -1.0}, "query_weight is -1"),
+        (Velocity, {"least_sigma": 0.0}, "least_sigma is 0"),
+        (Velocity, {"least_sigma": 2.0}, "at most 1"),
+    ],
+)
+def test_weights_without_meaning_are_refused(objective: type[Objective], options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        objective(**options)
 
 
 def test_a_negative_weight_is_refused() -> None:

@@ -26,9 +26,10 @@ SMALL = {
     "token_transformer": ("denoiser.width=12", "denoiser.depth=1"),
     "learnt_descent": ("denoiser.width=9", "denoiser.rounds=2"),
     "local_targets": ("conditioner.width=7",),
+    "OneStepScheduler": ("generation.steps=1",),
     "chunk_transformer": ("denoiser.width=12", "denoiser.depth=1", "space.token_width=9", "training.folds=1"),
 }
-"""How a backbone, a denoiser or a conditioner becomes small; one that is not here is taken as it is."""
+"""How a backbone, a denoiser, a conditioner or a chain becomes small; one that is not here is taken as it is."""
 METHOD_KEYS = {
     *("name", "kind", "accuracy", "ci95", "delta", "delta_ci95", "delta_ci95_classes"),
     *("ms_per_episode", "ece", "norm_ratio", "novelty", "ece_floor", "ood_auroc", "drift"),
@@ -36,7 +37,7 @@ METHOD_KEYS = {
 
 
 def small(recipe: Recipe) -> list[str]:
-    names = (recipe.backbone.model or "", recipe.denoiser.name, recipe.conditioner.name)
+    names = (recipe.backbone.model or "", recipe.denoiser.name, recipe.conditioner.name, recipe.scheduler.name)
     zoo = TINY_ZOO if recipe.zoo.targets == "trajectories" else ()
     return [*SHARED, *zoo, *(override for name in names for override in SMALL.get(name, ()))]
 

@@ -22,7 +22,14 @@ from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.registry import check_options, create, get, option_names
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.schedulers.reverse_chain import MeanDDPMScheduler
-from weightgen.schedulers.schedulers import build_scheduler, scheduler_class, swap_scheduler
+from weightgen.schedulers.schedulers import (
+    build_scheduler,
+    drawing_scheduler,
+    is_noiseless,
+    mean_scheduler,
+    scheduler_class,
+    swap_scheduler,
+)
 from weightgen.seeds import derive
 from weightgen.spaces.class_rows import Readout
 
@@ -147,19 +154,21 @@ def build_objective(recipe: Recipe) -> Objective:
 
 def generation_scheduler(generation: GenerationOptions, training: SchedulerMixin) -> SchedulerMixin:
     """The scheduler that a call runs, on the noise levels of training."""
-    if generation.read == "draws":
-        return swap_scheduler(generation.scheduler or generation.draw_scheduler, training)
-    mean = LocalDDPMScheduler if isinstance(training, LocalDDPMScheduler) else MeanDDPMScheduler
-    return swap_scheduler(mean.__name__, training)
+    if generation.read == "mean":
+        return mean_scheduler(training)
+    if generation.scheduler is not None:
+        return swap_scheduler(generation.scheduler, training)
+    return drawing_scheduler(generation.draw_scheduler, training)
 
 
 def _check_chain(recipe: Recipe) -> None:
     """Refuse schedulers that do not fit together, or not the objective."""
     name, generation = recipe.scheduler.name, recipe.generation
-    if recipe.objective.name == "local_consistency" and name != LocalDDPMScheduler.__name__:
+    objective = recipe.objective.name
+    needed = get("objectives", objective).scheduler
+    if needed and name != needed:
         raise InputError(
-            f"scheduler.name is {name}, and the objective local_consistency needs {LocalDDPMScheduler.__name__}; "
-            "set that, or another objective"
+            f"scheduler.name is {name}, and the objective {objective} needs {needed}; set that, or another objective"
         )
     training = build_scheduler(name, _scheduler_options(recipe))
     generation_scheduler(generation, training)
@@ -168,8 +177,8 @@ def _check_chain(recipe: Recipe) -> None:
             f"generation.draw_scheduler: {generation.draw_scheduler} adds no noise, so that all draws would be one; "
             "use DDPMScheduler"
         )
-    if _segments(recipe) == 1:
-        swap_scheduler(generation.draw_scheduler, training)
+    if not is_noiseless(training):
+        drawing_scheduler(generation.draw_scheduler, training)
 
 
 def _check_reading(generation: GenerationOptions, *, chain: int, segments: int) -> None:
@@ -183,6 +192,10 @@ def _check_reading(generation: GenerationOptions, *, chain: int, segments: int) 
         raise InputError(
             f"generation.samples is {generation.samples}; a chain in {segments} segments has no noise to draw with, "
             "set it to 1"
+        )
+    if chain == 1 and generation.samples > 1:
+        raise InputError(
+            f"generation.samples is {generation.samples}; a chain of one step has no noise to draw with, set it to 1"
         )
     default = GenerationOptions.model_fields["draw_steps"].default  # that one gives way to a shorter chain
     for key, steps in (("steps", generation.steps), ("draw_steps", generation.draw_steps)):

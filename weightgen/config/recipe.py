@@ -158,7 +158,7 @@ class GenerationOptions(Section):
     """How a head is read off the reverse chain."""
 
     read: Literal["mean", "draws"] = "mean"
-    """What a call runs: mean, the noise-free chain, or draws, a chain with noise by `scheduler`."""
+    """What a call runs: mean, the noise-free chain, or draws, a chain with noise by `scheduler`; a flow has draws."""
     readout: Literal["cosine", "gaussian"] | None = None
     """Logits of a row: its cosine, or its Gaussian log-likelihood (which has a bias); None chooses on folds."""
     scheduler: str | None = None

@@ -17,7 +17,7 @@ from weightgen.evaluation.scoring import EpisodeSizes, score
 from weightgen.interfaces import GeneratedHeads, Method
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Episode, Features
-from weightgen.schedulers.schedulers import swap_scheduler
+from weightgen.schedulers.schedulers import curve_schedulers, swap_scheduler
 
 SCHEDULERS = (
     "MeanDDPMScheduler",
@@ -58,14 +58,14 @@ def steps_curve(
 ) -> list[dict[str, Any]]:
     """Points {"scheduler", "steps", "shots", "accuracy", "ci95"}, all on the same episodes.
 
-    One draw each: a scheduler other than the mean is judged with its own spread. No point for a chain in segments,
-    which has no other scheduler and no other number of steps.
+    One draw each: a scheduler other than the mean is judged with its own spread. No point for a chain
+    without noise: in segments it has no other scheduler and no other number of steps, and of one step neither.
     """
     if not pipeline.can_draw:
         return []
     settings = [
         _Setting(pipeline, swap_scheduler(name, pipeline.scheduler), steps, f"{name}/{steps}")
-        for name in SCHEDULERS
+        for name in curve_schedulers(SCHEDULERS, pipeline.scheduler)
         for steps in STEPS
         if steps <= pipeline.scheduler.config.num_train_timesteps
     ]

@@ -35,6 +35,8 @@ class LocalConsistency(Objective):
             paper's ablation.
     """
 
+    scheduler = LocalDDPMScheduler.__name__
+
     def __init__(
         self,
         *,

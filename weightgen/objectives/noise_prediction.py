@@ -83,6 +83,22 @@ def denoise_once(
         "epsilon": lambda: noise,
         "sample": lambda: target,
         "v_prediction": lambda: scheduler.get_velocity(target, noise, timestep),
+        "flow_prediction": lambda: noise - target,
     }
     wanted = answers[scheduler.config.prediction_type]()
     return Denoised(space.real(condition), noisy, timestep, denoiser(noisy, timestep, condition), wanted)
+
+
+def clean_tokens(
+    prediction: Float[Tensor, "batch tokens width"], denoised: Denoised, scheduler: SchedulerMixin
+) -> Float[Tensor, "batch tokens width"]:
+    """The tokens without noise that a prediction for a denoiser's input implies, whatever its parameterisation."""
+    signal = scheduler.alphas_cumprod.to(denoised.noisy.device)[denoised.timestep][:, None, None]
+    kind, x, kept, added = scheduler.config.prediction_type, denoised.noisy, signal.sqrt(), (1 - signal).sqrt()
+    if kind == "sample":
+        return prediction
+    if kind == "epsilon":
+        return (x - added * prediction) / kept
+    if kind == "flow_prediction":  # x = √ᾱ w + √(1−ᾱ) ε, and ε − w is predicted
+        return (x - added * prediction) / (kept + added)
+    return kept * x - added * prediction

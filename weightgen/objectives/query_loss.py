@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.interfaces import Conditioner, Denoiser, FeatureSpace, Objective, ParameterSpace
-from weightgen.objectives.noise_prediction import Denoised, denoise_once
+from weightgen.objectives.noise_prediction import clean_tokens, denoise_once
 from weightgen.records import Episode
 
 if TYPE_CHECKING:
@@ -50,24 +51,20 @@ class QueryLoss(Objective):
         denoised = denoise_once(
             denoiser, conditioner, scheduler, space, features, episode, target=path[:, -1], generator=generator
         )
-        logits = space.query_logits(clean_tokens(denoised, scheduler), episode, features, scale=scale)
-        query_loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), episode.query_labels.flatten())
-        noise_loss = denoised.loss()
-        accuracy = (logits.detach().argmax(-1) == episode.query_labels).float().mean()
-        return {
-            "loss": noise_loss + self.weight * query_loss,
-            "noise_loss": noise_loss.detach(),
-            "query_loss": query_loss.detach(),
-            "query_accuracy": accuracy,
-        }
+        loss = denoised.loss()
+        clean = clean_tokens(denoised.prediction, denoised, scheduler)
+        queries = query_terms(space.query_logits(clean, episode, features, scale=scale), episode)
+        return {"loss": loss + self.weight * queries["query_loss"], "noise_loss": loss.detach(), **detached(queries)}
 
 
-def clean_tokens(denoised: Denoised, scheduler: SchedulerMixin) -> Float[Tensor, "batch tokens width"]:
-    """The tokens without noise that a prediction implies, whatever its parameterisation."""
-    signal = scheduler.alphas_cumprod.to(denoised.noisy.device)[denoised.timestep][:, None, None]
-    kind, x, prediction = scheduler.config.prediction_type, denoised.noisy, denoised.prediction
-    if kind == "sample":
-        return prediction
-    if kind == "epsilon":
-        return (x - (1 - signal).sqrt() * prediction) / signal.sqrt()
-    return signal.sqrt() * x - (1 - signal).sqrt() * prediction
+def query_terms(logits: Float[Tensor, "batch queries ways"], episode: Episode) -> dict[str, Tensor]:
+    """Mean cross-entropy in nats, and the share of right answers."""
+    return {
+        "query_loss": torch.nn.functional.cross_entropy(logits.flatten(0, 1), episode.query_labels.flatten()),
+        "query_accuracy": (logits.detach().argmax(-1) == episode.query_labels).float().mean(),
+    }
+
+
+def detached(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """For the record alone."""
+    return {name: value.detach() for name, value in losses.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import diffusers
@@ -14,7 +14,9 @@ from torch import Tensor
 
 from weightgen.errors import InputError
 from weightgen.registry import nearest
+from weightgen.schedulers.flow_match import FlowMatchScheduler, flow_signal
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
+from weightgen.schedulers.one_step import OneStepScheduler
 from weightgen.schedulers.reverse_chain import MeanDDPMScheduler
 
 # Parameters are no pixels: nothing bounds them to ±1. Trailing spacing starts at pure noise for any number of
@@ -46,11 +48,16 @@ _HARMLESS: dict[str, tuple[object, ...]] = {
     "variance_type": ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", None),
 }
 
-_OWN = {kind.__name__: kind for kind in (MeanDDPMScheduler, LocalDDPMScheduler)}
+_OWN: dict[str, type[SchedulerMixin]] = {
+    kind.__name__: kind for kind in (MeanDDPMScheduler, LocalDDPMScheduler, FlowMatchScheduler, OneStepScheduler)
+}
+_DIFFUSION = "diffusion"
+_ONLY = {kind.chain_kind: kind.__name__ for kind in (FlowMatchScheduler, OneStepScheduler)}
+"""The one scheduler for each kind of chain that is no diffusion."""
 
 
 def scheduler_names() -> list[str]:
-    """Schedulers that can run the same chain: those which diffusers declares compatible, and the noise-free ones.
+    """Schedulers that can run a chain: those of diffusers that can run the same one, and our own.
 
     Left out are those without a choice of spacing, and those whose packages are not installed.
     """
@@ -95,10 +102,47 @@ def swap_scheduler(name: str, scheduler: SchedulerMixin) -> SchedulerMixin:
 
 
 def chain_of(scheduler: SchedulerMixin) -> dict[str, Any]:
-    """What a denoiser learns of its chain, as JSON: the noise levels, the segments, and what it predicts."""
+    """What a denoiser learns of its chain, as JSON: its kind, the noise levels, the segments, and what it predicts."""
     chain = {key: scheduler.config.get(key, default) for key, default in _TRAINED.items()}
     betas = chain["trained_betas"]
-    return {**chain, "trained_betas": None if betas is None else [float(beta) for beta in betas]}
+    chain["trained_betas"] = None if betas is None else [float(beta) for beta in betas]
+    kind = _kind(scheduler)
+    return chain if kind == _DIFFUSION else {**chain, "kind": kind}
+
+
+def is_noiseless(scheduler: SchedulerMixin) -> bool:
+    """Whether a chain ends at the same values whatever it starts from, so that there is nothing to draw."""
+    return scheduler.config.get("segments", 1) > 1 or scheduler.init_noise_sigma == 0
+
+
+def mean_scheduler(scheduler: SchedulerMixin) -> SchedulerMixin:
+    """The scheduler of the noise-free chain of the same noise levels, which ends at the conditional mean.
+
+    Raises InputError for a flow, which has none.
+    """
+    kind = _kind(scheduler)
+    if kind == FlowMatchScheduler.chain_kind:
+        raise InputError(
+            "generation.read is mean, and a flow has no noise-free chain to the mean; set generation.read: draws"
+        )
+    local = isinstance(scheduler, LocalDDPMScheduler)
+    own = LocalDDPMScheduler.__name__ if local else _ONLY.get(kind, MeanDDPMScheduler.__name__)
+    return swap_scheduler(own, scheduler)
+
+
+def drawing_scheduler(name: str, scheduler: SchedulerMixin) -> SchedulerMixin:
+    """The scheduler `name` for draws of the same chain; a chain that only one scheduler runs keeps it."""
+    return swap_scheduler(_ONLY.get(_kind(scheduler), name), scheduler)
+
+
+def curve_schedulers(names: Sequence[str], scheduler: SchedulerMixin) -> list[str]:
+    """Those of `names` that can run the chain of a scheduler, or the only one that can."""
+    only = _ONLY.get(_kind(scheduler))
+    return [only] if only else list(names)
+
+
+def _kind(scheduler: SchedulerMixin | type[SchedulerMixin]) -> str:
+    return str(getattr(scheduler, "chain_kind", _DIFFUSION))
 
 
 def check_scheduler(scheduler: SchedulerMixin, chain: Mapping[str, Any]) -> None:
@@ -109,16 +153,23 @@ def check_scheduler(scheduler: SchedulerMixin, chain: Mapping[str, Any]) -> None
     name, classes = type(scheduler).__name__, tuple(map(scheduler_class, scheduler_names()))
     if not isinstance(scheduler, SchedulerMixin) or not isinstance(scheduler, classes):
         raise InputError(f"scheduler {name} cannot run this chain; use one of {', '.join(scheduler_names())}")
+    _check_takes(name, type(scheduler), chain)
     for key, given in chain_of(scheduler).items():
-        if given != chain.get(key, _TRAINED[key]):
+        if key in _TRAINED and given != chain.get(key, _TRAINED[key]):
             _refuse(name, f"{key} is {given}, and the generator was trained with {chain.get(key, _TRAINED[key])}")
-    levels = DDPMScheduler(**{key: chain.get(key, default) for key, default in _LEVELS.items()}).alphas_cumprod
+    levels = _signal(chain)
     if not torch.allclose(scheduler.alphas_cumprod.to(levels), levels, rtol=1e-4, atol=1e-6):
         _refuse(name, "its noise levels are not those that the generator was trained with")
     for key, allowed in _HARMLESS.items():
         if scheduler.config.get(key, allowed[0]) not in allowed:
             _refuse(name, f"{key} is {scheduler.config[key]}, which would spoil parameters: they are no pixels")
-    _check_takes(name, type(scheduler), chain)
+
+
+def _signal(chain: Mapping[str, Any]) -> Float[Tensor, " steps"]:
+    """ᾱ at every time of a chain, see `chain_of`."""
+    if chain.get("kind") == FlowMatchScheduler.chain_kind:
+        return flow_signal(chain["num_train_timesteps"])
+    return DDPMScheduler(**{key: chain.get(key, default) for key, default in _LEVELS.items()}).alphas_cumprod
 
 
 def _refuse(name: str, why: str) -> None:
@@ -126,7 +177,11 @@ def _refuse(name: str, why: str) -> None:
 
 
 def _check_takes(name: str, kind: type[SchedulerMixin], chain: Mapping[str, Any]) -> None:
-    """Refuse a kind of scheduler that cannot follow segments, or not what the denoiser predicts."""
+    """Refuse a kind of scheduler that cannot run such a chain, or cannot take what the denoiser predicts."""
+    trained = chain.get("kind", _DIFFUSION)
+    if _kind(kind) != trained:
+        fitting = f"its own {_ONLY[trained]}" if trained in _ONLY else f"{MeanDDPMScheduler.__name__} or DDIMScheduler"
+        raise InputError(f"scheduler '{name}' cannot run the chain that this generator was trained in; use {fitting}")
     segments = chain.get("segments", 1)
     if segments > 1 and not issubclass(kind, LocalDDPMScheduler):
         raise InputError(
