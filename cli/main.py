@@ -2,7 +2,7 @@
 
 import typer
 
-from . import components, data, evaluate, generate, head, predict, recipes, train, zoo
+from . import compare, components, data, evaluate, generate, head, predict, recipes, train, zoo
 from .errors import OneLineErrors
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app.command("generate")(generate.generate)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("transfer")(evaluate.transfer)
+app.command("compare")(compare.compare)
 app.add_typer(head.app, name="head")
 app.add_typer(recipes.app, name="recipes")
 app.command("components")(components.components)

@@ -36,6 +36,19 @@ def print_transfer(console: Console, comparisons: Sequence[Mapping[str, Any]]) -
         plain(console, f"With {setting_words(one)} {one['verdict']}.")
 
 
+def print_leaderboard(console: Console, board: Mapping[str, Any]) -> None:
+    """A table of accuracies per number of shots, then costs and memorisation."""
+    from weightgen.evaluation.leaderboard import accuracy_table, cost_table, memorisation_table, setting_sentence
+
+    for shots in board["shots"]:
+        plain(console, setting_sentence(board, shots))
+        _print_grid(console, accuracy_table(board, shots), board["rows"])
+    for rows in (cost_table(board), memorisation_table(board)):
+        _print_grid(console, rows, [{"kind": "baseline"}] * (len(rows) - 1))
+    for sentence in board["sentences"]:
+        plain(console, sentence)
+
+
 def _print_grid(console: Console, rows: Sequence[Sequence[str]], methods: Sequence[Mapping[str, Any]]) -> None:
     """Titles and a row per method, the generator's stands out; the first column stands left.
 

@@ -1,6 +1,6 @@
 """Every command and every Python block of the documents, run as it stands there on small images of the names it uses.
 
-What takes minutes is made small by further options: `train` and `zoo build` are checked by `recipes validate`, which
+What takes minutes is made small by further options: `train`, `compare` and `zoo build` are checked by `recipes validate`, which
 refuses what they would refuse (`tests/recipes` trains every recipe), and comparisons have few episodes and methods.
 """
 
@@ -105,6 +105,9 @@ def checkable(words: list[str]) -> list[str]:
             words.append("data=images.parquet")
         words += [option for option in SHARED if option.startswith(("data.", "evaluation."))]
         words.append("training.folds=2")  # of a few classes
+    if words[0] == "compare":  # tests/runs compares recipes
+        words = ["recipes", "validate", words[1], f"data={words[words.index('--data') + 1]}"]
+        words += [option for option in SHARED if option.startswith(("data.", "evaluation."))] + ["training.folds=2"]
     comparison = words[0] == "transfer" or "transfer" in words[1:] or words[0] == "evaluate"
     if comparison:
         transfer = words[0] == "transfer" or "transfer" in words

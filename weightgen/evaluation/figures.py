@@ -51,6 +51,34 @@ def learning_picture(comparisons: Sequence[Mapping[str, Any]]) -> bytes:
     return _png(figure)
 
 
+def leaderboard_picture(board: Mapping[str, Any]) -> bytes:
+    """Accuracy of every method by number of shots; beside it, how generated parameters differ from checkpoints."""
+    rows, shots = board["rows"], board["shots"]
+    figure = _figure(2 * _PANEL_WIDTH + 2, 1.2 + 0.32 * len(rows))
+    left, right = figure.subplots(1, 2)
+    for i, number in enumerate(shots):
+        results = [row["results"][i] for row in rows]
+        places = [place + 0.12 * i for place in range(len(rows))]
+        accuracy, interval = ([result[key] for result in results] for key in ("accuracy", "ci95"))
+        left.errorbar(accuracy, places, xerr=interval, fmt="o", markersize=4, capsize=2, label=shots_words(number))
+    left.set_yticks(range(len(rows)), [row["name"] for row in rows])
+    left.invert_yaxis()
+    left.set(xlabel="accuracy (%)")
+    left.grid(alpha=0.3)
+    left.legend(fontsize=8)
+    measured = [(row["name"], row["memorisation"]) for row in rows if row.get("memorisation")]
+    for i, (name, each) in enumerate(measured):
+        for what, marker in (("generated", "o"), ("noise", "x"), ("average", "s")):
+            if each[what] is not None:
+                place = each[what]["distance"], each[what]["accuracy"]
+                right.plot(*place, marker, color=f"C{i}", label=f"{name}: {what}")
+    right.set(xlabel="distance to the nearest checkpoint", ylabel="accuracy on training tasks (%)")
+    right.grid(alpha=0.3)
+    if measured:
+        right.legend(fontsize=7)
+    return _png(figure)
+
+
 def chain_picture(chain: ChainPaths) -> bytes:
     """A PNG with a panel for every number of shots, the same episodes in each."""
     plane, walks = _Plane.of(chain.paths.shown), chain.walks

@@ -25,7 +25,7 @@ def verdict(results: Sequence[MethodResult]) -> str:
     if ours is None or ours.delta is None or ours.delta_ci95 is None:
         return f"{best.name} is the best baseline with {in_points(best.accuracy)} %; no generator took part"
     who = "the generator" if ours.name == "generator" else f"the generator ({ours.name})"
-    sentence = f"{who} is {_standing(ours.delta, ours.delta_ci95, f'{best.name}, the best baseline')}"
+    sentence = f"{who} is {standing(ours.delta, ours.delta_ci95, f'{best.name}, the best baseline')}"
     over_classes = ours.delta_ci95_classes
     if over_classes is not None and _clear(ours.delta, ours.delta_ci95) and not _clear(ours.delta, over_classes):
         sentence += (
@@ -35,7 +35,7 @@ def verdict(results: Sequence[MethodResult]) -> str:
     if linear is None or ours.delta_probe is None or ours.delta_probe_ci95 is None:
         return sentence
     if linear is not best:
-        sentence += f", and {_standing(ours.delta_probe, ours.delta_probe_ci95, LINEAR_PROBE)}"
+        sentence += f", and {standing(ours.delta_probe, ours.delta_probe_ci95, LINEAR_PROBE)}"
     share = in_points(100 * ours.accuracy / linear.accuracy) if linear.accuracy else "-"
     times = f"{in_seconds(ours.seconds)} s, where it took {in_seconds(linear.seconds)} s"
     return f"{sentence}: {share} % of its accuracy in {times}"
@@ -75,7 +75,7 @@ def in_seconds(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def _standing(difference: float, half_width: float, other: str) -> str:
+def standing(difference: float, half_width: float, other: str) -> str:
     """In words; "level with" where the interval, as printed, includes 0."""
     if not _clear(difference, half_width):
         return f"level with {other} ({in_points(difference, signed=True)} ± {in_points(half_width)} points)"

@@ -80,36 +80,31 @@ def evaluate_run(
     ways = options.ways if ways is None else ways
     queries = options.queries if queries is None else queries
     episodes = options.episodes if episodes is None else episodes
-    numbers = _chosen_shots(options.shots if shots is None else shots)
-    _check_numbers(ways=[ways], queries=[queries], episodes=[episodes])
+    numbers = chosen_shots(options.shots if shots is None else shots)
+    check_numbers(ways=[ways], queries=[queries], episodes=[episodes])
     names = chosen_methods(methods, protocol="episodes", unlabelled=unlabelled is not None, pipeline=pipeline)
-    parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
-    images, source = chosen_images(recipe, parts, data, split=split)
-    if not len(images):
-        raise InputError(f"{run.path}: its recipe keeps no {split} classes to evaluate on; give --data SPEC")
     sizes = [EpisodeSizes(ways=ways, shots=n, queries=queries, unlabelled=unlabelled) for n in numbers]
-    unseen = features_of(pipeline.backbone, images, data_fingerprint=data_fingerprint(images), progress=progress)
-    inputs = pixels_of(pipeline.backbone, images) if pipeline.space.takes_images else unseen
-    training = base_features(recipe.data, pipeline.backbone, parts, progress=progress)
-    setting = _Setting(recipe, pipeline, unseen, inputs, source, run.path.absolute().name, episodes, seed)
-    results = [_evaluate(setting, training, names, each, progress=progress) for each in sizes]
+    setting = Setting.of(run, data=data, split=split, episodes=episodes, seed=seed, progress=progress)
+    results = [_evaluate(setting, names, each, progress=progress) for each in sizes]
     if report is not None:
         curve = []
         for each in sizes:
             fewer = min(episodes, _COSTLY_CURVE_EPISODES if pipeline.costly else _CURVE_EPISODES)
-            curve += steps_curve(pipeline, inputs, episodes=fewer, seed=seed, progress=progress, **each)
+            curve += steps_curve(pipeline, setting.inputs, episodes=fewer, seed=seed, progress=progress, **each)
         write_report(report, results, curve, _chain_paths(setting, sizes, progress=progress))
     return results
 
 
-def _chosen_shots(shots: Sequence[int | str]) -> list[Shots]:
+def chosen_shots(shots: Sequence[int | str]) -> list[Shots]:
+    """Numbers and ranges as a command line or a recipe gives them. Raises InputError for anything else."""
     try:
         return [parse_shots(given) for given in shots]
     except ValueError as error:
         raise InputError(f"--shots is {error}") from None
 
 
-def _check_numbers(**numbers: Sequence[int]) -> None:
+def check_numbers(**numbers: Sequence[int]) -> None:
+    """Refuse numbers, by the names of their flags, that no episodes can be drawn with. Raises InputError."""
     for name, given in numbers.items():
         least = 2 if name in ("ways", "episodes") else 1
         for number in given:
@@ -130,20 +125,44 @@ def chosen_images(
 
 
 @dataclass(frozen=True)
-class _Setting:
+class Setting:
     """What stays the same between numbers of shots.
 
     unseen: features of the classes judged on. inputs: the same of what the generator's heads act on.
+    training: features of the classes that the generator learnt from, on which baselines are tuned.
     """
 
     recipe: Recipe
     pipeline: WeightGenerationPipeline
     unseen: Features
     inputs: Features
+    training: Features
     data: str
     run: str
     episodes: int
     seed: int
+
+    @classmethod
+    def of(
+        cls,
+        run: RunFolder,
+        *,
+        data: str | None = None,
+        split: Literal["novel", "validation"] = "novel",
+        episodes: int,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> Setting:
+        """A run's generator and images; the arguments are those of `evaluate_run`."""
+        recipe, pipeline = run.recipe(), run.generator()
+        parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
+        images, source = chosen_images(recipe, parts, data, split=split)
+        if not len(images):
+            raise InputError(f"{run.path}: its recipe keeps no {split} classes to evaluate on; give --data SPEC")
+        unseen = features_of(pipeline.backbone, images, data_fingerprint=data_fingerprint(images), progress=progress)
+        inputs = pixels_of(pipeline.backbone, images) if pipeline.space.takes_images else unseen
+        training = base_features(recipe.data, pipeline.backbone, parts, progress=progress)
+        return cls(recipe, pipeline, unseen, inputs, training, source, run.path.absolute().name, episodes, seed)
 
     def tasks(self, sizes: EpisodeSizes) -> Episodes:
         """Raises InputError where classes or images are too few."""
@@ -154,28 +173,27 @@ class _Setting:
 
 
 def _evaluate(
-    setting: _Setting,
-    training: Features,
+    setting: Setting,
     names: Sequence[str],
     sizes: EpisodeSizes,
     *,
     progress: Progress | None,
 ) -> dict[str, Any]:
-    """All methods at one number of shots; baselines are tuned on `training`."""
+    """All methods at one number of shots."""
     tasks, pipeline = setting.tasks(sizes), setting.pipeline  # refused before the work of tuning
 
     def built(number: int) -> None:
         if progress is not None:
             progress(f"tuning the baselines, {shots_words(shots_label(sizes['shots']))}", number, len(names))
 
-    folds = BaseClassFolds(training, seed=setting.seed, **sizes)
+    folds = BaseClassFolds(setting.training, seed=setting.seed, **sizes)
     fits = {"inputs": setting.inputs, "fit": setting.recipe.zoo.fit, "zoo_seed": zoo_seed(setting.recipe)}
     methods = build_methods(names, pipeline, folds=folds, built=built, **fits)
     scores = score_all(methods, tasks, progress=progress)
     vectors, members = {}, None
     if GENERATOR in names and not pipeline.space.takes_images:
         vectors = {GENERATOR: _generated_vectors(setting, sizes)}
-        members = pipeline.standardizer.restore(ideal_prototypes(training, pipeline.standardizer))
+        members = pipeline.standardizer.restore(ideal_prototypes(setting.training, pipeline.standardizer))
     kinds = {name: method.kind for name, method in methods.items()}
     return episodes_json(
         compare(scores, kinds, vectors=vectors, members=members, seed=setting.seed),
@@ -189,7 +207,7 @@ def _evaluate(
     )
 
 
-def _chain_paths(setting: _Setting, sizes: Sequence[EpisodeSizes], *, progress: Progress | None) -> ChainPaths | None:
+def _chain_paths(setting: Setting, sizes: Sequence[EpisodeSizes], *, progress: Progress | None) -> ChainPaths | None:
     """The chain beside the paths it should follow; None without paths, and where they are costly to fit."""
     recipe, pipeline = setting.recipe, setting.pipeline
     if recipe.zoo.targets != "trajectories" or pipeline.costly:
@@ -213,7 +231,7 @@ def _chain(scores: Mapping[str, Scores]) -> str | None:
 
 
 @torch.no_grad()
-def _generated_vectors(setting: _Setting, sizes: EpisodeSizes) -> Float[Tensor, "n feature"]:
+def _generated_vectors(setting: Setting, sizes: EpisodeSizes) -> Float[Tensor, "n feature"]:
     """Class vectors, in feature space, that the generator writes for some episodes."""
     batch = min(_VECTOR_EPISODES, setting.episodes)
     draw = generator(setting.seed, "novelty")

@@ -11,6 +11,7 @@ from weightgen.config.loading import load_recipe, recipe_hash
 from weightgen.config.paths import with_portable_paths
 from weightgen.config.recipe import Recipe
 from weightgen.errors import InputError
+from weightgen.files import read_json
 from weightgen.pipeline import WeightGenerationPipeline
 
 _RECIPE = "recipe.yaml"
@@ -18,7 +19,7 @@ _RECIPE = "recipe.yaml"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`runs/<recipe>-<hash>`: recipe.yaml, metrics.jsonl, checkpoints/, backbone/, generator/, report/, README.md."""
+    """`runs/<recipe>-<hash>`: recipe.yaml, metrics.jsonl, timing.json, checkpoints/, backbone/, generator/, …."""
 
     path: Path
 
@@ -26,6 +27,20 @@ class RunFolder:
     def finished(self) -> bool:
         """Whether the generator is written, which is the last step of training."""
         return (self.path / "generator" / "model_index.json").exists()
+
+    @property
+    def written(self) -> str:
+        """Which of several trainings in this folder the generator is of."""
+        return f"{self.path.name} {(self.path / 'generator' / 'model_index.json').stat().st_mtime_ns}"
+
+    @property
+    def training_seconds(self) -> float | None:
+        """How long the generator took, without backbone and features; None where nobody wrote it down.
+
+        Of a run that was interrupted, the last part.
+        """
+        path = self.path / "timing.json"
+        return float(read_json(path)["training_seconds"]) if path.exists() else None
 
     def recipe(self) -> Recipe:
         """The resolved recipe. Raises InputError when the folder holds no run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -45,12 +46,14 @@ class GeneratorTraining:
     Args:
         base: features of the base classes.
         inputs: the same images, of what heads act on: features, or pixels where the parameter space takes images.
+
+    begun: when, on `time.perf_counter`.
     """
 
     def __init__(
         self, recipe: Recipe, backbone: Backbone, base: Features, accelerator: Accelerator, *, inputs: Features
     ) -> None:
-        options, seed = recipe.training, recipe.seed
+        options, seed, self.begun = recipe.training, recipe.seed, time.perf_counter()
         self.recipe, self.base, self.inputs, self.accelerator = recipe, base, inputs, accelerator
         self.shots = recipe.evaluation.judged_shots
         self.learning, self.held = split_held_out(base, options.held_out_classes, seed=seed)

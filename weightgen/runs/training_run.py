@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,7 @@ from weightgen.config.recipe import Recipe
 from weightgen.data.feature_data import has_features
 from weightgen.data.sources import class_counts, class_names
 from weightgen.errors import InputError
-from weightgen.files import new_folder, write_text
+from weightgen.files import new_folder, write_json, write_text
 from weightgen.registry import get
 from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts
 from weightgen.runs.folder import RunFolder
@@ -59,7 +60,7 @@ def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: 
             write_text(run.path / "recipe.yaml", to_yaml(recipe))
         return False
     accelerator = new_accelerator(precision=recipe.training.precision)
-    training = _prepared(recipe, run, accelerator, fresh=fresh, progress=progress)
+    training = prepared(recipe, run, accelerator, fresh=fresh, progress=progress)
     metrics = MetricsFile(run.path / "metrics.jsonl")
     checkpoints = CheckpointFolder(run.path / "checkpoints" / "generator")
     records = _reported(training.records(checkpoints), progress, recipe.training.steps)
@@ -71,6 +72,7 @@ def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: 
     pipeline = training.finished(provenance=made_by)
     if accelerator.is_main_process:
         write_text(run.path / "README.md", run_card(recipe, run.path.name))
+        write_json(run.path / "timing.json", {"training_seconds": time.perf_counter() - training.begun})
         pipeline.save_pretrained(run.path / "generator")  # last: its presence says that the run is finished
     accelerator.wait_for_everyone()
     return True
@@ -106,14 +108,14 @@ def zoo_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: Pr
     recipe = with_absolute_paths(recipe)
     if fresh or not run.finished:
         accelerator = new_accelerator(precision=recipe.training.precision)
-        _prepared(recipe, run, accelerator, fresh=fresh, progress=progress)
+        prepared(recipe, run, accelerator, fresh=fresh, progress=progress)
     return ZooFolder(run.path / "zoo")
 
 
-def _prepared(
+def prepared(
     recipe: Recipe, run: RunFolder, accelerator: Accelerator, *, fresh: bool, progress: Progress | None
 ) -> GeneratorTraining:
-    """All that comes before the generator learns: backbone, features, space, targets."""
+    """All that comes before the generator learns, or came before it learnt: backbone, features, space, targets."""
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
     backbone = build_backbone(recipe.backbone, seed=recipe.seed)
     _check_sizes(recipe, parts)

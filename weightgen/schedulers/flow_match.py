@@ -29,6 +29,7 @@ class FlowMatchScheduler(FlowMatchEulerDiscreteScheduler):
         "flow_prediction" for those that predict the velocity.
     """
 
+    _compatibles = ["FlowMatchEulerDiscreteScheduler"]  # noqa: RUF012 - whose options are passed over without a remark
     chain_kind = "flow"
     init_noise_sigma = 1.0
 
@@ -65,7 +66,7 @@ class FlowMatchScheduler(FlowMatchEulerDiscreteScheduler):
         chain = self.config.num_train_timesteps
         times = np.round(chain * np.arange(num_inference_steps, 0, -1) / num_inference_steps)
         super().set_timesteps(num_inference_steps, device=device, sigmas=times / chain)
-        self.timesteps = torch.from_numpy(times.astype(np.float32) - 1).to(self.timesteps.device)
+        self.timesteps = torch.from_numpy(times.astype(np.float32) - 1).to(self.sigmas.device)
 
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **kwargs: Any) -> Any:
         """One step of Euler's method; `model_output` is what the denoiser predicts."""

@@ -52,7 +52,7 @@ _OWN: dict[str, type[SchedulerMixin]] = {
     kind.__name__: kind for kind in (MeanDDPMScheduler, LocalDDPMScheduler, FlowMatchScheduler, OneStepScheduler)
 }
 _DIFFUSION = "diffusion"
-_ONLY = {kind.chain_kind: kind.__name__ for kind in (FlowMatchScheduler, OneStepScheduler)}
+_ONLY: dict[str, str] = {kind.chain_kind: kind.__name__ for kind in (FlowMatchScheduler, OneStepScheduler)}
 """The one scheduler for each kind of chain that is no diffusion."""
 
 
