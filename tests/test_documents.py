@@ -1,7 +1,8 @@
 """Every command and every Python block of the documents, run as it stands there on small images of the names it uses.
 
-What takes minutes is made small by further options: `train`, `compare` and `zoo build` are checked by `recipes validate`, which
-refuses what they would refuse (`tests/recipes` trains every recipe), and comparisons have few episodes and methods.
+What takes minutes is made small by further options: `train`, `compare` and `zoo build` are checked by `recipes
+validate`, which refuses what they would refuse (`tests/recipes` trains every recipe), and comparisons have few episodes
+and methods.
 """
 
 from __future__ import annotations

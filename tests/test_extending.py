@@ -28,13 +28,16 @@ EXAMPLES = {
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The examples as a package that can be imported, and nothing of it afterwards."""
-    (tmp_path / "my_project").mkdir()
-    for name, code in re.findall(r"```python\n# my_project/(\w+)\.py\n(.*?)```", GUIDE.read_text(), re.DOTALL):
-        (tmp_path / "my_project" / f"{name}.py").write_text(code)
+    for language, name, code in re.findall(
+        r"```(python|yaml)\n# (my_\w+/\w+\.\w+)\n(.*?)```", GUIDE.read_text(), re.DOTALL
+    ):
+        assert name.endswith({"python": ".py", "yaml": ".yaml"}[language])
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    for module in [name for name in sys.modules if name.startswith("my_project")]:
+    for module in [name for name in sys.modules if name.startswith(("my_project", "my_flow"))]:
         del sys.modules[module]
 
 
@@ -71,3 +74,22 @@ def test_parameters_inside_the_backbone_are_generated_by_the_examples(project: P
     (run,) = Path("runs").glob("mcdi_norm_affine-*")
     index = json.loads((run / "generator" / "model_index.json").read_text())
     assert index["space"] == ["my_project.unshared_start", "UnsharedStart"]
+
+
+@pytest.mark.usefixtures("unchecked", "quick")
+def test_a_method_of_two_components_and_a_recipe_is_compared(project: Path) -> None:
+    """The package of the guide: its denoiser, its objective, its recipe, and no other file."""
+    assert {path.name for path in (project / "my_flow").iterdir()} == {
+        "velocity_field.py",
+        "middle_times.py",
+        "rows.yaml",
+    }
+    options = ("backbone.options.width=5", "denoiser.width=9", "evaluation.shots=[1]")
+    board = json.loads(
+        succeed("compare", "my_flow/rows.yaml", *SHARED, *options, "--methods", "ridge", "--format", "json").stdout
+    )
+    assert [row["name"] for row in board["rows"]] == ["my_flow/rows", "ridge", "raw_centroid"]
+    assert board["rows"][0]["memorisation"]["diversity"]["noise"] > 0
+    (run,) = Path("runs").glob("rows-*")
+    index = json.loads((run / "generator" / "model_index.json").read_text())
+    assert index["denoiser"] == ["my_flow.velocity_field", "VelocityField"]

@@ -20,7 +20,7 @@ from weightgen.evaluation.tuning import BaseClassFolds
 from weightgen.files import new_folder, read_json, text_hash, write_json
 from weightgen.runs.evaluation_run import Setting, check_numbers, chosen_shots
 from weightgen.runs.folder import RunFolder, run_folder
-from weightgen.runs.generator_training import Progress, zoo_seed
+from weightgen.runs.generator_training import Progress
 from weightgen.runs.memorisation_run import memorisation
 from weightgen.runs.methods import GENERATOR, RAW_CENTROID, build_methods, known_methods
 from weightgen.runs.training_run import check_run, prepared, train_run
@@ -218,12 +218,7 @@ class _Comparison:
         def make(sizes: EpisodeSizes) -> dict[str, Any]:
             setting = seed.setting if run == seed.run else seed.of(run)
             wanted = [GENERATOR, *([ZOO_MEAN] if setting.pipeline.space.takes_images else [])]
-            fits: dict[str, Any] = {
-                "inputs": setting.inputs,
-                "fit": setting.recipe.zoo.fit,
-                "zoo_seed": zoo_seed(setting.recipe),
-            }
-            methods = build_methods(wanted, setting.pipeline, **fits)
+            methods = build_methods(wanted, setting.pipeline, **setting.fits)
             scores = score_all(methods, setting.tasks(sizes), progress=self.progress)
             names = {GENERATOR: entry.name, ZOO_MEAN: f"{entry.name}: {ZOO_MEAN}"}
             return {names[name]: _plain(each) for name, each in scores.items()}

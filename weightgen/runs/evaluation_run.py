@@ -165,6 +165,11 @@ class Setting:
         training = base_features(recipe.data, pipeline.backbone, parts, progress=progress)
         return cls(recipe, pipeline, unseen, inputs, training, source, run.path.absolute().name, episodes, seed)
 
+    @property
+    def fits(self) -> dict[str, Any]:
+        """What methods need that fit parameters as those of the zoo were fitted."""
+        return {"inputs": self.inputs, "fit": self.recipe.zoo.fit, "zoo_seed": zoo_seed(self.recipe)}
+
     def tasks(self, sizes: EpisodeSizes) -> Episodes:
         """Raises InputError where classes or images are too few."""
         sampler = EpisodeSampler(self.unseen)
@@ -188,8 +193,7 @@ def _evaluate(
             progress(f"tuning the baselines, {shots_words(shots_label(sizes['shots']))}", number, len(names))
 
     folds = BaseClassFolds(setting.training, seed=setting.seed, **sizes)
-    fits = {"inputs": setting.inputs, "fit": setting.recipe.zoo.fit, "zoo_seed": zoo_seed(setting.recipe)}
-    methods = build_methods(names, pipeline, folds=folds, built=built, **fits)
+    methods = build_methods(names, pipeline, folds=folds, built=built, **setting.fits)
     scores = score_all(methods, tasks, progress=progress)
     vectors, members = {}, None
     if GENERATOR in names and not pipeline.space.takes_images:
