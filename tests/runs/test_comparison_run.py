@@ -64,7 +64,7 @@ def test_recipes_are_trained_once_and_compared(place: Path, monkeypatch: pytest.
     [
         (("metadiff", "hypernetwork", "metadiff"), "recipe 'metadiff' is named twice; name it once"),
         (("metadiff", "metadif"), "recipe 'metadif': no such file, nor a recipe of weightgen; did you mean 'metadiff'"),
-        (("metadiff", "transfer/metadiff"), "recipe transfer/metadiff learns from other classes than metadiff: data."),
+        (("metadiff", "ablations/mv_di"), "recipe ablations/mv_di learns from other classes than metadiff: data."),
         (
             ("metadiff", "flow", "seed=3"),
             "seed: a comparison trains with seeds 0, 1, …; give their number with",

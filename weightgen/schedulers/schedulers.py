@@ -126,8 +126,8 @@ def mean_scheduler(scheduler: SchedulerMixin) -> SchedulerMixin:
             "generation.read is mean, and a flow has no noise-free chain to the mean; set generation.read: draws"
         )
     local = isinstance(scheduler, LocalDDPMScheduler)
-    own = LocalDDPMScheduler.__name__ if local else _ONLY.get(kind, MeanDDPMScheduler.__name__)
-    return swap_scheduler(own, scheduler)
+    own: type[SchedulerMixin] = LocalDDPMScheduler if local else _OWN[_ONLY.get(kind, "MeanDDPMScheduler")]
+    return swap_scheduler(own.__name__, scheduler)
 
 
 def drawing_scheduler(name: str, scheduler: SchedulerMixin) -> SchedulerMixin:
