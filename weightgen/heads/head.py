@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightgen.backbones.backbone import Backbone
+from weightgen.classifiers import LinearHeads
 from weightgen.data.labelled import check_class_names, composed
 from weightgen.errors import InputError
 from weightgen.files import push_folder
@@ -19,7 +20,6 @@ from weightgen.heads.class_names import positions
 from weightgen.heads.folder import HeadFields, read_head, write_head
 from weightgen.heads.prediction import Images, Prediction, draw_probabilities, stream_predictions
 from weightgen.heads.support_summary import SupportSummary
-from weightgen.records import LinearHeads
 
 _PACKAGES = ("weightgen", "timm", "diffusers")
 _FEWEST = 2

@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.func import functional_call
 
 from weightgen.backbones.backbone import Backbone
+from weightgen.classifiers import PADDING_BIAS, Calibration, LinearHeads
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
-from weightgen.interfaces import FeatureSpace, FitProblem, ParameterSpace, Selector
-from weightgen.records import PADDING_BIAS, Calibration, Condition, Episode, LinearHeads
+from weightgen.interfaces import AdaptsBackbone, FeatureSpace, FitProblem, ParameterSpace, Selector
+from weightgen.records import Condition, Episode
 from weightgen.registry import create
 
 _IMAGES_AT_ONCE = 128
@@ -30,7 +31,7 @@ _FIT_SCALE = 30.0
 all tasks in one direction, and the mean of the zoo is worse than no offset (by 1 point on glyphs)."""
 
 
-class Chunks(ParameterSpace):
+class Chunks(ParameterSpace, AdaptsBackbone):
     """Tokens are chunks of v = (offset − mean) / scale, the last one padded with 0; heads are class means.
 
     The offset moves the selected parameters of the backbone from their own values. The head on the adapted features
