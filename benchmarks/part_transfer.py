@@ -33,7 +33,7 @@ from weightgen.backbones.decoding import pixels_of
 from weightgen.classifiers import Calibration, LinearHeads
 from weightgen.config.recipe import Recipe
 from weightgen.data.sources import open_data
-from weightgen.episodes.support_folder import episode_of
+from weightgen.episodes.dataset_episode import episode_of
 from weightgen.evaluation.comparison import LINEAR_PROBE, half_width
 from weightgen.evaluation.training_sets import aligned, draw_training, draws_of, sizes_that_differ, words
 from weightgen.features.standardizer import Standardizer

@@ -23,8 +23,7 @@ from weightgen.backbones.decoding import pixels_of
 from weightgen.backbones.feature_cache import feature_batches
 from weightgen.classifiers import Calibration, LinearHeads
 from weightgen.data.sources import class_names, data_fingerprint, open_support, open_unlabelled
-from weightgen.episodes.dataset_episode import dataset_episode
-from weightgen.episodes.support_folder import episode_of
+from weightgen.episodes.dataset_episode import dataset_episode, episode_of
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.heads.head import Head

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
@@ -33,6 +33,7 @@ from weightgen.registry import nearest
 from weightgen.schedulers.schedulers import chain_of, check_scheduler, scheduler_class
 from weightgen.spaces.class_rows import ClassRows
 
+Own = TypeVar("Own", bound="GeneratorPipeline")
 Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 _INDEX = "model_index.json"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -113,7 +114,7 @@ class GeneratorPipeline(DiffusionPipeline):
         return push_folder(self.save_pretrained, repo_id, **options)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **changes: Any) -> Self:
+    def from_pretrained(cls: type[Own], folder: str | Path, **changes: Any) -> Own:
         """Read a generator's folder.
 
         Imports `weightgen` and diffusers schedulers only, and reads safetensors only.

@@ -111,6 +111,21 @@ class Episode:
     statistics: Statistics | None = None
     class_names: tuple[str, ...] | None = None
 
+    @classmethod
+    def of_support(
+        cls, support: Num[Tensor, "batch ways shots feature"], mask: Bool[Tensor, "batch ways shots"], **given: Any
+    ) -> Episode:
+        """Without queries, and without all else but what is `given` by name; classes are numbered."""
+        nothing = support.new_zeros(len(support), 0, support.shape[-1])
+        empty: dict[str, Any] = {
+            "query": nothing,
+            "query_labels": torch.zeros(len(support), 0, dtype=torch.int64, device=support.device),
+            "classes": torch.arange(support.shape[1], device=support.device).expand(len(support), -1),
+            "unlabelled": nothing,
+            "unlabelled_mask": mask.new_zeros(len(support), 0),
+        }
+        return cls(support, mask, **{**empty, **given})
+
     def __len__(self) -> int:
         return self.support.shape[0]
 

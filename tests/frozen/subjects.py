@@ -28,7 +28,7 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.classifiers import Calibration, LinearHeads
 from weightgen.config.build import build_generator, build_objective, generation_scheduler
 from weightgen.config.loading import load_recipe
-from weightgen.episodes.support_folder import episode_of as data_set_episode
+from weightgen.episodes.dataset_episode import episode_of as data_set_episode
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.tuning import BaseClassFolds
 from weightgen.features.class_statistics import ClassStatistics

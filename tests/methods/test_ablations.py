@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from weightgen.classifiers import LinearHeads
-from weightgen.episodes.support_folder import episode_of
+from weightgen.episodes.dataset_episode import episode_of
 from weightgen.errors import InputError
 from weightgen.methods.generated import Draws, Generated, Inductive, NoDenoiser, OneStep, RandomDenoiser
 from weightgen.pipeline import WeightGenerationPipeline

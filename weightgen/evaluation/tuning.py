@@ -12,9 +12,9 @@ from torch import Tensor
 
 from weightgen import seeds
 from weightgen.classifiers import OneByOne
+from weightgen.episodes.dataset_episode import episode_of
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.shots import Shots, fewest_and_most
-from weightgen.episodes.support_folder import episode_of
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.held_out import Choice, best, folds, spare

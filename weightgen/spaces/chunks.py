@@ -88,21 +88,12 @@ class Chunks(ParameterSpace, AdaptsBackbone):
         return -(-len(self.mean) // int(self.config.token_width))
 
     def features(self, inputs: Episode) -> Episode:
-        """Of the backbone as it is, for the support and unlabelled images; without queries."""
-        adaptable = self.adaptable
-        own, device = torch.zeros_like(adaptable.own), adaptable.own.device
-        none = adaptable.own.new_zeros(len(inputs), 0, adaptable.backbone.feature_width)
+        """Of the backbone as it is, for the support; without unlabelled images and queries."""
+        own = torch.zeros_like(self.adaptable.own)
         with torch.no_grad():
-            support = adaptable.features(own, inputs.support)
-        return Episode(
-            support=support,
-            support_mask=inputs.support_mask.to(device),
-            query=none,
-            query_labels=inputs.query_labels[:, :0].to(device),
-            classes=inputs.classes.to(device),
-            unlabelled=none,
-            unlabelled_mask=inputs.unlabelled_mask[:, :0].to(device),
-        )
+            support = self.adaptable.features(own, inputs.support)
+        device = support.device
+        return Episode.of_support(support, inputs.support_mask.to(device), classes=inputs.classes.to(device))
 
     def real(self, condition: Condition) -> Bool[Tensor, "batch tokens"]:
         """All."""

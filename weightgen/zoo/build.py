@@ -217,13 +217,4 @@ def _all_images(
         place = drawn.topk(min(options.most_images, place.shape[-1])).indices
     there = place < counts[classes][..., None]  # (tasks, ways, images)
     rows = (counts.cumsum(0) - counts)[classes][..., None] + torch.where(there, place, 0)
-    none = inputs.values.new_zeros(len(classes), 0, inputs.values.shape[1])
-    return Episode(
-        support=inputs.values[rows],
-        support_mask=there,
-        query=none,
-        query_labels=torch.zeros(len(classes), 0, dtype=torch.int64),
-        classes=classes,
-        unlabelled=none,
-        unlabelled_mask=torch.zeros(len(classes), 0, dtype=torch.bool),
-    )
+    return Episode.of_support(inputs.values[rows], there, classes=classes)
