@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from weightgen import seeds
+from weightgen.classifiers import Calibration
 from weightgen.conditioners.calibrated_prototypes import CalibratedPrototypes
 from weightgen.denoisers.ridge_transformer import RidgeTransformer
 from weightgen.episodes.sampler import EpisodeSampler
@@ -21,7 +22,7 @@ from weightgen.errors import InputError
 from weightgen.features.ridge_rows import PENALTY, SupportFacts, WeightedImages
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import FeatureSpace
-from weightgen.records import Calibration, Condition, Episode, Features
+from weightgen.records import Condition, Episode, Features
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.spaces.class_rows import ClassRows
 
