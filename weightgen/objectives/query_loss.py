@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.interfaces import Conditioner, Denoiser, FeatureSpace, Objective, ParameterSpace
+from weightgen.interfaces import ClassifiesFeatures, Conditioner, Denoiser, FeatureSpace, Objective, ParameterSpace
 from weightgen.objectives.noise_prediction import clean_tokens, denoise_once
 from weightgen.records import Episode
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-    from weightgen.records import Calibration
+    from weightgen.classifiers import Calibration
 
 
 class QueryLoss(Objective):
@@ -53,12 +53,21 @@ class QueryLoss(Objective):
         )
         loss = denoised.loss()
         clean = clean_tokens(denoised.prediction, denoised, scheduler)
-        queries = query_terms(space.query_logits(clean, episode, features, scale=scale), episode)
+        queries = query_terms(clean, episode, space=space, features=features, scale=scale)
         return {"loss": loss + self.weight * queries["query_loss"], "noise_loss": loss.detach(), **detached(queries)}
 
 
-def query_terms(logits: Float[Tensor, "batch queries ways"], episode: Episode) -> dict[str, Tensor]:
-    """Mean cross-entropy in nats, and the share of right answers."""
+def query_terms(
+    clean: Float[Tensor, "batch tokens width"],
+    episode: Episode,
+    *,
+    space: ParameterSpace,
+    features: FeatureSpace,
+    scale: Calibration,
+) -> dict[str, Tensor]:
+    """Mean cross-entropy in nats of what clean tokens say of the queries, and the share of right answers."""
+    assert isinstance(space, ClassifiesFeatures)  # `check_kinds` refuses any other
+    logits = space.query_logits(clean, episode, features, scale=scale)
     return {
         "query_loss": torch.nn.functional.cross_entropy(logits.flatten(0, 1), episode.query_labels.flatten()),
         "query_accuracy": (logits.detach().argmax(-1) == episode.query_labels).float().mean(),

@@ -16,7 +16,7 @@ from weightgen.schedulers.one_step import OneStepScheduler
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-    from weightgen.records import Calibration
+    from weightgen.classifiers import Calibration
 
 
 class Regression(Objective):
@@ -56,6 +56,6 @@ class Regression(Objective):
         loss = once.loss()
         if not self.query_weight:
             return {"loss": loss}
-        queries = query_terms(space.query_logits(once.prediction, episode, features, scale=scale), episode)
+        queries = query_terms(once.prediction, episode, space=space, features=features, scale=scale)
         total = loss + self.query_weight * queries["query_loss"]
         return {"loss": total, "regression_loss": loss.detach(), **detached(queries)}

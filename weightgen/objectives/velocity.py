@@ -16,7 +16,7 @@ from weightgen.schedulers.flow_match import FlowMatchScheduler
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-    from weightgen.records import Calibration
+    from weightgen.classifiers import Calibration
 
 
 class Velocity(Objective):
@@ -64,6 +64,6 @@ class Velocity(Objective):
         loss = error.square().sum() / (real.sum() * target.shape[-1])
         if not self.query_weight:
             return {"loss": loss}
-        queries = query_terms(space.query_logits(clean, episode, features, scale=scale), episode)
+        queries = query_terms(clean, episode, space=space, features=features, scale=scale)
         total = loss + self.query_weight * queries["query_loss"]
         return {"loss": total, "velocity_loss": loss.detach(), **detached(queries)}

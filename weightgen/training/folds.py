@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.classifiers import Calibration
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.features.temperature import fit_scale
-from weightgen.interfaces import Conditioner, FeatureSpace, ParameterSpace
-from weightgen.records import Calibration, Episode, Features
+from weightgen.interfaces import ClassifiesFeatures, Conditioner, FeatureSpace, ParameterSpace
+from weightgen.records import Episode, Features
 from weightgen.seeds import derive, generator
 from weightgen.spaces.class_rows import ClassRows
 from weightgen.zoo.members import Zoo
@@ -88,9 +89,8 @@ def cross_fitted(
         standardizer.likelihood_scale.fill_(
             calibrate(partial(ClassRows(readout="gaussian").query_logits, scale=unscaled))
         )
-        if space.takes_images:  # its heads do not act on these features
-            scale = unscaled
-        else:
+        scale = unscaled  # of heads that act on other than these features
+        if isinstance(space, ClassifiesFeatures):
             scale = Calibration.flat(calibrate(partial(space.query_logits, scale=unscaled), adapted=True))
         folds_of_classes.append(Fold(inside, ideal_prototypes(inside, standardizer), standardizer, scale))
     return tuple(folds_of_classes)
