@@ -89,3 +89,33 @@ def test_a_denoiser_that_follows_a_gradient_needs_one(tmp_path: Path) -> None:
         assert told == "denoiser 'gradient_mlp' needs the gradient at the noisy rows; use conditioner task_prototypes"
     check_components(load_recipe("metadiff", [*plain, "conditioner=task_prototypes"]))
     assert files_below(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override", "said"),
+    [
+        (
+            "metadiff",
+            "objective=regression",
+            "and the objective regression needs OneStepScheduler; set that, or another",
+        ),
+        ("metadiff", "objective=velocity", "and the objective velocity needs FlowMatchScheduler; set that, or another"),
+        ("hypernetwork", "generation.steps=2", "generation.steps is 2 and scheduler.num_train_timesteps 1; take fewer"),
+        ("hypernetwork", "generation.samples=2", "a chain of one step has no noise to draw with, set it to 1"),
+        (
+            "hypernetwork",
+            "denoiser=gradient_mlp",
+            "has no noise, and the denoiser predicts 'epsilon'; use a denoiser that",
+        ),
+        ("hypernetwork", "objective.query_weight=-1.0", "query_weight is -1.0; it must be 0 or more"),
+        ("flow", "generation.read=mean", "a flow has no noise-free chain to the mean; set generation.read: draws"),
+        ("flow", "generation.scheduler=DDIMScheduler", "scheduler 'DDIMScheduler' cannot run the chain that this"),
+        ("flow", "denoiser=gradient_mlp", "FlowMatchScheduler takes no denoiser that predicts 'epsilon'"),
+        ("flow", "scheduler.beta_start=0.1", "scheduler.FlowMatchScheduler has no option 'beta_start'"),
+    ],
+)
+def test_chains_and_objectives_that_do_not_fit_are_refused(
+    recipe: str, override: str, said: str, tmp_path: Path
+) -> None:
+    assert said in refuse("train", recipe, override, "--out", tmp_path / "runs")
+    assert files_below(tmp_path) == set()
