@@ -15,8 +15,10 @@ from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import Objective
 from weightgen.objectives.local_consistency import LocalConsistency
 from weightgen.objectives.noise_prediction import NoisePrediction
+from weightgen.objectives.regression import Regression
+from weightgen.objectives.velocity import Velocity
 from weightgen.records import Episode
-from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
+from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.spaces.chunks import Chunks
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.options import ReptileOptions
@@ -27,10 +29,17 @@ SIZES = (7, 12)
 
 
 def losses_of(objective: Objective, segments: int) -> EpisodeLoss:
+    name, own = objective.scheduler or "LocalDDPMScheduler", {"prediction_type": "sample"}
+    own |= {} if name == "OneStepScheduler" else {"num_train_timesteps": CHAIN}
+    scheduler = build_scheduler(name, own | ({"segments": segments} if name == "LocalDDPMScheduler" else {}))
     denoiser = ChunkTransformer(
-        feature_width=8, sizes=SIZES, num_train_timesteps=CHAIN, token_width=TOKEN_WIDTH, width=12, heads=3
+        feature_width=8,
+        sizes=SIZES,
+        num_train_timesteps=scheduler.config.num_train_timesteps,
+        token_width=TOKEN_WIDTH,
+        width=12,
+        heads=3,
     )
-    scheduler = LocalDDPMScheduler(segments=segments, num_train_timesteps=CHAIN, prediction_type="sample")
     denoiser.set_noise_levels(scheduler)
     conditioner = LocalTargets(feature_width=8, width=7)
     space = Chunks(selector={"name": "bias"}, sizes=SIZES, token_width=TOKEN_WIDTH)
@@ -43,7 +52,10 @@ def path(segments: int, batch: int = 2) -> torch.Tensor:
     return torch.randn(batch, segments, TOKENS, TOKEN_WIDTH, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize(("objective", "segments"), [(NoisePrediction(), 1), (LocalConsistency(), SEGMENTS)])
+@pytest.mark.parametrize(
+    ("objective", "segments"),
+    [(NoisePrediction(), 1), (LocalConsistency(), SEGMENTS), (Velocity(), 1), (Regression(), 1)],
+)
 def test_the_form_alone_has_the_same_loss_with_and_without_padded_classes(
     objective: Objective, segments: int, base_standardizer: Standardizer, draw_episode: Callable[..., Episode]
 ) -> None:
@@ -56,8 +68,11 @@ def test_the_form_alone_has_the_same_loss_with_and_without_padded_classes(
     torch.testing.assert_close(plain, wide)
 
 
-def test_the_bi_level_loop_takes_chunks(base_standardizer: Standardizer, draw_episode: Callable[..., Episode]) -> None:
-    module, fold = losses_of(LocalConsistency(), SEGMENTS), (base_standardizer, Calibration())
+@pytest.mark.parametrize("objective", [LocalConsistency(), Velocity(), Regression()])
+def test_the_bi_level_loop_takes_chunks(
+    objective: Objective, base_standardizer: Standardizer, draw_episode: Callable[..., Episode]
+) -> None:
+    module, fold = losses_of(objective, SEGMENTS), (base_standardizer, Calibration())
     options = ReptileOptions(inner_steps=2, inner_learning_rate=0.05, draws=3)
     losses, gradients = adapted(
         module.eval(), draw_episode(), path(SEGMENTS), *fold, torch.Generator().manual_seed(3), options=options
