@@ -89,12 +89,11 @@ def denoise_once(
     return Denoised(space.real(condition), noisy, timestep, denoiser(noisy, timestep, condition), wanted)
 
 
-def clean_tokens(
-    prediction: Float[Tensor, "batch tokens width"], denoised: Denoised, scheduler: SchedulerMixin
-) -> Float[Tensor, "batch tokens width"]:
-    """The tokens without noise that a prediction for a denoiser's input implies, whatever its parameterisation."""
+def clean_tokens(denoised: Denoised, scheduler: SchedulerMixin) -> Float[Tensor, "batch tokens width"]:
+    """The tokens without noise that a prediction implies, whatever its parameterisation."""
     signal = scheduler.alphas_cumprod.to(denoised.noisy.device)[denoised.timestep][:, None, None]
-    kind, x, kept, added = scheduler.config.prediction_type, denoised.noisy, signal.sqrt(), (1 - signal).sqrt()
+    kind, x, prediction = scheduler.config.prediction_type, denoised.noisy, denoised.prediction
+    kept, added = signal.sqrt(), (1 - signal).sqrt()
     if kind == "sample":
         return prediction
     if kind == "epsilon":

@@ -52,7 +52,7 @@ class QueryLoss(Objective):
             denoiser, conditioner, scheduler, space, features, episode, target=path[:, -1], generator=generator
         )
         loss = denoised.loss()
-        clean = clean_tokens(denoised.prediction, denoised, scheduler)
+        clean = clean_tokens(denoised, scheduler)
         queries = query_terms(clean, episode, space=space, features=features, scale=scale)
         return {"loss": loss + self.weight * queries["query_loss"], "noise_loss": loss.detach(), **detached(queries)}
 

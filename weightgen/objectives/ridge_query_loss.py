@@ -13,8 +13,7 @@ from weightgen.classifiers import Calibration
 from weightgen.features.ridge_rows import WeightedImages, ridge_penalty
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import ClassifiesFeatures, Conditioner, Denoiser, FeatureSpace, Objective, ParameterSpace
-from weightgen.objectives.noise_prediction import denoise_once
-from weightgen.objectives.query_loss import clean_tokens
+from weightgen.objectives.noise_prediction import clean_tokens, denoise_once
 from weightgen.records import Condition, Episode
 
 if TYPE_CHECKING:

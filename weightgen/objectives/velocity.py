@@ -57,7 +57,7 @@ class Velocity(Objective):
         denoised = denoise_once(
             denoiser, conditioner, scheduler, space, features, episode, target=target, generator=generator
         )
-        clean = clean_tokens(denoised.prediction, denoised, scheduler)
+        clean = clean_tokens(denoised, scheduler)
         sigma = (denoised.timestep + 1) / scheduler.config.num_train_timesteps
         real = denoised.real[..., None]
         error = (clean - target) / sigma.clamp(min=self.least_sigma)[:, None, None] * real

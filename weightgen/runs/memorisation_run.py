@@ -110,7 +110,8 @@ def memorisation(
         and each of "noise_levels"; "best" is the accuracy of the best checkpoint, where all are for one task;
         "diversity" tells how far sets for one task are from each other by noise, in distances between checkpoints, and
         how far sets for different tasks are, as a share of what their checkpoints are.
-        None for generators that give every episode a feature space of its own, where checkpoints have no place.
+        None for generators that give every episode a feature space of its own, where checkpoints have no place, and
+        where there is one checkpoint only.
     """
     if pipeline.conditioner.adapts:
         return None
@@ -118,6 +119,8 @@ def memorisation(
     known = _checkpoints(fold, ways=training.recipe.evaluation.ways, ordered=pipeline.space.ordered, seed=seed)
     seeing = copy.copy(pipeline)
     seeing.standardizer = fold.standardizer
+    if len(known.units[0]) < 2:
+        return None
     drawn = torch.randperm(len(known.tokens), generator=seeded(seed, "memorisation tasks"))[:TASKS]
     new = set(fold.features.class_names) <= set(unseen.class_names)
     episode = _episode(known.classes[drawn], fold, unseen if new else inputs, shots=shots, seed=seed)
@@ -136,7 +139,7 @@ def memorisation(
     best = float(100 * (1 - judged.wrong(own).double().mean(-1)).max()) if known.one_task else None
     apart = torch.linalg.vector_norm(known.of(written[0]) - known.of(written[1]), dim=-1)
     flat, checkpoints = written[0].flatten(1), own.flatten(1)
-    among = None if known.one_task and not between else spread(checkpoints)
+    among = spread(checkpoints) if len(drawn) > 1 else None
     return {
         "tasks": len(drawn),
         "images": "new" if new else "training",
