@@ -94,9 +94,9 @@ def compare_recipes(
         for entry in entries:
             _share_backbone(entries[0].runs[seed], entry.runs[seed])
             train_run(entry.recipes[seed], entry.runs[seed], progress=progress)
-    made = _Comparison(entries, sizes, chosen, episodes, out / _PARTS, progress)
+    comparison = _Comparison(entries, sizes, chosen, episodes, out / _PARTS, progress)
     board = leaderboard(
-        made.methods(),
+        comparison.methods(),
         data=first.data.source,
         backbone=first.backbone.model or first.backbone.checkpoint,
         ways=ways,
