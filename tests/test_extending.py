@@ -82,14 +82,14 @@ def test_a_method_of_two_components_and_a_recipe_is_compared(project: Path) -> N
     assert {path.name for path in (project / "my_flow").iterdir()} == {
         "velocity_field.py",
         "middle_times.py",
-        "rows.yaml",
+        "mine.yaml",
     }
     options = ("backbone.options.width=5", "denoiser.width=9", "evaluation.shots=[1]")
     board = json.loads(
-        succeed("compare", "my_flow/rows.yaml", *SHARED, *options, "--methods", "ridge", "--format", "json").stdout
+        succeed("compare", "my_flow/mine.yaml", *SHARED, *options, "--methods", "ridge", "--format", "json").stdout
     )
-    assert [row["name"] for row in board["rows"]] == ["my_flow/rows", "ridge", "raw_centroid"]
+    assert [row["name"] for row in board["rows"]] == ["my_flow/mine", "ridge", "raw_centroid"]
     assert board["rows"][0]["memorisation"]["diversity"]["noise"] > 0
-    (run,) = Path("runs").glob("rows-*")
+    (run,) = Path("runs").glob("mine-*")
     index = json.loads((run / "generator" / "model_index.json").read_text())
     assert index["denoiser"] == ["my_flow.velocity_field", "VelocityField"]
