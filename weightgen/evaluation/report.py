@@ -12,10 +12,9 @@ from typing import Any
 from weightgen.episodes.shots import Shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.chain_paths import ChainPaths, Walk
-from weightgen.evaluation.comparison import LINEAR_PROBE, MethodResult
+from weightgen.evaluation.comparison import LINEAR_PROBE, MethodResult, in_points, in_seconds, verdict
 from weightgen.evaluation.figures import chain_picture, learning_picture, steps_picture
 from weightgen.evaluation.training_sets import words
-from weightgen.evaluation.verdicts import in_points, in_seconds, verdict
 from weightgen.files import write_bytes, write_json, write_text
 
 TRANSFER = "transfer"

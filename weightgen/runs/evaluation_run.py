@@ -14,7 +14,7 @@ from torch import Tensor
 
 from weightgen.backbones.decoding import pixels_of
 from weightgen.backbones.feature_cache import features_of
-from weightgen.config.paths import absolute_spec
+from weightgen.config.loading import absolute_spec
 from weightgen.config.recipe import Recipe
 from weightgen.data.sources import data_fingerprint, open_data
 from weightgen.episodes.sampler import EpisodeSampler
@@ -22,12 +22,11 @@ from weightgen.episodes.shots import Shots, parse_shots, shots_label, shots_word
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.chain_paths import ChainPaths, chain_paths
-from weightgen.evaluation.comparison import compare
+from weightgen.evaluation.comparison import chain_verdict, compare
 from weightgen.evaluation.report import episodes_json, write_report
 from weightgen.evaluation.scoring import Episodes, EpisodeSizes, Scores, score_all
 from weightgen.evaluation.steps_curve import steps_curve
 from weightgen.evaluation.tuning import BaseClassFolds
-from weightgen.evaluation.verdicts import chain_verdict
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features
 from weightgen.runs.data_parts import DataParts, base_features, open_parts

@@ -16,8 +16,7 @@ from accelerate import Accelerator
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pretraining import pretrain
 from weightgen.config.build import build_backbone, check_backbone, check_components
-from weightgen.config.loading import to_yaml
-from weightgen.config.paths import with_absolute_paths
+from weightgen.config.loading import to_yaml, with_absolute_paths
 from weightgen.config.recipe import Recipe
 from weightgen.data.feature_data import has_features
 from weightgen.data.sources import class_counts, class_names
