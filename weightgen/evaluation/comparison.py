@@ -84,7 +84,8 @@ def compare(
     results = []
     for name, own in scores.items():
         of_images = own.unit == "images"
-        difference, from_probe = _difference(own, scores.get(best or "")), _difference(own, scores.get(LINEAR_PROBE))
+        others = (scores.get(other) for other in (best or "", LINEAR_PROBE))
+        difference, from_probe = ((None, None) if one is None else paired_difference(own, one) for one in others)
         over_classes = None if best is None or of_images else class_interval(own, scores[best], seed=seed)
         generated = (vectors or {}).get(name)
         results.append(
@@ -109,10 +110,6 @@ def compare(
             )
         )
     return results
-
-
-def _difference(ours: Scores, theirs: Scores | None) -> tuple[float, float] | tuple[None, None]:
-    return (None, None) if theirs is None else paired_difference(ours, theirs)
 
 
 def _macro_accuracy(scores: Scores) -> float:
