@@ -11,12 +11,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from _meta_training import MetaSpace, MetaTrainingOptions, meta_train
+
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import features_of
 from weightgen.data.sources import data_fingerprint, open_data
 from weightgen.errors import InputError
 from weightgen.universal.generator import save_universal
-from weightgen.universal.meta_training import MetaSpace, MetaTrainingOptions, meta_train
 
 
 def space_of(spec: str) -> MetaSpace:
