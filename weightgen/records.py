@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -41,13 +41,16 @@ class Features:
 
     def of_classes(self, names: Sequence[str]) -> Features:
         """The images of the named classes alone, relabelled in the order given."""
-        position = {name: i for i, name in enumerate(self.class_names)}
-        wanted = torch.tensor([position[name] for name in names], dtype=torch.int64)
-        starts = torch.cat([torch.zeros(1, dtype=torch.int64), self.counts.cumsum(0)])
-        pieces = [torch.arange(int(starts[i]), int(starts[i + 1])) for i in wanted]
+        own = dict(self.rows_by_class())
+        pieces = [own[name] for name in names]
         rows = torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.int64)
-        labels = torch.repeat_interleave(torch.arange(len(wanted)), self.counts[wanted])
+        labels = torch.cat([torch.full_like(piece, i) for i, piece in enumerate(pieces)]) if pieces else rows
         return Features(self.values[rows], labels, tuple(names))
+
+    def rows_by_class(self) -> list[tuple[str, Int[Tensor, " images"]]]:
+        """Name and rows of every class."""
+        rows = torch.arange(len(self.labels)).split(self.counts.tolist())
+        return list(zip(self.class_names, rows, strict=True))
 
     @property
     def families(self) -> list[list[str]]:
@@ -161,7 +164,7 @@ class Episode:
 
     def __getitem__(self, which: slice | Int[Tensor, " chosen"]) -> Episode:
         """Some of the batch."""
-        chosen: dict[str, Any] = {name: tensor[which] for name, tensor in self._tensors()}
+        chosen: dict[str, Any] = {name: tensor[which] for name, tensor in _tensors_of(self)}
         return replace(self, **chosen)
 
     def support_only(self) -> Episode:
@@ -174,14 +177,8 @@ class Episode:
 
     def to(self, device: torch.device | str) -> Episode:
         """The same on another device."""
-        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors()}
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in _tensors_of(self)}
         return replace(self, statistics=None if self.statistics is None else self.statistics.to(device), **moved)
-
-    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                yield field.name, value
 
 
 @dataclass(frozen=True)
@@ -259,9 +256,7 @@ class Condition:
 
     def repeat(self, times: int) -> Condition:
         """Every episode `times` times in a row."""
-        present = {field.name: getattr(self, field.name) for field in fields(self)}
-        tensors = {name: value for name, value in present.items() if isinstance(value, Tensor)}
-        batched: dict[str, Any] = {name: value.repeat_interleave(times, 0) for name, value in tensors.items()}
+        batched: dict[str, Any] = {name: value.repeat_interleave(times, 0) for name, value in _tensors_of(self)}
         return replace(self, **batched)
 
     def with_gradient(self, gradient: Float[Tensor, "batch ways feature"]) -> Condition:
@@ -340,3 +335,9 @@ class Layout:
         if len(batches) > 1 or len({tensor.dtype for tensor in tensors.values()}) > 1:
             raise InputError("layout: the tensors differ in leading dimensions or in type; make them alike")
         return batches.pop()
+
+
+def _tensors_of(record: Episode | Condition) -> list[tuple[str, Tensor]]:
+    """Names and values of the fields that are tensors."""
+    values = ((field.name, getattr(record, field.name)) for field in fields(record))
+    return [(name, value) for name, value in values if isinstance(value, Tensor)]

@@ -10,7 +10,6 @@ from pathlib import Path
 import datasets
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
@@ -19,7 +18,7 @@ from weightgen.data import pictures
 from weightgen.data.feature_data import feature_values
 from weightgen.data.labelled import FEATURES
 from weightgen.errors import InputError
-from weightgen.files import cache_directory, optional_cache, tensors_hash, text_hash, write_tensors
+from weightgen.files import cache_directory, keep_tensors, kept_tensors, text_hash
 from weightgen.records import Features
 
 _IMAGES_AT_ONCE, _FEWEST_AT_ONCE = 256, 16
@@ -53,9 +52,9 @@ def features_of(
         values = checked_features(feature_values(dataset), backbone, turned=quarter_turns > 0)
         return Features(values, torch.tensor(dataset["label"][:]), names)
     path = cache_path(backbone, data_fingerprint, quarter_turns)
-    cached = _read(path, len(dataset), names)
-    if cached is not None:
-        return cached
+    kept = kept_tensors(path)
+    if kept and len(kept["labels"]) == len(dataset):
+        return Features(kept["values"], kept["labels"], names)
     reader = ImageReader(dataset, backbone.preprocess)
     values = torch.empty(len(reader), backbone.feature_width)
     for start, batch in _streamed(backbone, reader, batch_size, torch.device(device), quarter_turns):
@@ -64,8 +63,7 @@ def features_of(
         if progress is not None:
             progress("computing features", start + len(batch), len(reader))
     tensors = {"values": values, "labels": reader.labels}
-    with optional_cache():
-        write_tensors(path, tensors, {"class_names": json.dumps(names), "hash": tensors_hash(tensors)})
+    keep_tensors(path, tensors, {"class_names": json.dumps(names)})
     return Features(values, reader.labels, names)
 
 
@@ -144,16 +142,3 @@ def _check_finite(
         raise InputError(
             f"backbone: '{backbone.architecture}' gives NaN or infinite features for {reader.name(bad)}; take another"
         )
-
-
-def _read(path: Path, images: int, names: tuple[str, ...]) -> Features | None:
-    """Features from a cache file, memory-mapped; None when it is absent, damaged, or of other data."""
-    try:
-        with safe_open(path, "pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in ("values", "labels")}
-    except (OSError, SafetensorError):
-        return None
-    if tensors_hash(tensors) != metadata.get("hash") or len(tensors["labels"]) != images:
-        return None
-    return Features(tensors["values"], tensors["labels"], names)

@@ -72,10 +72,10 @@ def draw_training(train: Features, images: int | None, *, seed: int, draw: int) 
     """
     if images is None:
         return train
-    starts, rows = (train.counts.cumsum(0) - train.counts).tolist(), []
-    for start, count, name in zip(starts, train.counts.tolist(), train.class_names, strict=True):
-        order = torch.randperm(count, generator=seeds.generator(seed, "training set", draw, name))
-        rows.append(start + order[:images].sort().values)
+    rows = []
+    for name, own in train.rows_by_class():
+        order = torch.randperm(len(own), generator=seeds.generator(seed, "training set", draw, name))
+        rows.append(own[order[:images].sort().values])
     chosen = torch.cat(rows)
     return Features(train.values[chosen], train.labels[chosen], train.class_names)
 
@@ -83,11 +83,9 @@ def draw_training(train: Features, images: int | None, *, seed: int, draw: int) 
 def held_out(features: Features, share: float, *, seed: int) -> tuple[Features, Features]:
     """A training and a test set: `share` of each class's images, and no class's last one, are for the test."""
     out = torch.zeros(len(features.labels), dtype=torch.bool)
-    starts = (features.counts.cumsum(0) - features.counts).tolist()
-    for start, count, name in zip(starts, features.counts.tolist(), features.class_names, strict=True):
-        number = min(max(round(share * count), 1), count - 1)
-        order = torch.randperm(count, generator=seeds.generator(seed, "test set", name))
-        out[start + order[:number]] = True
+    for name, own in features.rows_by_class():
+        number = min(max(round(share * len(own)), 1), len(own) - 1)
+        out[own[torch.randperm(len(own), generator=seeds.generator(seed, "test set", name))[:number]]] = True
     train, test = (Features(features.values[rows], features.labels[rows], features.class_names) for rows in (~out, out))
     return train, test
 

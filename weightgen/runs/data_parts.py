@@ -74,19 +74,31 @@ def base_features(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Features:
     """Features of the classes that a generator learns from, and that baselines are tuned on."""
-    compute = partial(features_of, backbone, device=device, progress=progress)
+
+    def read(images: datasets.Dataset) -> Callable[[int], Features]:
+        fingerprint = data_fingerprint(images)
+        compute = partial(features_of, backbone, images, data_fingerprint=fingerprint, device=device, progress=progress)
+        return lambda turns: compute(quarter_turns=turns)
+
+    return _base(options, parts, read)
+
+
+def base_pixels(options: DataOptions, backbone: Backbone, parts: DataParts) -> Features:
+    """Pixels of the same images, of the same classes in the same order."""
+    return _base(options, parts, lambda images: lambda turns: pixels_of(backbone, images, quarter_turns=turns))
+
+
+def _base(
+    options: DataOptions, parts: DataParts, read: Callable[[datasets.Dataset], Callable[[int], Features]]
+) -> Features:
+    """What `read` makes of all base images; turned ones are classes of their own."""
     each = []
     for images in (parts.base, *parts.further):
-        seen = partial(compute, images, data_fingerprint=data_fingerprint(images))
-        if options.turned:
-            each += [_turned(seen(quarter_turns=turns), turns) for turns in (1, 2, 3)]
-        else:
-            each.append(seen())
+        of = read(images)
+        for turns in (1, 2, 3) if options.turned else (0,):
+            own, ending = of(turns), f"{TURNED}{90 * turns}°" if turns else ""
+            each.append(replace(own, class_names=tuple(name + ending for name in own.class_names)))
     return _joined(each)
-
-
-def _turned(features: Features, turns: int) -> Features:
-    return replace(features, class_names=tuple(f"{name}{TURNED}{90 * turns}°" for name in features.class_names))
 
 
 def _joined(parts: Sequence[Features]) -> Features:
@@ -109,12 +121,6 @@ def _unused(name: str, taken: Container[str]) -> str:
     """The name, or with the first number that makes it another than those taken."""
     numbered = (f"{name} ({number})" for number in itertools.count(2))
     return name if name not in taken else next(other for other in numbered if other not in taken)
-
-
-def base_pixels(options: DataOptions, backbone: Backbone, parts: DataParts) -> Features:
-    """Pixels of the same images, of the same classes in the same order."""
-    turns = (1, 2, 3) if options.turned else (0,)
-    return _joined([pixels_of(backbone, images, quarter_turns=turns) for images in (parts.base, *parts.further)])
 
 
 def _split(options: DataOptions, names: tuple[str, ...], *, seed: int, pretraining: bool) -> ClassSplit:
