@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Protocol, TypedDict, runtime_checkable
+from typing import ClassVar, Literal, Protocol, TypedDict, Unpack, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Num
@@ -60,12 +60,10 @@ class Tasks(Protocol):
     @property
     def what(self) -> str:
         """Of what, for progress."""
-        ...
 
     @property
     def total(self) -> int:
         """Episodes in all."""
-        ...
 
     def __iter__(self) -> Iterator[Task]: ...
 
@@ -169,20 +167,10 @@ def score_all(
 
 
 def score(
-    method: Method,
-    sampler: EpisodeSampler,
-    *,
-    ways: int,
-    shots: Shots,
-    queries: int,
-    episodes: int,
-    seed: int,
-    unlabelled: UnlabelledDraw | None = None,
-    batch: int = 50,
+    method: Method, sampler: EpisodeSampler, *, episodes: int, seed: int, batch: int = 50, **sizes: Unpack[EpisodeSizes]
 ) -> Scores:
     """`score_all` for one method on episodes."""
-    sizes = EpisodeSizes(ways=ways, shots=shots, queries=queries, unlabelled=unlabelled)
-    tasks = Episodes(sampler, sizes, episodes=episodes, seed=seed, batch=batch)
+    tasks = Episodes(sampler, {"unlabelled": None, **sizes}, episodes=episodes, seed=seed, batch=batch)
     return score_all({"method": method}, tasks)["method"]
 
 

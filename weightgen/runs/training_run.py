@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,12 @@ from weightgen.files import new_folder, write_text
 from weightgen.registry import get
 from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts
 from weightgen.runs.folder import RunFolder
-from weightgen.runs.generator_training import GeneratorTraining
+from weightgen.runs.generator_training import GeneratorTraining, Progress
 from weightgen.runs.image_kind import ImageKind
 from weightgen.seeds import derive
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator
 from weightgen.zoo.store import ZooFolder
-
-Progress = Callable[[str, int, int], None]
 
 
 def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: Progress | None = None) -> bool:
