@@ -15,7 +15,7 @@ from _meta_training import MetaSpace, MetaTrainingOptions, meta_train
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import features_of
-from weightgen.data.sources import data_fingerprint, open_data
+from weightgen.data.sources import open_data
 from weightgen.errors import InputError
 from weightgen.universal.generator import save_universal
 
@@ -26,7 +26,7 @@ def space_of(spec: str) -> MetaSpace:
     if not data.startswith("features:") and data == spec:
         raise InputError(f"{spec}: names no backbone; write DATA@BACKBONE, or give features:FILE")
     backbone, dataset = Backbone.named(backbone_name), open_data(data)
-    features = features_of(backbone, dataset, data_fingerprint=data_fingerprint(dataset))
+    features = features_of(backbone, dataset)
     return MetaSpace(features, None if backbone.classifier is None else backbone.classifier.weight.detach())
 
 

@@ -22,7 +22,7 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.decoding import pixels_of
 from weightgen.backbones.feature_cache import feature_batches
 from weightgen.classifiers import LinearHeads
-from weightgen.data.sources import class_names, data_fingerprint, open_support, open_unlabelled
+from weightgen.data.sources import class_names, open_support, open_unlabelled
 from weightgen.episodes.dataset_episode import dataset_episode, episode_of
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
@@ -268,8 +268,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         return scheduler, own if steps is None else steps
 
     def _feature_batches(self, dataset: Dataset) -> Iterator[Float[Tensor, "images feature"]]:
-        fingerprint = data_fingerprint(dataset)
-        return feature_batches(self.backbone, dataset, data_fingerprint=fingerprint, device=str(self.device))
+        return feature_batches(self.backbone, dataset, device=str(self.device))
 
     def _episode_of(self, dataset: Dataset, beside: Dataset | None = None) -> Episode:
         """Labelled images, and unlabelled ones beside them, in the generator's space."""

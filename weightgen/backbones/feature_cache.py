@@ -17,6 +17,7 @@ from weightgen.backbones.decoding import ImageReader
 from weightgen.data import pictures
 from weightgen.data.feature_data import feature_values
 from weightgen.data.labelled import FEATURES
+from weightgen.data.labelled import data_fingerprint as fingerprint
 from weightgen.errors import InputError
 from weightgen.files import cache_directory, keep_tensors, kept_tensors, text_hash
 from weightgen.records import Features
@@ -31,7 +32,7 @@ def features_of(
     backbone: Backbone,
     dataset: datasets.Dataset,
     *,
-    data_fingerprint: str,
+    data_fingerprint: str | None = None,
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
     quarter_turns: int = 0,
@@ -40,7 +41,7 @@ def features_of(
     """Float32 features of every image, in the data set's order; those of the data set itself where it has features.
 
     dataset: columns `image` (datasets.Image) or `features`, and `label` (ClassLabel), rows sorted by class.
-    data_fingerprint: stable hash of the data; with the hashes of weights and preprocessing the cache's key.
+    data_fingerprint: stable hash of the data, if known; with those of weights and preprocessing the cache's key.
     device: where to compute; the result is on the CPU. The backbone goes back to where it was.
     batch_size: images that go through the network together; as many as their size allows if None.
     quarter_turns: turn every image, as the network would see it, by so many times 90° first.
@@ -51,7 +52,7 @@ def features_of(
     if FEATURES in dataset.column_names:
         values = checked_features(feature_values(dataset), backbone, turned=quarter_turns > 0)
         return Features(values, torch.tensor(dataset["label"][:]), names)
-    path = cache_path(backbone, data_fingerprint, quarter_turns)
+    path = cache_path(backbone, data_fingerprint or fingerprint(dataset), quarter_turns)
     kept = kept_tensors(path)
     if kept and len(kept["labels"]) == len(dataset):
         return Features(kept["values"], kept["labels"], names)
@@ -71,7 +72,7 @@ def feature_batches(
     backbone: Backbone,
     dataset: datasets.Dataset,
     *,
-    data_fingerprint: str,
+    data_fingerprint: str | None = None,
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[Float[Tensor, "images feature"]]:

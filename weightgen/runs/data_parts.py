@@ -15,7 +15,7 @@ from weightgen.backbones.decoding import pixels_of
 from weightgen.backbones.feature_cache import features_of
 from weightgen.config.recipe import DataOptions
 from weightgen.data.class_splits import ClassSplit, named_split, split_classes
-from weightgen.data.sources import class_counts, class_names, data_fingerprint, open_data, select_classes
+from weightgen.data.sources import class_counts, class_names, open_data, select_classes
 from weightgen.errors import InputError
 from weightgen.records import TURNED, Features
 
@@ -74,29 +74,20 @@ def base_features(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Features:
     """Features of the classes that a generator learns from, and that baselines are tuned on."""
-
-    def read(images: datasets.Dataset) -> Callable[[int], Features]:
-        fingerprint = data_fingerprint(images)
-        compute = partial(features_of, backbone, images, data_fingerprint=fingerprint, device=device, progress=progress)
-        return lambda turns: compute(quarter_turns=turns)
-
-    return _base(options, parts, read)
+    return _base(options, parts, partial(features_of, backbone, device=device, progress=progress))
 
 
 def base_pixels(options: DataOptions, backbone: Backbone, parts: DataParts) -> Features:
     """Pixels of the same images, of the same classes in the same order."""
-    return _base(options, parts, lambda images: lambda turns: pixels_of(backbone, images, quarter_turns=turns))
+    return _base(options, parts, partial(pixels_of, backbone))
 
 
-def _base(
-    options: DataOptions, parts: DataParts, read: Callable[[datasets.Dataset], Callable[[int], Features]]
-) -> Features:
+def _base(options: DataOptions, parts: DataParts, read: Callable[..., Features]) -> Features:
     """What `read` makes of all base images; turned ones are classes of their own."""
     each = []
     for images in (parts.base, *parts.further):
-        of = read(images)
         for turns in (1, 2, 3) if options.turned else (0,):
-            own, ending = of(turns), f"{TURNED}{90 * turns}°" if turns else ""
+            own, ending = read(images, quarter_turns=turns), f"{TURNED}{90 * turns}°" if turns else ""
             each.append(replace(own, class_names=tuple(name + ending for name in own.class_names)))
     return _joined(each)
 

@@ -92,7 +92,7 @@ def evaluate_run(
     if not len(images):
         raise InputError(f"{run.path}: its recipe keeps no {split} classes to evaluate on; give --data SPEC")
     sizes = [EpisodeSizes(ways=ways, shots=n, queries=queries, unlabelled=unlabelled) for n in numbers]
-    unseen = features_of(pipeline.backbone, images, data_fingerprint=data_fingerprint(images), progress=progress)
+    unseen = features_of(pipeline.backbone, images, progress=progress)
     inputs = pixels_of(pipeline.backbone, images) if pipeline.space.takes_images else unseen
     training = base_features(recipe.data, pipeline.backbone, parts, progress=progress)
     setting = _Setting(recipe, pipeline, unseen, inputs, source, run.path.absolute().name, episodes, seed)

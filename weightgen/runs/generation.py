@@ -13,7 +13,7 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import MOST_KEPT, features_of
 from weightgen.backbones.packaged import DEFAULT_BACKBONE
 from weightgen.data.feature_data import is_features
-from weightgen.data.sources import data_fingerprint, open_support, open_unlabelled, row_name
+from weightgen.data.sources import open_support, open_unlabelled, row_name
 from weightgen.errors import InputError
 from weightgen.evaluation.support_estimate import similar_classes, support_estimate
 from weightgen.heads.folder import check_target
@@ -122,12 +122,9 @@ def leave_one_out(
     if len(dataset) > MOST_KEPT:
         return {"sentence": "not estimated: the support is large enough to keep images of it for a test"}
     backbone, besides = pipeline.backbone, None
-    features = features_of(backbone, dataset, data_fingerprint=data_fingerprint(dataset), device=pipeline.device)
+    features = features_of(backbone, dataset, device=pipeline.device)
     if unlabelled is not None:
-        beside = open_unlabelled(unlabelled, besides=dataset)
-        besides = features_of(
-            backbone, beside, data_fingerprint=data_fingerprint(beside), device=pipeline.device
-        ).values
+        besides = features_of(backbone, open_unlabelled(unlabelled, besides=dataset), device=pipeline.device).values
     estimate = support_estimate(pipeline, features, unlabelled=besides, steps=steps, samples=samples, seed=seed)
     if estimate is None:
         return {

@@ -131,7 +131,7 @@ def _features(
     train = features_of(pipeline.backbone, images, data_fingerprint=fingerprint, progress=progress)
     if share is not None:
         return held_out(train, share, seed=seed)
-    return train, features_of(pipeline.backbone, judged, data_fingerprint=data_fingerprint(judged), progress=progress)
+    return train, features_of(pipeline.backbone, judged, progress=progress)
 
 
 def held_out_share(test: str) -> float | None:
