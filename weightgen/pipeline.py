@@ -141,7 +141,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
     def extend(
         self,
         head: Head,
-        support: str | Path,
+        support: str | Path | Dataset,
         *,
         num_inference_steps: int | None = None,
         num_samples: int | None = None,

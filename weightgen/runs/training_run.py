@@ -128,7 +128,7 @@ def _prepared(
     inputs = base_pixels(recipe.data, backbone, parts) if takes_images else base
     training = GeneratorTraining(recipe, backbone, base, accelerator, inputs=inputs)
     if not has_features(parts.base):
-        kind = ImageKind.of_dataset(parts.base)
+        kind = ImageKind.of(parts.base)
         source = recipe.data.source if recipe.data.source.startswith("hub:") else Path(recipe.data.source).name
         training.pipeline.register_to_config(images={"source": source, **asdict(kind)})
     if recipe.zoo.targets == "trajectories":
