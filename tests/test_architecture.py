@@ -10,12 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    ("classifiers", "errors", "files", "interfaces", "records", "registry", "seeds"),
+    ("classifiers", "errors", "files", "interfaces", "records", "registry", "seeds", "selection"),
     ("data",),
     ("features", "schedulers", "backbones", "episodes"),
     ("selectors", "spaces", "conditioners", "denoisers", "objectives", "heads"),
     ("zoo", "pipeline_io"),
-    ("pipeline",),
+    ("pipeline", "zoo_targets"),
     ("training", "methods", "universal"),
     ("evaluation",),
     ("config",),

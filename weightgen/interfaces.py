@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from weightgen.classifiers import Calibration, LinearHeads
 from weightgen.classifiers import Classifier as Classifier
@@ -17,76 +17,17 @@ from weightgen.classifiers import GeneratedHeads as GeneratedHeads
 from weightgen.classifiers import Method as Method
 from weightgen.classifiers import TunableMethod as TunableMethod
 from weightgen.errors import InputError
-from weightgen.records import Condition, Episode, Features, Layout, Space
+from weightgen.records import Condition, Episode, Features, Space
+from weightgen.selection import Selector as Selector
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
     from weightgen.backbones.backbone import Backbone
     from weightgen.features.standardizer import Standardizer
-
-
-class Selector(ABC):
-    """Says which tensors of a timm model are generated, and moves them to and from one vector.
-
-    A subclass answers `tensors`; the rest follows from it. One whose parameters a plain model lacks makes them
-    in `prepare`.
-    """
-
-    @abstractmethod
-    def tensors(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """The selected parameters by their names in the model, in the model's order; empty if it has none."""
-
-    def prepare(self, model: nn.Module) -> None:  # noqa: B027 - most selections exist in every model
-        """Make the selected parameters exist, in place, without changing what the model computes.
-
-        A second call does nothing. Raises InputError when the model has no place for them.
-        """
-
-    def layout(self, model: nn.Module) -> Layout:
-        """Layout of the selected parameters. Raises InputError when the model has none."""
-        return Layout.of(self.selected(model))
-
-    def read(self, model: nn.Module) -> Float[Tensor, " parameters"]:
-        """A copy of the selected parameters as one vector. Raises InputError when the model has none."""
-        detached = {name: parameter.detach() for name, parameter in self.selected(model).items()}
-        return self.layout(model).flatten(detached)
-
-    @torch.no_grad()
-    def write(self, model: nn.Module, vector: Float[Tensor, " parameters"]) -> None:
-        """Set the selected parameters in place; prepares the model first.
-
-        Raises InputError when the model has no such parameters or the vector has another shape.
-        """
-        if vector.dim() != 1:
-            raise InputError(f"{self.name}: one vector is written at a time, shape {list(vector.shape)} given")
-        self.prepare(model)
-        selected = self.selected(model)
-        for name, value in self.layout(model).unflatten(vector).items():
-            selected[name].copy_(value)
-
-    def settle(self, model: nn.Module) -> tuple[str, ...]:
-        """Undo `prepare`, in place, without changing what the model computes; names of the tensors that now hold it.
-
-        Raises InputError when the model has no such parameters.
-        """
-        return tuple(self.selected(model))
-
-    @property
-    def name(self) -> str:
-        """As recipes call it."""
-        return type(self).__module__.rpartition(".")[2]
-
-    def selected(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """`tensors`, at least one. Raises InputError when the model has none."""
-        selected = self.tensors(model)
-        if not selected:
-            raise InputError(f"selector '{self.name}': {self.refusal(model)}")
-        return selected
-
-    def refusal(self, model: nn.Module) -> str:
-        """Why nothing is selected, and the remedy."""
-        return f"a {type(model).__name__} has no such parameters; choose another selector"
+    from weightgen.zoo.build import ZooPlan
+    from weightgen.zoo.fit import FitOptions
+    from weightgen.zoo.members import Shard
 
 
 @runtime_checkable
@@ -372,6 +313,34 @@ class ParameterSpace(ModelMixin, ConfigMixin, ABC):
     def encode(self, values: Float[Tensor, "..."]) -> Float[Tensor, "... tokens width"]:
         """Fitted values as tokens."""
         return values
+
+
+class ZooTargets(ABC):
+    """What the members of a zoo are: the parameters that a generator learns from, made shard by shard.
+
+    A shard is a function of the plan and its number, so that a build that was interrupted goes on, and processes share
+    it.
+
+    fitted: whether there is a zoo; without one, any base classes make a task, whose class rows are their prototypes.
+    fit: how members were fitted to tasks, so that methods may do the same to others; None where they were not.
+    local_targets: points of every member's path.
+    """
+
+    fitted: ClassVar[bool] = True
+    fit: FitOptions | None = None
+    local_targets: int = 1
+
+    @abstractmethod
+    def shards(self, plan: ZooPlan) -> int:
+        """How many shards there are."""
+
+    @abstractmethod
+    def shard(self, plan: ZooPlan, number: int) -> Shard:
+        """The members of one shard. Raises InputError where the plan or what the options name does not serve."""
+
+    @abstractmethod
+    def key(self, plan: ZooPlan) -> tuple[str, ...]:
+        """Changes with anything that changes a shard, beside space, backbone and data."""
 
 
 class ClassifiesFeatures(ABC):

@@ -1,17 +1,14 @@
-"""The records that travel between stages: features, episodes, conditions and layouts."""
+"""The records that travel between stages: features, episodes and conditions."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
-
-from weightgen.errors import InputError
 
 TURNED = ", turned by "
 """Ends the name of a class that turns the images of another; what follows says how far."""
@@ -262,79 +259,6 @@ class Condition:
     def with_gradient(self, gradient: Float[Tensor, "batch ways feature"]) -> Condition:
         """The same condition with the gradient at the noisy rows."""
         return replace(self, gradient=gradient)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where every selected tensor lies in one flat vector.
-
-    entries: names and shapes, in the order of the vector.
-
-    Raises InputError for entries that are no layout.
-    """
-
-    entries: tuple[tuple[str, tuple[int, ...]], ...]
-
-    def __post_init__(self) -> None:
-        names = [name for name, _ in self.entries]
-        if not names or len(set(names)) != len(names):
-            raise InputError(f"a layout needs one or more different tensors, these are {names}; name each once")
-        for name, shape in self.entries:
-            if any(size < 1 for size in shape):
-                raise InputError(f"layout: tensor '{name}' has the empty shape {list(shape)}; leave it out")
-
-    @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> Layout:
-        """The layout of these tensors, in their order."""
-        return cls(tuple((name, tuple(tensor.shape)) for name, tensor in tensors.items()))
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Number of entries of every tensor."""
-        return tuple(math.prod(shape) for _, shape in self.entries)
-
-    @property
-    def size(self) -> int:
-        """Length of the vector."""
-        return sum(self.sizes)
-
-    def flatten(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, "*batch parameters"]:
-        """The vector of these tensors; leading dimensions before an entry's shape are a batch.
-
-        Raises InputError for missing or extra tensors, wrong shapes, and tensors of different types.
-        """
-        batch = self._checked_batch(tensors)
-        return torch.cat([tensors[name].reshape(*batch, -1) for name, _ in self.entries], dim=-1)
-
-    def unflatten(self, vector: Float[Tensor, "*batch parameters"]) -> dict[str, Tensor]:
-        """Inverse of `flatten`; leading dimensions stay in front of every shape.
-
-        Raises InputError for a vector of another length.
-        """
-        if vector.shape[-1:] != (self.size,):
-            raise InputError(
-                f"layout: a vector of shape {list(vector.shape)} given where the last dimension must be {self.size}"
-            )
-        pieces = vector.split(list(self.sizes), dim=-1)
-        batch = vector.shape[:-1]
-        return {
-            name: piece.reshape((*batch, *shape)) for (name, shape), piece in zip(self.entries, pieces, strict=True)
-        }
-
-    def _checked_batch(self, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
-        names = {name for name, _ in self.entries}
-        if names != set(tensors):
-            missing, extra = sorted(names - set(tensors)), sorted(set(tensors) - names)
-            raise InputError(f"layout: tensors missing: {missing}, not expected: {extra}; use those of the same model")
-        batches = set()
-        for name, shape in self.entries:
-            given = tuple(tensors[name].shape)
-            if given[len(given) - len(shape) :] != shape:
-                raise InputError(f"layout: tensor '{name}' has shape {list(given)}, expected {list(shape)}")
-            batches.add(given[: len(given) - len(shape)])
-        if len(batches) > 1 or len({tensor.dtype for tensor in tensors.values()}) > 1:
-            raise InputError("layout: the tensors differ in leading dimensions or in type; make them alike")
-        return batches.pop()
 
 
 def _tensors_of(record: Episode | Condition) -> list[tuple[str, Tensor]]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
 
 from weightgen import seeds
 from weightgen.episodes.dataset_episode import episode_of
@@ -82,12 +84,20 @@ def draw_training(train: Features, images: int | None, *, seed: int, draw: int) 
 
 def held_out(features: Features, share: float, *, seed: int) -> tuple[Features, Features]:
     """A training and a test set: `share` of each class's images, and no class's last one, are for the test."""
-    out = torch.zeros(len(features.labels), dtype=torch.bool)
-    for name, own in features.rows_by_class():
-        number = min(max(round(share * len(own)), 1), len(own) - 1)
-        out[own[torch.randperm(len(own), generator=seeds.generator(seed, "test set", name))[:number]]] = True
+    out = held_out_rows(features.counts, features.class_names, share, seed=seed)
     train, test = (Features(features.values[rows], features.labels[rows], features.class_names) for rows in (~out, out))
     return train, test
+
+
+def held_out_rows(
+    counts: Int[Tensor, " classes"], names: Sequence[str], share: float, *, seed: int
+) -> Bool[Tensor, " images"]:
+    """Which rows of a data set, sorted by class, are for the test; each class's do not depend on the others."""
+    out = torch.zeros(int(counts.sum()), dtype=torch.bool)
+    for name, own in zip(names, out.split(counts.tolist()), strict=True):
+        number = min(max(round(share * len(own)), 1), len(own) - 1)
+        own[torch.randperm(len(own), generator=seeds.generator(seed, "test set", name))[:number]] = True
+    return out
 
 
 def aligned(train: Features, test: Features) -> Features:

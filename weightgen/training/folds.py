@@ -20,8 +20,8 @@ from weightgen.interfaces import ClassifiesFeatures, Conditioner, FeatureSpace, 
 from weightgen.records import Episode, Features
 from weightgen.seeds import derive, generator
 from weightgen.spaces.class_rows import ClassRows
-from weightgen.zoo.ideal_prototypes import ideal_prototypes
 from weightgen.zoo.members import Zoo
+from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
 _EPISODES = 50
 _QUERIES = 10
