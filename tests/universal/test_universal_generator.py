@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from _meta_training import MetaSpace, MetaTrainingOptions, meta_train
 from episode_changes import padded
 
 from weightgen.backbones.backbone import Backbone
@@ -19,6 +18,7 @@ from weightgen.features.standardizer import Standardizer
 from weightgen.records import Episode, Features
 from weightgen.seeds import generator
 from weightgen.universal.generator import save_universal, universal_generator, universal_head, universal_parts
+from weightgen.universal.meta_training import MetaSpace, MetaTrainingOptions, meta_train
 
 MakeFeatures = Callable[..., Features]
 
