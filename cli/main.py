@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from . import data, evaluate, generate, head, predict, recipes, train, zoo
+from . import data, evaluate, generate, head, predict, recipes, train
 from .output import CLOSED_PIPE, complain, drop_broken_streams, prepare_streams
 
 
@@ -73,7 +73,7 @@ app.command("transfer")(evaluate.transfer)
 app.add_typer(head.app, name="head")
 app.add_typer(recipes.app, name="recipes")
 app.command("components")(recipes.components)
-app.add_typer(zoo.app, name="zoo")
+app.add_typer(train.zoo, name="zoo")
 app.add_typer(data.app, name="data")
 
 if __name__ == "__main__":
