@@ -38,7 +38,7 @@ class MethodResult:
     norm_ratio, novelty: of the class vectors it generates (the functions of these names).
     ece_floor: the expected calibration error, in percent, of perfectly calibrated probabilities.
     ood_auroc: percent; how well the head tells its queries from images of other classes, by the best of its scores
-        (`weightgen.evaluation.out_of_distribution`), mean over episodes.
+        (`weightgen.evaluation.scoring.familiarity`), mean over episodes.
     drift: points; share of predictions that go to classes with more images than their episode's average, beyond their
         share of the queries. None where all classes have equally many.
     """
