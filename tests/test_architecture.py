@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    ("classifiers", "errors", "files", "interfaces", "records", "registry", "seeds"),
+    ("classifiers", "errors", "files", "interfaces", "records", "registry", "seeds", "selection"),
     ("data",),
     ("features", "schedulers", "backbones", "episodes"),
     ("selectors", "spaces", "conditioners", "denoisers", "objectives", "heads"),
@@ -99,7 +99,7 @@ def test_a_wrong_import_is_found(module: str, source: str) -> None:
         ("weightgen.data.images", "from .sources import open_data\nfrom weightgen import files\nimport numpy"),
         ("weightgen.interfaces", "if TYPE_CHECKING:\n    from weightgen.spaces.class_rows import RowReader"),
         ("weightgen.pipeline", "from weightgen.pipeline_io import GeneratorPipeline"),
-        ("weightgen.cli.main", "from . import train\nfrom .errors import OneLineErrors"),
+        ("weightgen.cli.main", "from . import train\nfrom .output import Output"),
     ],
 )
 def test_a_right_import_is_left_alone(module: str, source: str) -> None:

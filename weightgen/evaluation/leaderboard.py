@@ -12,10 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.episodes.shots import shots_words
-from weightgen.evaluation.comparison import half_width
+from weightgen.evaluation.comparison import half_width, in_points, in_seconds, standing
 from weightgen.evaluation.figures import leaderboard_picture
 from weightgen.evaluation.report import markdown
-from weightgen.evaluation.verdicts import in_points, in_seconds, standing
 from weightgen.files import write_bytes, write_json, write_text
 
 _DASH = "-"

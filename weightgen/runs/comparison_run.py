@@ -73,14 +73,14 @@ def compare_recipes(
     Raises:
         InputError: a recipe that does not fit together or cannot be compared with the first one, or unusable data.
     """
-    check_numbers(seeds=[seeds])
+    check_numbers(seeds=seeds)
     entries = _entries(names, list(overrides), data=data, seeds=seeds, runs=runs)
     first = entries[0].recipes[0]
     options = first.evaluation
     ways = options.ways if ways is None else ways
     queries = options.queries if queries is None else queries
     episodes = options.episodes if episodes is None else episodes
-    check_numbers(ways=[ways], queries=[queries], episodes=[episodes])
+    check_numbers(ways=ways, queries=queries, episodes=episodes)
     sizes = [
         EpisodeSizes(ways=ways, shots=number, queries=queries, unlabelled=None)
         for number in chosen_shots(options.shots if shots is None else shots)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from torch import Tensor
 from weightgen.backbones.decoding import pixels_of
 from weightgen.backbones.feature_cache import features_of
 from weightgen.config.build import build_targets
-from weightgen.config.paths import absolute_spec
+from weightgen.config.loading import absolute_spec
 from weightgen.config.recipe import Recipe
 from weightgen.data.sources import data_fingerprint, open_data
 from weightgen.episodes.sampler import EpisodeSampler
@@ -23,12 +23,11 @@ from weightgen.episodes.shots import Shots, parse_shots, shots_label, shots_word
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.chain_paths import ChainPaths, chain_paths
-from weightgen.evaluation.comparison import compare
+from weightgen.evaluation.comparison import chain_verdict, compare
 from weightgen.evaluation.report import episodes_json, write_report
-from weightgen.evaluation.scoring import Episodes, EpisodeSizes, Scores, score_all
+from weightgen.evaluation.scoring import Episodes, EpisodeSizes, score_all
 from weightgen.evaluation.steps_curve import steps_curve
 from weightgen.evaluation.tuning import BaseClassFolds
-from weightgen.evaluation.verdicts import chain_verdict
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features
 from weightgen.runs.data_parts import DataParts, base_features, open_parts
@@ -82,7 +81,7 @@ def evaluate_run(
     queries = options.queries if queries is None else queries
     episodes = options.episodes if episodes is None else episodes
     numbers = chosen_shots(options.shots if shots is None else shots)
-    check_numbers(ways=[ways], queries=[queries], episodes=[episodes])
+    check_numbers(ways=ways, queries=queries, episodes=episodes)
     names = chosen_methods(methods, protocol="episodes", unlabelled=unlabelled is not None, pipeline=pipeline)
     sizes = [EpisodeSizes(ways=ways, shots=n, queries=queries, unlabelled=unlabelled) for n in numbers]
     setting = Setting.of(run, data=data, split=split, episodes=episodes, seed=seed, progress=progress)
@@ -104,13 +103,12 @@ def chosen_shots(shots: Sequence[int | str]) -> list[Shots]:
         raise InputError(f"--shots is {error}") from None
 
 
-def check_numbers(**numbers: Sequence[int]) -> None:
+def check_numbers(**numbers: int) -> None:
     """Refuse numbers, by the names of their flags, that no episodes can be drawn with. Raises InputError."""
-    for name, given in numbers.items():
+    for name, number in numbers.items():
         least = 2 if name in ("ways", "episodes") else 1
-        for number in given:
-            if number < least:
-                raise InputError(f"--{name} is {number}; it must be {least} or more")
+        if number < least:
+            raise InputError(f"--{name} is {number}; it must be {least} or more")
 
 
 def chosen_images(
@@ -160,7 +158,7 @@ class Setting:
         images, source = chosen_images(recipe, parts, data, split=split)
         if not len(images):
             raise InputError(f"{run.path}: its recipe keeps no {split} classes to evaluate on; give --data SPEC")
-        unseen = features_of(pipeline.backbone, images, data_fingerprint=data_fingerprint(images), progress=progress)
+        unseen = features_of(pipeline.backbone, images, progress=progress)
         inputs = pixels_of(pipeline.backbone, images) if pipeline.space.takes_images else unseen
         training = base_features(recipe.data, pipeline.backbone, parts, progress=progress)
         return cls(recipe, pipeline, unseen, inputs, training, source, run.path.absolute().name, episodes, seed)
@@ -207,7 +205,14 @@ def _evaluate(
         seed=setting.seed,
         backbone=pipeline.backbone.architecture,
         generator=setting.run,
-        chain=_chain(scores) if GENERATOR in methods else None,
+        chain=None
+        if GENERATOR not in methods
+        else chain_verdict(
+            scores,
+            generator=GENERATOR,
+            parts={part: lacking for part, lacking in PARTS.items() if lacking in scores},
+            inductive=INDUCTIVE if INDUCTIVE in scores else None,
+        ),
         **sizes,
     )
 
@@ -228,12 +233,6 @@ def _chain_paths(setting: Setting, sizes: Sequence[EpisodeSizes], *, progress: P
         seed=setting.seed,
         progress=progress,
     )
-
-
-def _chain(scores: Mapping[str, Scores]) -> str | None:
-    parts = {part: lacking for part, lacking in PARTS.items() if lacking in scores}
-    inductive = INDUCTIVE if INDUCTIVE in scores else None
-    return chain_verdict(scores, generator=GENERATOR, parts=parts, inductive=inductive)
 
 
 @torch.no_grad()

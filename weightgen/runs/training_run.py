@@ -6,7 +6,7 @@ import collections
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,24 +17,21 @@ from accelerate import Accelerator
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pretraining import pretrain
 from weightgen.config.build import build_backbone, build_targets, check_backbone, check_components
-from weightgen.config.loading import to_yaml
-from weightgen.config.paths import with_absolute_paths
+from weightgen.config.loading import to_yaml, with_absolute_paths
 from weightgen.config.recipe import Recipe
 from weightgen.data.feature_data import has_features
-from weightgen.data.sources import class_counts, class_names
+from weightgen.data.sources import class_counts, class_names, open_data
 from weightgen.errors import InputError
 from weightgen.files import new_folder, write_json, write_text
 from weightgen.registry import get
-from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts, space_features
+from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts, space_features, space_specs
 from weightgen.runs.folder import RunFolder
-from weightgen.runs.generator_training import GeneratorTraining
+from weightgen.runs.generator_training import GeneratorTraining, Progress
 from weightgen.runs.image_kind import ImageKind
 from weightgen.seeds import derive
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator
 from weightgen.zoo.store import ZooFolder
-
-Progress = Callable[[str, int, int], None]
 
 
 def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: Progress | None = None) -> bool:
@@ -86,10 +83,14 @@ def check_run(recipe: Recipe) -> None:
     check_components(recipe)
     recipe = with_absolute_paths(recipe)
     data = recipe.data
-    specs = [data.source, *data.further, *(part for part in (data.validation, data.novel) if isinstance(part, str))]
+    spaces = [source for source, _ in space_specs(data)]
+    own = [part for part in (data.validation, data.novel) if isinstance(part, str)]
+    specs = [data.source, *data.further, *spaces, *own]
     local = not any(spec.startswith("hub:") for spec in specs)
     pretraining = recipe.backbone.pretraining is not None
     parts = open_parts(data, seed=recipe.seed, pretraining=pretraining) if local else None
+    for source in spaces if local else ():
+        open_data(source, seed=recipe.seed)
     check_backbone(recipe.backbone, seed=recipe.seed)
     if parts is not None:
         _check_sizes(recipe, parts)
@@ -134,7 +135,7 @@ def prepared(
     spaces = space_features(recipe.data, seed=recipe.seed, device=str(accelerator.device), progress=progress)
     training = GeneratorTraining(recipe, backbone, base, accelerator, inputs=inputs, spaces=spaces)
     if not has_features(parts.base):
-        kind = ImageKind.of_dataset(parts.base)
+        kind = ImageKind.of(parts.base)
         source = recipe.data.source if recipe.data.source.startswith("hub:") else Path(recipe.data.source).name
         training.pipeline.register_to_config(images={"source": source, **asdict(kind)})
     if training.zoo_plan.targets.fitted:
