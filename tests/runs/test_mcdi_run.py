@@ -32,7 +32,17 @@ def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_folder_holds_its_zoo(walked: Path) -> None:
     assert {path.name for path in walked.iterdir()} == {
-        *("recipe.yaml", "metrics.jsonl", "checkpoints", "backbone", "zoo", "generator", "report", "README.md")
+        *(
+            "recipe.yaml",
+            "metrics.jsonl",
+            "timing.json",
+            "checkpoints",
+            "backbone",
+            "zoo",
+            "generator",
+            "report",
+            "README.md",
+        )
     }
     assert {path.name for path in (walked / "zoo").iterdir()} == {
         "index.json",

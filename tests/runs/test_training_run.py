@@ -30,7 +30,7 @@ def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_folder_holds_what_it_should(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} == {
-        *("recipe.yaml", "metrics.jsonl", "checkpoints", "backbone", "generator", "report", "README.md")
+        *("recipe.yaml", "metrics.jsonl", "timing.json", "checkpoints", "backbone", "generator", "report", "README.md")
     }
     assert not [name for name in files_below(trained) if Path(name).suffix in (".bin", ".pkl", ".pt", ".pth", ".ckpt")]
     assert {path.name for path in (trained / "generator").iterdir()} == {
