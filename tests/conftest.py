@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import imported_first  # noqa: F401
 import jaxtyping
 import pytest
 import torch
@@ -23,14 +24,9 @@ from weightgen.records import Episode, Features
 from weightgen.schedulers.schedulers import build_scheduler, swap_scheduler
 from weightgen.spaces.class_rows import ClassRows, Readout
 
+pytest_plugins = ["tiny_runs"]
 settings.register_profile("suite", derandomize=True, deadline=None, database=None)  # the same examples in every run
 settings.load_profile("suite")
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's cache; one cache a test run."""
-    monkeypatch.setenv("WEIGHTGEN_CACHE", str(tmp_path_factory.getbasetemp() / "weightgen_cache"))
 
 
 @pytest.fixture

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from tiny_runs import images, quick
 
 from weightgen.evaluation.scoring import Scores
 from weightgen.interfaces import Method
 from weightgen.records import Episode, Features, LinearHeads
 
-__all__ = ["images", "quick"]
 WIDTH = 6
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_runs import CLASSES, QUERIES, SHARED, SHOTS, TINY_ZOO, WAYS, files_below, succeed
+from tiny_runs import CLASSES, QUERIES, SHARED, SHOTS, SHRINKAGES, TINY_ZOO, WAYS, files_below, succeed
 
 from weightgen.config.build import check_components
 from weightgen.config.loading import check, load_recipe, recipe_names, to_yaml
@@ -38,7 +38,8 @@ METHOD_KEYS = {
 def small(recipe: Recipe) -> list[str]:
     names = (recipe.backbone.model or "", recipe.denoiser.name, recipe.conditioner.name)
     zoo = TINY_ZOO if recipe.zoo.targets == "trajectories" else ()
-    return [*SHARED, *zoo, *(override for name in names for override in SMALL.get(name, ()))]
+    settled = SHRINKAGES if recipe.standardizer.within_shrinkage is None else ()
+    return [*SHARED, *settled, *zoo, *(override for name in names for override in SMALL.get(name, ()))]
 
 
 def test_there_are_recipes() -> None:
@@ -77,7 +78,7 @@ def test_sections_stand_in_the_order_of_the_data(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_small_version_runs_from_end_to_end(
-    name: str, images: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+    name: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data.parquet").symlink_to(images)
