@@ -97,6 +97,7 @@ def hurry(patch: pytest.MonkeyPatch) -> None:
     for method in map(partial(registry.get, "methods"), registry.names("methods")):
         if issubclass(method, TunableMethod):
             patch.setattr(method, "tuning_episodes", 2)
+            patch.setattr(method, "grid", partial(_ends, method.grid))
     patch.setattr(steps_curve, "STEPS", (1, 2))
     patch.setattr(steps_curve, "SCHEDULERS", ("MeanDDPMScheduler", "DDIMScheduler"))  # diffusers' solvers warn
 
@@ -137,6 +138,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A head folder for `pictures`; look, do not touch."""
     return _head(shared_place(tmp_path_factory))
+
+
+def _ends(grid: Callable[..., list[dict]], *, base_classes: bool) -> list[dict]:
+    """The first and the last options of a grid."""
+    options = grid(base_classes=base_classes)
+    return options[:1] + options[1:][-1:]
 
 
 def shared_place(factory: pytest.TempPathFactory) -> Path:

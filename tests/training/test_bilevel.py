@@ -113,11 +113,10 @@ def make_run(tmp_path: Path, fitted_folds: tuple[Fold, ...]) -> MakeRun:
 
 
 @pytest.mark.parametrize(
-    ("options", "scored"),
-    [({}, False), ({}, True), (SGD, True), ({"reptile": None}, False)],
+    ("options", "scored", "records_seen"),
+    [({}, False, 1), ({}, True, 3), (SGD, True, 6), ({"reptile": None}, False, 3)],
     ids=["adamw", "adamw, scored", "sgd, scored", "one level"],
 )
-@pytest.mark.parametrize("records_seen", [1, 3, 6])
 def test_resume_is_bit_identical(make_run: MakeRun, options: dict[str, Any], scored: bool, records_seen: int) -> None:
     whole = make_run("whole", scored=scored, **options)
     expected = list(whole.records())
