@@ -15,7 +15,7 @@ LAYERS = (
     ("features", "schedulers", "backbones", "episodes"),
     ("selectors", "spaces", "conditioners", "denoisers", "objectives", "heads"),
     ("zoo", "pipeline_io"),
-    ("pipeline",),
+    ("pipeline", "zoo_targets"),
     ("training", "methods", "universal"),
     ("evaluation",),
     ("config",),

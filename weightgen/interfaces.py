@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from weightgen.features.class_statistics import ClassStatistics
     from weightgen.features.standardizer import Standardizer
     from weightgen.records import Calibration
+    from weightgen.zoo.build import ZooPlan
+    from weightgen.zoo.fit import FitOptions
+    from weightgen.zoo.members import Shard
 
 
 class Selector(ABC):
@@ -28,11 +31,20 @@ class Selector(ABC):
 
     A subclass answers `tensors`; the rest follows from it. One whose parameters a plain model lacks makes them
     in `prepare`.
+
+    statistics: what becomes of the running statistics of batch norms. kept: they stay as they are, and training of the
+        parameters uses them; selected: they are among the tensors; renewed: they are estimated anew on training images
+        whenever the parameters are written.
     """
 
+    statistics: Literal["kept", "selected", "renewed"] = "kept"
+
     @abstractmethod
-    def tensors(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """The selected parameters by their names in the model, in the model's order; empty if it has none."""
+    def tensors(self, model: nn.Module) -> Mapping[str, Tensor]:
+        """The selected parameters by their names in the model, in the model's order; empty if it has none.
+
+        Buffers may be among them, such as the running statistics of batch norms.
+        """
 
     def prepare(self, model: nn.Module) -> None:  # noqa: B027 - most selections exist in every model
         """Make the selected parameters exist, in place, without changing what the model computes.
@@ -59,8 +71,12 @@ class Selector(ABC):
             raise InputError(f"{self.name}: one vector is written at a time, shape {list(vector.shape)} given")
         self.prepare(model)
         selected = self.selected(model)
-        for name, value in self.layout(model).unflatten(vector).items():
+        for name, value in self.admissible(self.layout(model).unflatten(vector)).items():
             selected[name].copy_(value)
+
+    def admissible(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Generated values as the model can compute with them: where a tensor has a limit, within it."""
+        return tensors
 
     def settle(self, model: nn.Module) -> tuple[str, ...]:
         """Undo `prepare`, in place, without changing what the model computes; names of the tensors that now hold it.
@@ -74,7 +90,7 @@ class Selector(ABC):
         """As recipes call it."""
         return type(self).__module__.rpartition(".")[2]
 
-    def selected(self, model: nn.Module) -> dict[str, nn.Parameter]:
+    def selected(self, model: nn.Module) -> Mapping[str, Tensor]:
         """`tensors`, at least one. Raises InputError when the model has none."""
         selected = self.tensors(model)
         if not selected:
@@ -422,6 +438,34 @@ class ParameterSpace(ModelMixin, ConfigMixin, ABC):
     def encode(self, values: Float[Tensor, "..."]) -> Float[Tensor, "... tokens width"]:
         """Fitted values as tokens."""
         return values
+
+
+class ZooTargets(ABC):
+    """What the members of a zoo are: the parameters that a generator learns from, made shard by shard.
+
+    A shard is a function of the plan and its number, so that a build that was interrupted goes on, and processes share
+    it.
+
+    fitted: whether there is a zoo; without one, any base classes make a task, whose class rows are their prototypes.
+    fit: how members were fitted to tasks, so that methods may do the same to others; None where they were not.
+    local_targets: points of every member's path.
+    """
+
+    fitted: ClassVar[bool] = True
+    fit: FitOptions | None = None
+    local_targets: int = 1
+
+    @abstractmethod
+    def shards(self, plan: ZooPlan) -> int:
+        """How many shards there are."""
+
+    @abstractmethod
+    def shard(self, plan: ZooPlan, number: int) -> Shard:
+        """The members of one shard. Raises InputError where the plan or what the options name does not serve."""
+
+    @abstractmethod
+    def key(self, plan: ZooPlan) -> tuple[str, ...]:
+        """Changes with anything that changes a shard, beside space, backbone and data."""
 
 
 class Method(ABC):

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from weightgen.errors import InputError
 
-KINDS = ("selectors", "spaces", "conditioners", "denoisers", "objectives", "methods")
+KINDS = ("selectors", "spaces", "conditioners", "denoisers", "objectives", "zoo_targets", "methods")
 _ROOT = Path(__file__).parent
 
 

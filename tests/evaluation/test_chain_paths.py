@@ -23,7 +23,7 @@ from weightgen.runs.folder import RunFolder
 from weightgen.schedulers.schedulers import build_scheduler, chain_of
 from weightgen.zoo.build import Source, fit_tasks
 from weightgen.zoo.fit import FitOptions
-from weightgen.zoo.ideal_prototypes import ideal_prototypes
+from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
 CHAIN, SEGMENTS, EPISODES, WAYS = 11, 3, 7, 4
 HIT = 1e-4

@@ -24,7 +24,7 @@ from weightgen.records import Calibration, Episode, Features
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.spaces.class_rows import ClassRows
-from weightgen.zoo.ideal_prototypes import ideal_prototypes
+from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
 
 @dataclass

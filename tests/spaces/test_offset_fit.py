@@ -18,6 +18,7 @@ from weightgen.seeds import generator
 from weightgen.spaces.chunks import Chunks, OffsetFit
 from weightgen.zoo.build import Source, ZooPlan, build_zoo, fit_support, fit_tasks
 from weightgen.zoo.fit import FitOptions, fit
+from weightgen.zoo_targets.trajectories import Trajectories
 from weightgen.zoo.store import ZooFolder
 from weightgen.zoo.summary import zoo_summary
 
@@ -145,8 +146,10 @@ def test_a_support_alone_can_be_fitted_to(space: Chunks, shots: int) -> None:
     assert torch.isfinite(fitted.targets).all()
 
 
-def plan_of(space: Chunks, *, pixels: Features | None = None, **changes: Any) -> ZooPlan:
-    usual = {"tasks": 33, "ways": (2, 4), "fit": OPTIONS, "seed": 7, "backbone": "a hash"}
+def plan_of(
+    space: Chunks, *, pixels: Features | None = None, tasks: int = 33, fit: FitOptions = OPTIONS, **changes: Any
+) -> ZooPlan:
+    usual = {"targets": Trajectories(tasks=tasks, fit=fit), "ways": (2, 4), "seed": 7, "backbone": "a hash"}
     return ZooPlan(**{"sources": (source_of(space, pixels),), **usual, **changes})
 
 

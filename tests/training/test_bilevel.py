@@ -25,6 +25,7 @@ from weightgen.training.loop import train
 from weightgen.training.options import TrainingOptions
 from weightgen.zoo.build import Source, ZooPlan, of_source
 from weightgen.zoo.fit import FitOptions
+from weightgen.zoo_targets.trajectories import Trajectories
 from weightgen.zoo.members import Zoo
 
 OPTIONS: dict[str, Any] = {
@@ -50,7 +51,7 @@ def fitted_folds(two_folds: tuple[Fold, ...]) -> tuple[Fold, ...]:
         Source(ClassRows(), fold.features, fold.standardizer, fold.prototypes, fold.scale) for fold in two_folds
     )
     fit = FitOptions(epochs=6, local_targets=3, learning_rate=0.2)
-    plan = ZooPlan(sources, 2000, (2, 4), fit, seed=2, backbone="none")
+    plan = ZooPlan(Trajectories(tasks=2000, fit=fit), sources, (2, 4), seed=2, backbone="none")
     zoo = Zoo(plan.class_names, tuple(plan.fit_shard(number) for number in range(plan.shards)), {})
     return tuple(replace(fold, zoo=of_source(zoo, plan, i)) for i, fold in enumerate(two_folds))
 

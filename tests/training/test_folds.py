@@ -15,7 +15,7 @@ from weightgen.features.standardizer import Standardizer
 from weightgen.records import TURNED, Features
 from weightgen.spaces.class_rows import ClassRows
 from weightgen.training.folds import Fold, cross_fitted, mean_likelihood_scale
-from weightgen.zoo.ideal_prototypes import ideal_prototypes
+from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
 MakeFeatures = Callable[..., Features]
 

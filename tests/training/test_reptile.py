@@ -17,7 +17,7 @@ from weightgen.spaces.class_rows import ClassRows
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.options import ReptileOptions
 from weightgen.training.reptile import adapted
-from weightgen.zoo.ideal_prototypes import ideal_prototypes
+from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
 OPTIONS = ReptileOptions(inner_steps=3, inner_learning_rate=0.05, draws=4)
 SIZES = {"class_transformer": {"width": 12, "depth": 1, "heads": 3}, "token_transformer": {"width": 12, "heads": 3}}

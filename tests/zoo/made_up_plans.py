@@ -11,7 +11,8 @@ from weightgen.records import Calibration, Features
 from weightgen.spaces.class_rows import ClassRows, Readout
 from weightgen.zoo.build import Source, ZooPlan
 from weightgen.zoo.fit import FitOptions
-from weightgen.zoo.ideal_prototypes import ideal_prototypes
+from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
+from weightgen.zoo_targets.trajectories import Trajectories
 
 WIDTH = 6
 IMAGES = ((5, 8, 6, 7, 9), (4, 9, 5), (7, 5, 8, 6, 4, 9, 5))
@@ -28,7 +29,9 @@ def features_of(counts: tuple[int, ...], *, fold: int, shift: float = 0.0) -> Fe
     return Features(values, labels, tuple(f"class {i} of fold {fold}" for i in range(len(counts))))
 
 
-def plan_of(*, readout: Readout = "gaussian", tasks: int = 800, shift: float = 0.0, **changes: Any) -> ZooPlan:
+def plan_of(
+    *, readout: Readout = "gaussian", tasks: int = 800, fit: FitOptions = FIT, shift: float = 0.0, **changes: Any
+) -> ZooPlan:
     """Three folds of 5, 3 and 7 classes with spaces of their own; six shards unless told."""
     sources = []
     for fold, counts in enumerate(IMAGES):
@@ -37,5 +40,6 @@ def plan_of(*, readout: Readout = "gaussian", tasks: int = 800, shift: float = 0
         standardizer = Standardizer(feature_width=WIDTH).fit(others)
         prototypes = ideal_prototypes(features, standardizer)
         sources.append(Source(ClassRows(readout=readout), features, standardizer, prototypes, Calibration.flat(4.0)))
-    usual = {"sources": tuple(sources), "tasks": tasks, "ways": (2, 4), "fit": FIT, "seed": 9, "backbone": "made up"}
+    usual = {"sources": tuple(sources), "ways": (2, 4), "seed": 9, "backbone": "made up"}
+    usual["targets"] = Trajectories(tasks=tasks, fit=fit)
     return ZooPlan(**{**usual, **changes})

@@ -105,7 +105,7 @@ def test_ways_are_drawn_between_the_two_and_never_above_what_a_fold_has() -> Non
 def test_there_are_at_least_as_many_tasks_as_asked_for(tasks: int) -> None:
     plan = plan_of(tasks=tasks)
     assert plan.shards % 3 == 0
-    assert tasks <= plan.tasks_in_shard * plan.shards < tasks + plan.tasks_in_shard * 3
+    assert tasks <= plan.targets.tasks_in_shard(plan) * plan.shards < tasks + plan.targets.tasks_in_shard(plan) * 3
 
 
 @pytest.mark.parametrize("in_fold", [1, 7, 19, 20, 21, 39, 41, 80, 255])
@@ -113,13 +113,13 @@ def test_few_tasks_are_spread_over_20_shards_or_more(in_fold: int) -> None:
     """All of a shard have equally many classes: one shard would know one number of them."""
     plan = plan_of(tasks=3 * in_fold)
     assert plan.shards / 3 >= min(in_fold, 20)
-    assert plan.tasks_in_shard * plan.shards / 3 < in_fold + plan.tasks_in_shard
+    assert plan.targets.tasks_in_shard(plan) * plan.shards / 3 < in_fold + plan.targets.tasks_in_shard(plan)
 
 
 def test_few_tasks_have_different_numbers_of_classes() -> None:
     plan = plan_of(tasks=90, ways=(2, 5), fit=FitOptions(epochs=1, local_targets=1))
     shards = [plan.fit_shard(number) for number in range(2, plan.shards, 3)]
-    assert {len(shard.classes) for shard in shards} == {plan.tasks_in_shard}
+    assert {len(shard.classes) for shard in shards} == {plan.targets.tasks_in_shard(plan)}
     assert {shard.ways for shard in shards} == {2, 3, 4, 5}
 
 

@@ -58,6 +58,7 @@ def pretrain(
     optimiser: str = "adamw",
     weight_decay: float = 0.01,
     head: str = "cosine",
+    keep_head: bool = False,
     label_smoothing: float = 0.1,
     augment: str = "crop",
     held_out: float = 0.1,
@@ -65,13 +66,13 @@ def pretrain(
     checkpoint_dir: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Train the trunk with a throw-away head; yields one record per step.
+    """Train the trunk with a head, which is thrown away unless it is kept; yields one record per step.
 
     dataset: columns `image` and `label`; `held_out` of every class's images (one at least) choose the best
         weights, which the backbone holds, frozen, when the generator is exhausted.
     learning_rate: highest of a cosine schedule after a warm-up over a tenth of the steps.
     optimiser: "adamw" or "sgd" (with Nesterov momentum 0.9).
-    head: "cosine" or "linear".
+    head: "cosine" or "linear". keep_head: make a linear head the backbone's classifier.
     augment: "none"; "crop" shifts by up to an eighth of the image, "crop_flip" also mirrors.
     evaluate_every: steps between evaluations and checkpoints; a tenth of all steps if not given.
     checkpoint_dir: resume from here, bit for bit, if an interrupted run with the same choices left a checkpoint.
@@ -88,6 +89,8 @@ def pretrain(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "pretraining", "head"))
         layer: nn.Module = _HEADS[head](backbone.feature_width, len(reader.class_names))
+    if keep_head and not isinstance(layer, nn.Linear):
+        raise InputError(f"backbone.pretraining.keep_head: a {head} head is no layer of the network; set head: linear")
     layer.to(device)
     network = nn.ModuleDict({"trunk": backbone.trunk, "head": layer})
     choices = [seed, steps, batch, learning_rate, optimiser, weight_decay, head, label_smoothing, augment, held_out]
@@ -123,7 +126,9 @@ def pretrain(
             yield record  # before the checkpoint: a kill in between repeats the step instead of losing its record
             if judged:
                 state.save(step, record["held_out_accuracy"])
-        backbone.trunk.load_state_dict(state.best)
+        network.load_state_dict(state.best)
+        if keep_head:
+            backbone.classifier = layer.requires_grad_(False)
     finally:
         backbone.trunk.requires_grad_(False)
         backbone.eval()
@@ -234,7 +239,7 @@ class PretrainingState:
         self.step = step
         if accuracy >= self.best_accuracy:
             self.best_accuracy = accuracy
-            self.best = copy.deepcopy(self._network["trunk"].state_dict())
+            self.best = copy.deepcopy(self._network.state_dict())
         if self._path is None:
             return
         tensors = {f"network.{name}": tensor for name, tensor in self._network.state_dict().items()}

@@ -17,7 +17,7 @@ from weightgen.config.recipe import BackboneOptions, GenerationOptions, Recipe
 from weightgen.data.feature_data import FEATURES
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
-from weightgen.interfaces import Objective, ParameterSpace, Selector
+from weightgen.interfaces import Objective, ParameterSpace, Selector, ZooTargets
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.registry import check_options, create, get, option_names
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
@@ -43,6 +43,7 @@ def check_components(recipe: Recipe) -> None:
         component = get(f"{section}s", options.name)
         check_options(component, options.options, place=section, given=given)
     build_selector(recipe)
+    build_targets(recipe)
     _check_chain(recipe)
     # What a constructor refuses should not wait for a backbone.
     space, objective = build_space(recipe, sizes=(_SMALL_WIDTH,)), build_objective(recipe)
@@ -59,6 +60,7 @@ def import_components(recipe: Recipe) -> None:
     for section in _GIVEN:
         if "." in (name := getattr(recipe, section).name):
             get(f"{section}s", name)
+    build_targets(recipe)
 
 
 def build_backbone(options: BackboneOptions, *, seed: int) -> Backbone:
@@ -140,6 +142,16 @@ def build_selector(recipe: Recipe) -> Selector:
     return create("selectors", recipe.selector.name, recipe.selector.options)
 
 
+def build_targets(recipe: Recipe) -> ZooTargets:
+    """The zoo targets of a recipe."""
+    targets, options = get("zoo_targets", recipe.zoo.targets), recipe.zoo.options
+    for key in ("tasks", "fit"):
+        if key in options and key not in option_names(targets):
+            raise InputError(f"zoo: tasks and fit are for targets: trajectories; drop them, {recipe.zoo.targets} has none")
+    check_options(targets, options, place="zoo")
+    return create("zoo_targets", recipe.zoo.targets, options)
+
+
 def build_objective(recipe: Recipe) -> Objective:
     """The objective of a recipe."""
     return create("objectives", recipe.objective.name, recipe.objective.options)
@@ -218,9 +230,8 @@ def _scheduler_options(recipe: Recipe) -> dict[str, Any]:
 
 def _segments(recipe: Recipe) -> int:
     """Of Mc-Di's chain: one for every local target, unless all are learnt as its end."""
-    local = recipe.zoo.targets == "trajectories" and recipe.objective.name == "local_consistency"
-    naive = recipe.objective.options.get("naive_local_targets", False)
-    return recipe.zoo.fit.local_targets if local and not naive else 1
+    local = recipe.objective.name == "local_consistency" and not recipe.objective.options.get("naive_local_targets")
+    return build_targets(recipe).local_targets if local else 1
 
 
 def _chain(recipe: Recipe) -> int:

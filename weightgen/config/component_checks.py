@@ -5,6 +5,7 @@ from __future__ import annotations
 from weightgen.config.recipe import Recipe
 from weightgen.errors import InputError
 from weightgen.interfaces import Conditioner, Denoiser, Objective, ParameterSpace
+from weightgen.registry import get
 
 _HEAD, _ROWS, _CHUNKS = "head", "class_rows", "chunks"
 
@@ -27,7 +28,7 @@ def check_kinds(
         raise InputError(f"denoiser '{recipe.denoiser.name}' does not fit space '{recipe.space.name}'; use {fitting}")
     if not space.takes_images:
         return
-    if recipe.zoo.targets != "trajectories":
+    if not get("zoo_targets", recipe.zoo.targets).fitted:
         raise InputError(
             f"selector '{selector}': zoo.targets '{recipe.zoo.targets}' are heads; use head, or set zoo.targets to "
             "trajectories"

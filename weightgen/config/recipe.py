@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -13,6 +14,7 @@ from weightgen.zoo.fit import FitOptions
 
 _TASKS = 3000
 ShotsRange = Annotated[str, AfterValidator(lambda text: str(shots_label(parse_shots(text))))]
+_is_default = operator.not_  # what recipes of earlier versions do not have leaves their hashes as they are
 Share = NonNegativeInt | Annotated[float, Field(gt=0, lt=1)] | list[str]
 
 
@@ -34,6 +36,11 @@ class DataOptions(Section):
     own."""
     novel: Share | str = 0.2
     """Classes for the final figures, never seen before: a number, a share, names, or a SPEC of their own. 0: none."""
+    classes: PositiveInt | None = Field(default=None, exclude_if=_is_default)
+    """Look at so many of the classes of `source` alone, drawn by the seed; all if None."""
+    test_images: float = Field(default=0.0, ge=0, lt=1, exclude_if=_is_default)
+    """Share of every base class's images kept from training for the final figures, for generators that know their
+    classes; takes the place of `novel`."""
     turned: bool = False
     """Learn from the base classes turned by 90, 180 and 270 degrees: classes that a backbone pretrained on the base
     classes has never seen. What it has seen looks tidier than new classes will."""
@@ -41,7 +48,13 @@ class DataOptions(Section):
     @property
     def keeps_novel(self) -> bool:
         """Whether there is something to evaluate on."""
-        return self.split is not None or self.novel not in (0, [])
+        return self.split is not None or self.novel not in (0, []) or self.test_images > 0
+
+    @model_validator(mode="after")
+    def _one_test(self) -> DataOptions:
+        if self.test_images and (self.split is not None or self.turned or self.novel not in (0, [])):
+            raise ValueError("test_images are of the base classes as they are; set novel: 0, and no split and no turned")
+        return self
 
 
 class PretrainingOptions(Section):
@@ -55,6 +68,8 @@ class PretrainingOptions(Section):
     """Peak learning rate; None takes the default of `weightgen.backbones.pretraining`."""
     head: Literal["cosine", "linear"] = "cosine"
     """Classifier used while pretraining, thrown away afterwards."""
+    keep_head: bool = Field(default=False, exclude_if=_is_default)
+    """Keep a linear one, for the space `network`, as the last layer for just these classes."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     """Probability spread over the wrong classes."""
     augment: Literal["none", "crop", "crop_flip"] = "crop"
@@ -137,21 +152,24 @@ class ComponentOptions(Section):
 
 
 class ZooOptions(Section):
-    """Parameters to learn from."""
+    """Parameters to learn from; beside the keys below, the options of the targets' class."""
 
-    targets: Literal["ideal_prototypes", "trajectories"] = "ideal_prototypes"
-    """ideal_prototypes: the mean of all images of each base class (MetaDiff). trajectories: rows fitted to many tasks,
-    and points on the way there (Mc-Di)."""
+    model_config = ConfigDict(extra="allow")
+
+    targets: str = "ideal_prototypes"
+    """File name in `zoo_targets`, or a dotted module of your own. ideal_prototypes: the mean of all images of each base
+    class (MetaDiff). trajectories: parameters fitted to many tasks, and points on the way there (Mc-Di). checkpoints:
+    the last steps of training runs on all base classes (p-diff). folder: a directory of checkpoints of your own."""
     tasks: PositiveInt = _TASKS
     """Of trajectories: tasks to fit, at least; each has as many classes as training.ways allow."""
     fit: FitOptions = FitOptions()
-    """Of trajectories: how rows are fitted."""
+    """Of trajectories: how parameters are fitted."""
 
-    @model_validator(mode="after")
-    def _used(self) -> ZooOptions:
-        if self.targets == "ideal_prototypes" and (self.tasks, self.fit) != (_TASKS, FitOptions()):
-            raise ValueError("tasks and fit are for targets: trajectories; drop them, ideal prototypes are not fitted")
-        return self
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of the targets' class: everything but its name, and what is as by default."""
+        chosen = {"tasks": self.tasks} if self.tasks != _TASKS else {}
+        return {**chosen, **({"fit": self.fit} if self.fit != FitOptions() else {}), **(self.model_extra or {})}
 
 
 class GenerationOptions(Section):

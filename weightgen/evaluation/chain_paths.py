@@ -18,7 +18,7 @@ from weightgen.pipeline import Denoise, WeightGenerationPipeline
 from weightgen.records import Features
 from weightgen.zoo.build import Source, fit_tasks
 from weightgen.zoo.fit import FitOptions
-from weightgen.zoo.ideal_prototypes import ideal_prototypes
+from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
 SHOWN = 4
 _POINTS = 100  # of a path that is shown

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
 
 from weightgen import seeds
 from weightgen.episodes.support_folder import episode_of
@@ -82,14 +84,22 @@ def draw_training(train: Features, images: int | None, *, seed: int, draw: int) 
 
 def held_out(features: Features, share: float, *, seed: int) -> tuple[Features, Features]:
     """A training and a test set: `share` of each class's images, and no class's last one, are for the test."""
-    out = torch.zeros(len(features.labels), dtype=torch.bool)
-    starts = (features.counts.cumsum(0) - features.counts).tolist()
-    for start, count, name in zip(starts, features.counts.tolist(), features.class_names, strict=True):
+    out = held_out_rows(features.counts, features.class_names, share, seed=seed)
+    train, test = (Features(features.values[rows], features.labels[rows], features.class_names) for rows in (~out, out))
+    return train, test
+
+
+def held_out_rows(
+    counts: Int[Tensor, " classes"], names: Sequence[str], share: float, *, seed: int
+) -> Bool[Tensor, " images"]:
+    """Which rows of a data set, sorted by class, are for the test; each class's do not depend on the others."""
+    out = torch.zeros(int(counts.sum()), dtype=torch.bool)
+    starts = (counts.cumsum(0) - counts).tolist()
+    for start, count, name in zip(starts, counts.tolist(), names, strict=True):
         number = min(max(round(share * count), 1), count - 1)
         order = torch.randperm(count, generator=seeds.generator(seed, "test set", name))
         out[start + order[:number]] = True
-    train, test = (Features(features.values[rows], features.labels[rows], features.class_names) for rows in (~out, out))
-    return train, test
+    return out
 
 
 def aligned(train: Features, test: Features) -> Features:

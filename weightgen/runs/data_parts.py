@@ -17,13 +17,16 @@ from weightgen.config.recipe import DataOptions
 from weightgen.data.class_splits import ClassSplit, named_split, split_classes
 from weightgen.data.sources import class_counts, class_names, data_fingerprint, open_data, select_classes
 from weightgen.errors import InputError
+from weightgen.evaluation.training_sets import held_out_rows
 from weightgen.records import TURNED, Features
+from weightgen.seeds import generator
 
 
 @dataclass(frozen=True)
 class DataParts:
     """Images by use; no class is in two parts, except that `backbone` is `base` where none were set aside.
 
+    novel: classes for the final figures, or further images of the base classes (`data.test_images`).
     further: joins `base` in what the generator learns from.
     """
 
@@ -52,17 +55,30 @@ def open_parts(options: DataOptions, *, seed: int, pretraining: bool) -> DataPar
         InputError: a SPEC cannot be opened, a split asks for too much, or a class would serve twice.
     """
     images = open_data(options.source, seed=seed)
+    if options.classes is not None:
+        images = _some_classes(images, options.classes, options.source, seed=seed)
     split = _split(options, class_names(images), seed=seed, pretraining=pretraining)
-    base = select_classes(images, split.base)
+    base, test = select_classes(images, split.base), None
+    if options.test_images:
+        out = held_out_rows(torch.from_numpy(class_counts(base)), class_names(base), options.test_images, seed=seed)
+        base, test = (base.select(rows.nonzero()[:, 0].tolist()) for rows in (~out, out))
     parts = DataParts(
         backbone=select_classes(images, split.backbone) if split.backbone else base,
         base=base,
         validation=_part(options.validation, images, split.validation, seed=seed),
-        novel=_part(options.novel, images, split.novel, seed=seed),
+        novel=_part(options.novel, images, split.novel, seed=seed) if test is None else test,
         further=tuple(open_data(spec, seed=seed) for spec in options.further),
     )
-    _check_disjoint(parts)
+    _check_disjoint(parts if test is None else replace(parts, novel=select_classes(images, ())))
     return parts
+
+
+def _some_classes(images: datasets.Dataset, number: int, source: str, *, seed: int) -> datasets.Dataset:
+    names = class_names(images)
+    if number > len(names):
+        raise InputError(f"data.classes is {number} and {source} has {len(names)} classes; lower it")
+    drawn = torch.randperm(len(names), generator=generator(seed, "classes"))[:number].sort().values
+    return select_classes(images, [names[i] for i in drawn.tolist()])
 
 
 def base_features(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from weightgen.backbones.feature_cache import features_of
 from weightgen.backbones.pixels import pixels_of
+from weightgen.config.build import build_targets
 from weightgen.config.paths import absolute_spec
 from weightgen.config.recipe import Recipe
 from weightgen.data.sources import data_fingerprint, open_data
@@ -35,7 +36,7 @@ from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import Progress, zoo_seed
 from weightgen.runs.methods import GENERATOR, INDUCTIVE, PARTS, build_methods, chosen_methods
 from weightgen.seeds import generator
-from weightgen.zoo.ideal_prototypes import ideal_prototypes
+from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
 _VECTOR_EPISODES = 50
 _CURVE_EPISODES = 200
@@ -192,13 +193,14 @@ def _evaluate(
 def _chain_paths(setting: _Setting, sizes: Sequence[EpisodeSizes], *, progress: Progress | None) -> ChainPaths | None:
     """The chain beside the paths it should follow; None without paths, and where they are costly to fit."""
     recipe, pipeline = setting.recipe, setting.pipeline
-    if recipe.zoo.targets != "trajectories" or pipeline.costly:
+    fit = build_targets(recipe).fit
+    if fit is None or pipeline.costly:
         return None
     return chain_paths(
         pipeline,
         setting.unseen,
         sizes,
-        fit=recipe.zoo.fit,
+        fit=fit,
         zoo_seed=zoo_seed(recipe),
         episodes=min(setting.episodes, _PATH_EPISODES),
         seed=setting.seed,

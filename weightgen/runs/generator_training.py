@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.config.build import build_generator, build_objective, generation_scheduler
+from weightgen.config.build import build_generator, build_objective, build_targets, generation_scheduler
 from weightgen.config.recipe import Recipe
 from weightgen.episodes.unlabelled import DISTRACTOR_CLASSES, UnlabelledDraw
 from weightgen.features.standardizer import Standardizer
@@ -58,6 +58,7 @@ class GeneratorTraining:
         standardizer = Standardizer(**space.shape).fit(self.learning)
         classes = len(self.learning.class_names)
         self.pipeline = build_generator(recipe, backbone, standardizer, readout=space.readout, base_classes=classes)
+        targets = build_targets(recipe)
         training_scheduler = self.pipeline.scheduler
         self.pipeline.scheduler = generation_scheduler(recipe.generation, training_scheduler)
         self.module = EpisodeLoss(
@@ -66,7 +67,7 @@ class GeneratorTraining:
             space=self.pipeline.space,
             scheduler=training_scheduler,
             objective=build_objective(recipe),
-            fitted=recipe.zoo.targets == "trajectories",
+            fitted=targets.fitted,
         )
         self.folds = cross_fitted(
             self.learning,
@@ -79,13 +80,12 @@ class GeneratorTraining:
         )
         standardizer.likelihood_scale.copy_(mean_likelihood_scale(self.folds))
         self.zoo_plan = ZooPlan(
+            targets,
             sources=tuple(
                 Source(self.pipeline.space, self._of(fold.features), fold.standardizer, fold.prototypes, fold.scale)
                 for fold in self.folds
             ),
-            tasks=recipe.zoo.tasks,
             ways=options.ways,
-            fit=recipe.zoo.fit,
             seed=zoo_seed(recipe),
             backbone=backbone.weights_hash() + backbone.preprocessing_key(),
         )

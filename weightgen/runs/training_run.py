@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pretraining import pretrain
-from weightgen.config.build import build_backbone, check_backbone, check_components
+from weightgen.config.build import build_backbone, check_backbone, check_components, build_targets
 from weightgen.config.loading import to_yaml
 from weightgen.config.paths import with_absolute_paths
 from weightgen.config.recipe import Recipe
@@ -100,7 +100,7 @@ def zoo_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: Pr
     Raises:
         InputError: as `train_run`, and for a recipe whose targets are not fitted.
     """
-    if recipe.zoo.targets != "trajectories":
+    if not build_targets(recipe).fitted:
         raise InputError(f"zoo.targets is {recipe.zoo.targets}, which nothing is fitted for; set it to trajectories")
     check_components(recipe)
     recipe = with_absolute_paths(recipe)
@@ -135,7 +135,7 @@ def _prepared(
         kind = ImageKind.of_dataset(parts.base)
         source = recipe.data.source if recipe.data.source.startswith("hub:") else Path(recipe.data.source).name
         training.pipeline.register_to_config(images={"source": source, **asdict(kind)})
-    if recipe.zoo.targets == "trajectories":
+    if training.zoo_plan.targets.fitted:
         training.fit_zoo(ZooFolder(run.path / "zoo"), progress=progress)
     return training
 

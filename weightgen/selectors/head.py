@@ -7,7 +7,7 @@ from weightgen.selectors._module_names import head_slot
 
 
 class Head(Selector):
-    """Weight and bias of the last layer; generated one row per class, in the space `class_rows`."""
+    """Weight and bias of the last layer, one row per class in the space `class_rows`; all at once in `network`."""
 
     def tensors(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """Parameters of the layer in the model's head slot."""

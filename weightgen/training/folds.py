@@ -19,7 +19,7 @@ from weightgen.interfaces import Conditioner, FeatureSpace, ParameterSpace
 from weightgen.records import Calibration, Episode, Features
 from weightgen.seeds import derive, generator
 from weightgen.spaces.class_rows import ClassRows
-from weightgen.zoo.ideal_prototypes import ideal_prototypes
+from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 from weightgen.zoo.members import Zoo
 
 _EPISODES = 50

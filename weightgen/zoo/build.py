@@ -1,4 +1,4 @@
-"""Fits a zoo: parameters for many tasks drawn from folds of base classes, shard by shard."""
+"""Builds a zoo shard by shard: parameters for many tasks drawn from folds of base classes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from torch import Tensor
 
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, text_hash
-from weightgen.interfaces import ParameterSpace
+from weightgen.interfaces import ParameterSpace, ZooTargets
 from weightgen.records import Calibration, Episode, Features
 from weightgen.seeds import generator
 from weightgen.zoo.fit import FitOptions, Fitted, fit
 from weightgen.zoo.members import Shard, Zoo
 from weightgen.zoo.store import ZooFolder
 
-_FEWEST_SHARDS = 20  # of a fold, where tasks are few: all of a shard have equally many classes
 _ALL = 2**62
 _MOST_NUMBERS = 2**26  # of the images that one call holds: a quarter of a GiB
 
@@ -57,14 +56,13 @@ class Source:
 class ZooPlan:
     """What a zoo is made of.
 
-    sources: one per fold. tasks: at least so many, spread evenly over the folds. ways: fewest and most classes of a
-    task; all of a shard have equally many. backbone: hash of the network that the inputs belong to.
+    targets: what its members are. sources: one per fold. ways: fewest and most classes of a task. backbone: hash of the
+    network that the inputs belong to.
     """
 
+    targets: ZooTargets
     sources: tuple[Source, ...]
-    tasks: int
     ways: tuple[int, int]
-    fit: FitOptions
     seed: int
     backbone: str
 
@@ -75,15 +73,8 @@ class ZooPlan:
 
     @property
     def shards(self) -> int:
-        """How many shards; as many in every fold."""
-        folds = len(self.sources)
-        return folds * -(-self.tasks // (self.tasks_in_shard * folds))
-
-    @property
-    def tasks_in_shard(self) -> int:
-        """How many tasks are fitted together."""
-        in_fold, most = -(-self.tasks // len(self.sources)), self.space.tasks_in_shard
-        return most if in_fold >= most else max(1, in_fold // _FEWEST_SHARDS)
+        """How many shards."""
+        return self.targets.shards(self)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -93,8 +84,7 @@ class ZooPlan:
     def key(self) -> str:
         """Changes with anything that changes the zoo."""
         return text_hash(
-            self.fit.model_dump_json(),
-            repr((self.tasks, self.tasks_in_shard, self.ways, self.seed)),
+            *self.targets.key(self),
             repr(sorted((key, value) for key, value in self.space.config.items() if not key.startswith("_"))),
             self.backbone,
             *self.class_names,
@@ -103,15 +93,7 @@ class ZooPlan:
 
     def fit_shard(self, number: int) -> Shard:
         """The members of one shard."""
-        fold = number % len(self.sources)
-        source, draw = self.sources[fold], generator(self.seed, "zoo", number)
-        present = len(source.inputs.class_names)
-        least, most = (min(ways, present) for ways in self.ways)
-        ways = int(torch.randint(least, most + 1, (), generator=draw))
-        classes = torch.rand(self.tasks_in_shard, present, generator=draw).topk(ways).indices
-        fitted = fit_tasks(source, classes, seed=self.seed, options=self.fit, draw=draw)
-        before = sum(len(other.inputs.class_names) for other in self.sources[:fold])
-        return Shard(fold=fold, classes=classes + before, targets=fitted.targets.cpu(), accuracy=fitted.accuracy.cpu())
+        return self.targets.shard(self, number)
 
 
 def fitted_zoo(
