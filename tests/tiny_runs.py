@@ -18,7 +18,7 @@ from weightgen.data.glyphs import render_glyphs
 from weightgen.evaluation import steps_curve
 from weightgen.interfaces import TunableMethod
 from weightgen.runs import generator_training
-from weightgen.training import calibration, space
+from weightgen.training import calibration, folds, space
 
 CLASSES, IMAGES_PER_CLASS = 26, 13
 WAYS, SHOTS, QUERIES, EPISODES = 3, (1, 2), 4, 10
@@ -89,10 +89,12 @@ def files_below(folder: Path) -> set[str]:
 def hurry(patch: pytest.MonkeyPatch) -> None:
     """Few episodes to choose a space, a step, a scale and the options of baselines by, and a short curve."""
     patch.setattr(space, "_EPISODES", 9)
+    patch.setattr(folds, "_EPISODES", 4)
     patch.setattr(generator_training, "_HELD_OUT_EPISODES", 9)
-    patch.setattr(generator_training, "_COSTLY_EPISODES", 4)
+    patch.setattr(generator_training, "_COSTLY_EPISODES", 3)
     patch.setattr(generator_training, "_DRAWS", 2)
     patch.setattr(calibration, "_EPISODES", 9)
+    patch.setattr(calibration, "_DATA_SETS", 3)
     patch.setattr(calibration, "SHOTS", (1, 5))
     for method in map(partial(registry.get, "methods"), registry.names("methods")):
         if issubclass(method, TunableMethod):
