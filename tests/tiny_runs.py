@@ -13,10 +13,10 @@ from filelock import FileLock
 from typer.testing import CliRunner, Result
 from weightgen.cli.main import app
 
-from weightgen import registry
 from weightgen.data.glyphs import render_glyphs
 from weightgen.evaluation import steps_curve
 from weightgen.interfaces import TunableMethod
+from weightgen.registry import get, names
 from weightgen.runs import generator_training
 from weightgen.training import calibration, folds, space
 
@@ -96,7 +96,7 @@ def hurry(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(calibration, "_EPISODES", 9)
     patch.setattr(calibration, "_DATA_SETS", 3)
     patch.setattr(calibration, "SHOTS", (1, 5))
-    for method in map(partial(registry.get, "methods"), registry.names("methods")):
+    for method in map(partial(get, "methods"), names("methods")):
         if issubclass(method, TunableMethod):
             patch.setattr(method, "tuning_episodes", 2)
             patch.setattr(method, "grid", partial(_ends, method.grid))
