@@ -157,7 +157,7 @@ def test_a_full_disk_behind_stdout_is_one_line() -> None:
         pytest.skip("no /dev/full")
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "weightgen.cli.main", "recipes", "ls"],
+            [sys.executable, "-m", "weightgen.cli.main", "--help"],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
