@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from weightgen.classifiers import LinearHeads
 from weightgen.evaluation.scoring import Scores
 from weightgen.interfaces import Method
-from weightgen.records import Episode, Features, LinearHeads
+from weightgen.records import Episode, Features
 
 WIDTH = 6
 

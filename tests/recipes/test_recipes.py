@@ -39,7 +39,8 @@ def small(recipe: Recipe) -> list[str]:
     names = (recipe.backbone.model or "", recipe.denoiser.name, recipe.conditioner.name)
     zoo = TINY_ZOO if recipe.zoo.targets == "trajectories" else ()
     settled = SHRINKAGES if recipe.standardizer.within_shrinkage is None else ()
-    return [*SHARED, "evaluation.episodes=4", *settled, *zoo, *(override for name in names for override in SMALL.get(name, ()))]
+    always = [*SHARED, "evaluation.episodes=4", *settled, *zoo]
+    return [*always, *(override for name in names for override in SMALL.get(name, ()))]
 
 
 def test_there_are_recipes() -> None:

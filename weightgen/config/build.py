@@ -147,7 +147,9 @@ def build_targets(recipe: Recipe) -> ZooTargets:
     targets, options = get("zoo_targets", recipe.zoo.targets), recipe.zoo.options
     for key in ("tasks", "fit"):
         if key in options and key not in option_names(targets):
-            raise InputError(f"zoo: tasks and fit are for targets: trajectories; drop them, {recipe.zoo.targets} has none")
+            raise InputError(
+                f"zoo: tasks and fit are for targets: trajectories; drop them, {recipe.zoo.targets} has none"
+            )
     check_options(targets, options, place="zoo")
     return create("zoo_targets", recipe.zoo.targets, options)
 

@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.func import functional_call
 
 from weightgen.backbones.backbone import Backbone
+from weightgen.classifiers import PADDING_BIAS, Calibration, LinearHeads
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
-from weightgen.interfaces import FeatureSpace, FitProblem, ParameterSpace, Selector
-from weightgen.records import PADDING_BIAS, Calibration, Condition, Episode, LinearHeads
+from weightgen.interfaces import AdaptsBackbone, FeatureSpace, FitProblem, ParameterSpace, Selector
+from weightgen.records import Condition, Episode
 from weightgen.registry import create
 
 _IMAGES_AT_ONCE = 128
@@ -30,7 +31,7 @@ _FIT_SCALE = 30.0
 all tasks in one direction, and the mean of the zoo is worse than no offset (by 1 point on glyphs)."""
 
 
-class Chunks(ParameterSpace):
+class Chunks(ParameterSpace, AdaptsBackbone):
     """Tokens are chunks of v = (offset − mean) / scale, the last one padded with 0; heads are class means.
 
     The offset moves the selected parameters of the backbone from their own values. The head on the adapted features
@@ -87,21 +88,12 @@ class Chunks(ParameterSpace):
         return -(-len(self.mean) // int(self.config.token_width))
 
     def features(self, inputs: Episode) -> Episode:
-        """Of the backbone as it is, for the support and unlabelled images; without queries."""
-        adaptable = self.adaptable
-        own, device = torch.zeros_like(adaptable.own), adaptable.own.device
-        none = adaptable.own.new_zeros(len(inputs), 0, adaptable.backbone.feature_width)
+        """Of the backbone as it is, for the support; without unlabelled images and queries."""
+        own = torch.zeros_like(self.adaptable.own)
         with torch.no_grad():
-            support = adaptable.features(own, inputs.support)
-        return Episode(
-            support=support,
-            support_mask=inputs.support_mask.to(device),
-            query=none,
-            query_labels=inputs.query_labels[:, :0].to(device),
-            classes=inputs.classes.to(device),
-            unlabelled=none,
-            unlabelled_mask=inputs.unlabelled_mask[:, :0].to(device),
-        )
+            support = self.adaptable.features(own, inputs.support)
+        device = support.device
+        return Episode.of_support(support, inputs.support_mask.to(device), classes=inputs.classes.to(device))
 
     def real(self, condition: Condition) -> Bool[Tensor, "batch tokens"]:
         """All."""

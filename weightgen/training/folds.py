@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.classifiers import Calibration
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.features.temperature import fit_scale
-from weightgen.interfaces import Conditioner, FeatureSpace, ParameterSpace
-from weightgen.records import Calibration, Episode, Features
+from weightgen.interfaces import ClassifiesFeatures, Conditioner, FeatureSpace, ParameterSpace
+from weightgen.records import Episode, Features
 from weightgen.seeds import derive, generator
 from weightgen.spaces.class_rows import ClassRows
-from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 from weightgen.zoo.members import Zoo
+from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
 _EPISODES = 50
 _QUERIES = 10
@@ -48,7 +49,7 @@ def cross_fitted(
     features: Features,
     *,
     folds: int,
-    shape: Mapping[str, Any],
+    standardizer: Standardizer,
     conditioner: Conditioner,
     space: ParameterSpace,
     shots: tuple[int, int],
@@ -64,7 +65,7 @@ def cross_fitted(
     discrimination and not a scale, and its standardizer the one that calibrates Gaussian log-likelihoods.
 
     Args:
-        shape: the standardizer's arguments.
+        standardizer: fitted or not; every fold gets one with its options.
         folds: 1 fits one standardizer on all classes, as the paper does.
         shots: fewest and most, for the scale.
 
@@ -80,7 +81,7 @@ def cross_fitted(
     for number, own in enumerate(features.groups(folds, generator(seed, "folds"))):
         inside = features.of_classes(own)
         outside = features if folds == 1 else features.without(own)
-        standardizer = Standardizer(**shape).fit(outside)
+        standardizer = copy.deepcopy(standardizer).fit(outside)
         calibrate = partial(
             _logit_scale, inside, conditioner, standardizer, shots=shots, seed=derive(seed, "fold scale", number)
         )
@@ -88,9 +89,8 @@ def cross_fitted(
         standardizer.likelihood_scale.fill_(
             calibrate(partial(ClassRows(readout="gaussian").query_logits, scale=unscaled))
         )
-        if space.takes_images:  # its heads do not act on these features
-            scale = unscaled
-        else:
+        scale = unscaled  # of heads that act on other than these features
+        if isinstance(space, ClassifiesFeatures):
             scale = Calibration.flat(calibrate(partial(space.query_logits, scale=unscaled), adapted=True))
         folds_of_classes.append(Fold(inside, ideal_prototypes(inside, standardizer), standardizer, scale))
     return tuple(folds_of_classes)
