@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from episode_changes import padded
+from weightgen.universal.meta_training import MetaSpace, MetaTrainingOptions, meta_train
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.episodes.sampler import EpisodeSampler
@@ -18,7 +19,6 @@ from weightgen.features.standardizer import Standardizer
 from weightgen.records import Episode, Features
 from weightgen.seeds import generator
 from weightgen.universal.generator import save_universal, universal_generator, universal_head, universal_parts
-from weightgen.universal.meta_training import MetaSpace, MetaTrainingOptions, meta_train
 
 MakeFeatures = Callable[..., Features]
 
