@@ -20,6 +20,7 @@ from weightgen.spaces.chunks import AdaptableBackbone, Chunks
 
 CHAIN, TOKEN_WIDTH = 6, 9
 SELECTORS: dict[str, dict[str, Any]] = {
+    "all": {},
     "norm_affine": {},
     "bias": {},
     "last_block": {},
