@@ -85,18 +85,17 @@ def test_parameters_inside_the_backbone_are_generated_by_the_examples(project: P
     assert index["space"] == ["my_project.unshared_start", "UnsharedStart"]
 
 
-@pytest.mark.usefixtures("unchecked", "quick")
-def test_a_method_of_two_components_and_a_recipe_is_compared(project: Path) -> None:
+@pytest.mark.usefixtures("unchecked")
+def test_a_method_of_two_components_and_a_recipe_is_compared(project: Path, images: Path) -> None:
     """The package of the guide: its denoiser, its objective, its recipe, and no other file."""
     assert {path.name for path in (project / "my_flow").iterdir()} == {
         "velocity_field.py",
         "middle_times.py",
         "mine.yaml",
     }
-    options = ("backbone.options.width=5", "denoiser.width=9", "evaluation.shots=[1]")
-    board = json.loads(
-        succeed("compare", "my_flow/mine.yaml", *SHARED, *options, "--methods", "ridge", "--format", "json").stdout
-    )
+    options = (*SHARED, *SHRINKAGES, "backbone.options.width=5", "denoiser.width=9", "evaluation.shots=[1]")
+    how = ("--data", images, "--methods", "ridge", "--format", "json")
+    board = json.loads(succeed("compare", "my_flow/mine.yaml", *options, *how).stdout)
     assert [row["name"] for row in board["rows"]] == ["my_flow/mine", "ridge", "raw_centroid"]
     assert board["rows"][0]["memorisation"]["diversity"]["noise"] > 0
     (run,) = Path("runs").glob("mine-*")

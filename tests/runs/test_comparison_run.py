@@ -6,11 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_runs import EPISODES, SHARED, SHOTS, WAYS, files_below, refuse, succeed
+from tiny_runs import EPISODES, SHARED, SHOTS, SHRINKAGES, WAYS, files_below, refuse, succeed
 
 from weightgen.runs import comparison_run
 
-SMALL = (*SHARED, "backbone.options.width=5", "denoiser.width=16", "denoiser.depth=1", "evaluation.shots=[1]")
+SMALL = (
+    *SHARED,
+    *SHRINKAGES,
+    "backbone.options.width=5",
+    "denoiser.width=16",
+    "denoiser.depth=1",
+    "evaluation.shots=[1]",
+)
 RECIPES = ("hypernetwork", "flow")
 
 
