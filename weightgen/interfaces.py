@@ -11,13 +11,12 @@ from diffusers import ConfigMixin, ModelMixin
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from weightgen.classifiers import Calibration, LinearHeads
 from weightgen.classifiers import Classifier as Classifier
 from weightgen.classifiers import GeneratedHeads as GeneratedHeads
 from weightgen.classifiers import Method as Method
 from weightgen.classifiers import TunableMethod as TunableMethod
 from weightgen.errors import InputError
-from weightgen.records import Condition, Episode, Features, Space
+from weightgen.records import Calibration, Condition, Episode, Features, LinearHeads, Space
 from weightgen.selection import Selector as Selector
 
 if TYPE_CHECKING:

@@ -6,53 +6,40 @@ condition, the chain, the tokens that it ends at, the head that these are decode
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import torch
 from datasets import Dataset
 from diffusers import SchedulerMixin
 from diffusers.configuration_utils import register_to_config
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.decoding import pixels_of
 from weightgen.backbones.feature_cache import feature_batches
-from weightgen.classifiers import LinearHeads
 from weightgen.data.sources import class_names, open_support, open_unlabelled
 from weightgen.episodes.dataset_episode import dataset_episode, episode_of
 from weightgen.errors import InputError
+from weightgen.features.other_kinds import distance_from_base
 from weightgen.features.standardizer import Standardizer
+from weightgen.files import tensors_hash, text_hash
 from weightgen.heads.head import Head
 from weightgen.heads.support_summary import SupportSummary
 from weightgen.interfaces import AdaptsBackbone, Conditioner, Denoiser, FeatureSpace, GeneratedHeads, ParameterSpace
-from weightgen.pipeline_io import GeneratorPipeline
-from weightgen.records import Condition, Episode, Features
+from weightgen.pipeline_io import Chosen, Denoise, GeneratorPipeline
+from weightgen.records import Calibration, Condition, Episode, Features, LinearHeads
 from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain
 from weightgen.schedulers.schedulers import check_scheduler, is_noiseless, swap_scheduler
 from weightgen.seeds import generator as seeded
 
 _IMAGES_AT_ONCE = 1024
 _NOTHING: Mapping[str, str] = {}
-Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
-"""What a denoiser does: noisy tokens, times and condition to a prediction."""
-
-
-class Chosen(TypedDict, total=False):
-    """How a chain is run, where not as the generator's config says.
-
-    steps: denoiser calls in a row. samples: draws per episode.
-    denoiser: used instead of the generator's own (what would another one have done?).
-    watch: is shown the chain's tokens on the way (`reverse_chain`), the samples of an episode next to each other.
-    """
-
-    steps: int | None
-    samples: int | None
-    denoiser: Denoise | None
-    watch: Callable[[Tensor], None] | None
 
 
 class WeightGenerationPipeline(GeneratorPipeline):
@@ -67,8 +54,13 @@ class WeightGenerationPipeline(GeneratorPipeline):
     Config: `calibration` holds the factor on logits for every number of shots, `draw_calibration` that of several
     draws; `steps` and `samples` are the defaults of a call, `draw_steps` those of several draws; `provenance` is
     written into every head; `chain` is what the denoiser learnt of its chain, that of `scheduler` if None: a scheduler
-    of another chain is refused; `images` are those it was trained on: `source`, `colour` and `side` in pixels.
+    of another chain is refused; `images` are those it was trained on: `source`, `colour` and `side` in pixels;
+    `kind_limits` say from which `distance_from_base` on, by shots, a support is of another kind than these.
     """
+
+    alternative: Callable[[Backbone], WeightGenerationPipeline] | None = None
+    """Makes the generator that serves images of another kind than the training classes, `universal_generator`; commands
+    set it. None: they are served as the others."""
 
     @register_to_config
     def __init__(
@@ -89,6 +81,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         provenance: dict[str, str] | None = None,
         chain: Mapping[str, Any] | None = None,
         images: Mapping[str, Any] | None = None,
+        kind_limits: Sequence[Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -134,6 +127,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
             )
         beside = None if unlabelled is None else open_unlabelled(unlabelled, besides=dataset)
         episode = self._episode_of(dataset, beside)
+        if bool(self.of_another_kind(episode)):
+            return self._universal(dataset, unlabelled=unlabelled, num_samples=num_samples, generator=generator)
         chosen: dict[str, Any] = {"steps": num_inference_steps, "samples": num_samples}
         return self._written(episode, class_names(dataset), generator, dataset=dataset, **chosen)
 
@@ -212,7 +207,27 @@ class WeightGenerationPipeline(GeneratorPipeline):
             generators: one per episode, so that a head does not depend on its neighbours in the batch.
             chosen: see `Chosen`.
         """
-        return self._heads(self._standardised(episode), generators, inputs=episode.support_only(), **chosen)
+        inside = self._standardised(episode)
+        heads = self._heads(inside, generators, inputs=episode.support_only(), **chosen)
+        others = self.of_another_kind(inside).nonzero()[:, 0].cpu()
+        if chosen.get("denoiser") is not None or not len(others):
+            return heads
+        noise = [generators[i] for i in others.tolist()]
+        universal = self._universal.heads(episode[others], noise, samples=chosen.get("samples"))
+        return heads.linear.replaced(others, universal.linear.to(self.device))
+
+    def of_another_kind(self, episode: Episode) -> Bool[Tensor, " batch"]:
+        """Which standardised episodes look like none of the training classes, and are left to `alternative`."""
+        if self.alternative is None or not self.config.kind_limits:
+            return torch.zeros(len(episode), dtype=torch.bool, device=self.device)
+        shots = episode.counts.sum(-1) / (episode.counts > 0).sum(-1).clamp(min=1)
+        limits = Calibration.of(self.config.kind_limits).at(shots)
+        return distance_from_base(episode, self.standardizer) > limits
+
+    @cached_property
+    def _universal(self) -> WeightGenerationPipeline:
+        assert self.alternative is not None
+        return self.alternative(self.backbone)
 
     def decode(self, tokens: Float[Tensor, "batch draws tokens width"], episode: Episode) -> GeneratedHeads:
         """Heads of given tokens for episodes of what they act on; class rows live in the standardised space."""
@@ -243,14 +258,25 @@ class WeightGenerationPipeline(GeneratorPipeline):
         return self._heads(episode, generators, inputs=episode, **chosen)
 
     @property
-    def can_draw(self) -> bool:
-        """Whether there can be several draws: not every chain has noise, and not every space keeps them."""
-        return self.space.draws and not is_noiseless(self.scheduler)
+    def device(self) -> torch.device:
+        """Where the chain runs."""
+        return self.standardizer.mean.device
 
-    @property
-    def costly(self) -> bool:
-        """Whether every episode takes a feature space or a backbone of its own, so that few are judged on the way."""
-        return self.conditioner.adapts or self.space.takes_images
+    def scale(self, samples: int) -> Calibration:
+        """Factor on logits by the number of shots, of a single head or of several draws."""
+        return Calibration.of(self.config.draw_calibration if samples > 1 else self.config.calibration)
+
+    def generator_hash(self) -> str:
+        """16 hex digits of all that decides what statistics mean and which rows are written from them.
+
+        Scheduler, steps and samples do not count: they are the choice of a call.
+        """
+        hashed = [self.backbone.weights_hash(), self.backbone.preprocessing_key()]
+        for component in (self.standardizer, self.conditioner, self.denoiser, self.space):
+            options = {key: value for key, value in component.config.items() if not key.startswith("_")}
+            tensors = tensors_hash(component.state_dict())
+            hashed += [type(component).__name__, json.dumps(options, sort_keys=True), tensors]
+        return text_hash(*hashed, json.dumps([self.config.calibration, self.config.draw_calibration]))
 
     def chain(self, steps: int | None, samples: int) -> tuple[SchedulerMixin, int]:
         """The scheduler that a call runs, and for how many steps; the generator's own number if None.

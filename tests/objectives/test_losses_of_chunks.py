@@ -8,7 +8,6 @@ import pytest
 import torch
 from episode_changes import padded
 
-from weightgen.classifiers import Calibration
 from weightgen.conditioners.local_targets import LocalTargets
 from weightgen.denoisers.chunk_transformer import ChunkTransformer
 from weightgen.features.standardizer import Standardizer
@@ -17,7 +16,7 @@ from weightgen.objectives.local_consistency import LocalConsistency
 from weightgen.objectives.noise_prediction import NoisePrediction
 from weightgen.objectives.regression import Regression
 from weightgen.objectives.velocity import Velocity
-from weightgen.records import Episode
+from weightgen.records import Calibration, Episode
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.spaces.chunks import Chunks
 from weightgen.training.episode_loss import EpisodeLoss

@@ -12,7 +12,6 @@ from diffusers import SchedulerMixin
 from episode_changes import padded
 
 from weightgen import registry
-from weightgen.classifiers import Calibration
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.denoisers.class_transformer import ClassTransformer
 from weightgen.denoisers.gradient_mlp import GradientMlp
@@ -23,7 +22,7 @@ from weightgen.objectives.noise_prediction import NoisePrediction
 from weightgen.objectives.query_loss import QueryLoss
 from weightgen.objectives.regression import Regression
 from weightgen.objectives.velocity import Velocity
-from weightgen.records import Episode, Features
+from weightgen.records import Calibration, Episode, Features
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.spaces.class_rows import ClassRows

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from weightgen.classifiers import Calibration
 from weightgen.evaluation.memorisation import between_checkpoints
 from weightgen.features.standardizer import Standardizer
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Features
+from weightgen.records import Calibration, Features
 from weightgen.runs.memorisation_run import Checkpoints, memorisation
 from weightgen.training.folds import Fold
 from weightgen.zoo.members import Shard, Zoo

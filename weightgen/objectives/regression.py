@@ -16,7 +16,7 @@ from weightgen.schedulers.one_step import OneStepScheduler
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-    from weightgen.classifiers import Calibration
+    from weightgen.records import Calibration
 
 
 class Regression(Objective):

@@ -16,7 +16,7 @@ from weightgen.schedulers.flow_match import FlowMatchScheduler
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-    from weightgen.classifiers import Calibration
+    from weightgen.records import Calibration
 
 
 class Velocity(Objective):

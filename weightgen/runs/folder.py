@@ -12,6 +12,7 @@ from weightgen.config.recipe import Recipe
 from weightgen.errors import InputError
 from weightgen.files import read_json
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.universal.generator import universal_generator
 
 _RECIPE = "recipe.yaml"
 
@@ -61,7 +62,9 @@ class RunFolder:
             recipe = self.path / _RECIPE
             raise InputError(f"{self.path}: has no trained generator yet; finish it with weightgen train {recipe}")
         import_components(self.recipe())
-        return WeightGenerationPipeline.from_pretrained(self.path / "generator")
+        pipeline = WeightGenerationPipeline.from_pretrained(self.path / "generator")
+        pipeline.alternative = universal_generator
+        return pipeline
 
 
 def run_folder(recipe: Recipe, name: str, runs: Path) -> RunFolder:

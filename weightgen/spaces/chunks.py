@@ -15,11 +15,10 @@ from torch import Tensor
 from torch.func import functional_call
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.classifiers import PADDING_BIAS, Calibration, LinearHeads
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import AdaptsBackbone, FeatureSpace, FitProblem, ParameterSpace, Selector
-from weightgen.records import Condition, Episode
+from weightgen.records import PADDING_BIAS, Calibration, Condition, Episode, LinearHeads
 from weightgen.registry import create
 
 _IMAGES_AT_ONCE = 128
