@@ -17,6 +17,7 @@ from weightgen.registry import create
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.seeds import generator
 from weightgen.spaces.chunks import AdaptableBackbone, Chunks
+from weightgen.spaces.network import Network
 
 CHAIN, TOKEN_WIDTH = 6, 9
 SELECTORS: dict[str, dict[str, Any]] = {
@@ -24,6 +25,7 @@ SELECTORS: dict[str, dict[str, Any]] = {
     "bias": {},
     "last_block": {},
     "pattern": {"target_modules": ["blocks.1.conv"]},
+    "all": {},
     "lora": {"target_modules": ["blocks.1.conv", "blocks.2.conv"], "rank": 2},
 }
 """Of parameters inside the backbone, with options that a conv4 has something for."""
@@ -34,6 +36,31 @@ def made_up_chunks(selector: str = "norm_affine", *, backbone: Backbone | None =
     backbone = backbone or small_backbone()
     sizes = AdaptableBackbone(backbone, create("selectors", selector, SELECTORS[selector])).layout.sizes
     space = Chunks(selector={"name": selector, **SELECTORS[selector]}, sizes=sizes, token_width=TOKEN_WIDTH)
+    space.attach(backbone)
+    space.fit([made_up_offsets(space)])
+    return space
+
+
+def made_up_classifier(classes: int = 6) -> torch.nn.Linear:
+    """Of the classes of `made_up_pixels`."""
+    layer = torch.nn.Linear(WIDTH, classes)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator(2, "classifier")))
+    return layer.requires_grad_(False)
+
+
+def made_up_network(backbone: Backbone, selector: str = "all", **options: Any) -> Network:
+    """Attached to a backbone with a classifier, and fitted to made-up offsets."""
+    chosen = create("selectors", selector, options)
+    sizes = AdaptableBackbone(backbone, chosen, model=Network.model(backbone)).layout.sizes
+    space = Network(
+        selector={"name": selector, **options},
+        sizes=sizes,
+        classes=made_up_pixels().class_names,
+        token_width=TOKEN_WIDTH,
+        start="fresh",
+    )
     space.attach(backbone)
     space.fit([made_up_offsets(space)])
     return space

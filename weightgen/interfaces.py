@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -167,6 +168,11 @@ class Conditioner(ModelMixin, ConfigMixin, ABC):
     """
 
     adapts: ClassVar[bool] = False
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The only classes that it knows; `Episode.classes` are then places here. None: any classes."""
+        return None
 
     @property
     def gives_variance(self) -> bool:
@@ -353,6 +359,16 @@ class ParameterSpace(ModelMixin, ConfigMixin, ABC):
     draws: ClassVar[bool] = True
     tasks_in_shard: ClassVar[int] = 256
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The only classes that it makes classifiers for; `Episode.classes` are then places here. None: any classes."""
+        return None
+
+    @staticmethod
+    def model(backbone: Backbone) -> nn.Module:
+        """The model whose tensors a selector chooses from, of its own."""
+        return copy.deepcopy(backbone.trunk)
+
     def attach(self, backbone: Backbone) -> None:
         """Say which backbone the values belong to; the pipeline does so. Raises InputError when it has no such part."""
 
@@ -387,8 +403,13 @@ class ParameterSpace(ModelMixin, ConfigMixin, ABC):
             inputs: the episodes, of what heads act on.
         """
 
-    def backbone(self, tokens: Float[Tensor, "tokens width"]) -> tuple[Backbone, tuple[str, ...]]:
-        """The backbone that belongs to generated tokens, and the names of the tensors in it that they decide."""
+    def backbone(
+        self, tokens: Float[Tensor, "tokens width"], inputs: Callable[[], Episode]
+    ) -> tuple[Backbone, tuple[str, ...]]:
+        """The backbone that belongs to generated tokens, and the names of the tensors in it that they decide.
+
+        inputs: the episode, of what heads act on.
+        """
         raise NotImplementedError(f"a {type(self).__name__} writes nothing inside the backbone")
 
     def query_logits(
@@ -479,6 +500,7 @@ class Method(ABC):
     uses_unlabelled: whether it is there for unlabelled images, and takes part only where there are some.
     takes_inputs: whether it is fitted to what a generator's heads act on, which may be images, and not to features.
     inside_backbone: whether it is there for generators that write inside the backbone alone.
+    fits_parameters: whether it fits parameters as those of the zoo were.
     """
 
     kind: ClassVar[Literal["generator", "ablation", "baseline", "oracle"]] = "baseline"
@@ -486,6 +508,7 @@ class Method(ABC):
     uses_unlabelled: ClassVar[bool] = False
     takes_inputs: ClassVar[bool] = False
     inside_backbone: ClassVar[bool] = False
+    fits_parameters: ClassVar[bool] = False
 
     @classmethod
     def variants(cls) -> dict[str, tuple[type[Method], dict[str, Any]]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import feature_batches
 from weightgen.backbones.pixels import pixels_of
-from weightgen.data.sources import class_names, data_fingerprint, open_support, open_unlabelled
+from weightgen.data.sources import class_names, data_fingerprint, open_support, open_unlabelled, select_classes
 from weightgen.episodes.dataset_episode import dataset_episode
 from weightgen.episodes.support_folder import episode_of
 from weightgen.errors import InputError
@@ -115,7 +115,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         Raises:
             InputError: the folder or an image in it cannot be used, or a number is below 1.
         """
-        dataset = open_support(support)
+        dataset = self._in_order(open_support(support))
         beside = None if unlabelled is None else self._features_beside(dataset, unlabelled)
         episode = self._episode_of(dataset, beside)
         chosen: dict[str, Any] = {"steps": num_inference_steps, "samples": num_samples}
@@ -281,6 +281,11 @@ class WeightGenerationPipeline(GeneratorPipeline):
         return self.space.draws and self.scheduler.config.get("segments", 1) == 1
 
     @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The only classes that it writes classifiers for, in its order; None: any classes."""
+        return self.space.class_names if self.space.class_names is not None else self.conditioner.class_names
+
+    @property
     def costly(self) -> bool:
         """Whether every episode takes a feature space or a backbone of its own, so that few are judged on the way."""
         return self.conditioner.adapts or self.space.takes_images
@@ -315,6 +320,19 @@ class WeightGenerationPipeline(GeneratorPipeline):
             tensors = tensors_hash(component.state_dict())
             hashed += [type(component).__name__, json.dumps(options, sort_keys=True), tensors]
         return text_hash(*hashed, json.dumps([self.config.calibration, self.config.draw_calibration]))
+
+    def _in_order(self, dataset: Dataset) -> Dataset:
+        """A data set whose classes stand as the generator knows them. Raises InputError for others."""
+        known, given = self.class_names, class_names(dataset)
+        if known is None:
+            return dataset
+        if unknown := sorted(set(given) ^ set(known)):
+            where = "the data has" if unknown[0] in given else "the generator knows"
+            raise InputError(
+                f"this generator writes for the {len(known)} classes of its training alone; only {where} class "
+                f"'{unknown[0]}'"
+            )
+        return select_classes(dataset, known)
 
     def _features_beside(self, support: Dataset, folder: str | Path) -> Float[Tensor, "images feature"]:
         """Of a folder of unlabelled images."""
@@ -427,8 +445,9 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """
         noise = [generator or seeded(0, "generate")]
         ((tokens, own, features),) = self._denoised(episode, noise, steps=steps, samples=samples)
-        heads = self._decoded(tokens, own.counts, features, lambda: episode_of(pixels_of(self.backbone, dataset)))
-        backbone, inside = self.space.backbone(tokens[0, 0]) if self.space.takes_images else (self.backbone, ())
+        inputs = cache(lambda: episode_of(pixels_of(self.backbone, dataset)))
+        heads = self._decoded(tokens, own.counts, features, inputs)
+        backbone, inside = self.space.backbone(tokens[0, 0], inputs) if self.space.takes_images else (self.backbone, ())
         if self.space.takes_images:
             provenance = {**provenance, "adapted_from": self.backbone.weights_hash()}
         samples = tokens.shape[1]

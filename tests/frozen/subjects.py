@@ -215,7 +215,7 @@ def parts_generator(selector: str, *, training: bool = False) -> WeightGeneratio
     recipe, network = recipe_of("mcdi_norm_affine", *sizes, *SELECTORS[selector]), backbone()
     # not whitened: the axes of so few classes would be a matter of rounding, and these networks see coordinates
     pixels, fitted = features_of(inputs.pixel_classes()), Standardizer(feature_width=inputs.WIDTH, map="scale")
-    pipeline = build_generator(recipe, network, fitted, readout="cosine", base_classes=0)
+    pipeline = build_generator(recipe, network, fitted, readout="cosine", classes=())
     space = pipeline.space
     own = space.adaptable.features(torch.zeros_like(space.adaptable.own), pixels.values)
     fitted.fit(replace(pixels, values=own))

@@ -18,9 +18,9 @@ from weightgen.seeds import generator
 from weightgen.spaces.chunks import Chunks, OffsetFit
 from weightgen.zoo.build import Source, ZooPlan, build_zoo, fit_support, fit_tasks
 from weightgen.zoo.fit import FitOptions, fit
-from weightgen.zoo_targets.trajectories import Trajectories
 from weightgen.zoo.store import ZooFolder
 from weightgen.zoo.summary import zoo_summary
+from weightgen.zoo_targets.trajectories import Trajectories
 
 OPTIONS = FitOptions(epochs=4, local_targets=2, learning_rate=0.05, weight_decay=0.01)
 SCALE = 30.0

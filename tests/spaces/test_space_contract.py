@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from episode_changes import padded, permuted
-from made_up_chunks import made_up_chunks
+from made_up_chunks import made_up_chunks, made_up_classifier, made_up_network
 from made_up_pixels import WIDTH, made_up_pixels, pixel_episode, small_backbone
 
 from weightgen import registry
@@ -97,11 +98,20 @@ def of_chunks(selector: str) -> World:
     return World(space, pixels, Standardizer(feature_width=WIDTH).fit(features), pixel_episode())
 
 
+def of_network(selector: str, **options: Any) -> World:
+    world, backbone = of_chunks("norm_affine"), small_backbone()
+    backbone.classifier = made_up_classifier()
+    return replace(world, space=made_up_network(backbone, selector, **options))
+
+
 WORLDS: dict[str, tuple[str, Callable[[], World]]] = {
     "class_rows, gaussian": ("class_rows", lambda: of_class_rows("gaussian")),
     "class_rows, cosine": ("class_rows", lambda: of_class_rows("cosine")),
     "chunks, norm_affine": ("chunks", lambda: of_chunks("norm_affine")),
     "chunks, lora": ("chunks", lambda: of_chunks("lora")),
+    "network, last_block": ("network", lambda: of_network("last_block")),
+    "network, all": ("network", lambda: of_network("all")),
+    "network, all renewed": ("network", lambda: of_network("all", renew_statistics=True)),
 }
 
 
@@ -122,7 +132,7 @@ def test_config_and_tensors_come_back(world: World, tmp_path: Path) -> None:
     world.space.save_config(tmp_path)
     again = type(world.space).from_config(type(world.space).load_config(tmp_path))
     again.load_state_dict(world.space.state_dict(), strict=True)
-    again.attach(small_backbone())
+    again.attach(world.space.adaptable.backbone if world.space.takes_images else small_backbone())
     tokens = world.tokens(world.episode)
     before, after = (replace(world, space=space).heads(tokens, world.episode) for space in (world.space, again))
     assert torch.equal(after.logits(world.episode.query), before.logits(world.episode.query))
@@ -275,12 +285,12 @@ def test_accuracy_is_in_percent_and_loss_in_nats(world: World) -> None:
 
 def test_only_spaces_that_take_images_write_inside_the_backbone(world: World) -> None:
     if world.space.takes_images:
-        backbone, names = world.space.backbone(world.tokens(world.episode)[0, 0])
+        backbone, names = world.space.backbone(world.tokens(world.episode)[0, 0], lambda: world.episode)
         assert backbone.feature_width == WIDTH
         assert set(names) <= set(backbone.trunk.state_dict())
     else:
         with pytest.raises(NotImplementedError, match="writes nothing inside the backbone"):
-            world.space.backbone(world.tokens(world.episode)[0, 0])
+            world.space.backbone(world.tokens(world.episode)[0, 0], lambda: world.episode)
 
 
 def test_query_logits_are_those_of_the_heads_and_follow_the_tokens(world: World) -> None:

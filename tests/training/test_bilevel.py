@@ -25,8 +25,8 @@ from weightgen.training.loop import train
 from weightgen.training.options import TrainingOptions
 from weightgen.zoo.build import Source, ZooPlan, of_source
 from weightgen.zoo.fit import FitOptions
-from weightgen.zoo_targets.trajectories import Trajectories
 from weightgen.zoo.members import Zoo
+from weightgen.zoo_targets.trajectories import Trajectories
 
 OPTIONS: dict[str, Any] = {
     "steps": 7,

@@ -127,7 +127,7 @@ def pretrain(
             if judged:
                 state.save(step, record["held_out_accuracy"])
         network.load_state_dict(state.best)
-        if keep_head:
+        if keep_head and isinstance(layer, nn.Linear):
             backbone.classifier = layer.requires_grad_(False)
     finally:
         backbone.trunk.requires_grad_(False)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,8 +28,8 @@ from weightgen.spaces.class_rows import Readout
 _SMALL_WIDTH = 8
 _GIVEN = {
     "selector": set(),
-    "space": {"selector", "sizes", "readout"},
-    "conditioner": {"feature_width"},
+    "space": {"selector", "sizes", "readout", "classes"},
+    "conditioner": {"feature_width", "classes"},
     "denoiser": {"feature_width", "num_train_timesteps", "base_classes", "sizes", "token_width"},
     "objective": set(),
 }
@@ -48,7 +47,7 @@ def check_components(recipe: Recipe) -> None:
     # What a constructor refuses should not wait for a backbone.
     space, objective = build_space(recipe, sizes=(_SMALL_WIDTH,)), build_objective(recipe)
     check_space(recipe, space)
-    supplied = _given(recipe, _SMALL_WIDTH, base_classes=0, space=space)
+    supplied = _given(recipe, _SMALL_WIDTH, classes=(), space=space)
     denoiser, conditioner = (_component(recipe, section, supplied) for section in ("denoiser", "conditioner"))
     check_kinds(recipe, space, denoiser, conditioner, objective)
     check_together(recipe, denoiser, conditioner)
@@ -89,15 +88,15 @@ def check_backbone(options: BackboneOptions, *, seed: int) -> None:
 
 
 def build_generator(
-    recipe: Recipe, backbone: Backbone, standardizer: Standardizer, *, readout: Readout, base_classes: int
+    recipe: Recipe, backbone: Backbone, standardizer: Standardizer, *, readout: Readout, classes: Sequence[str]
 ) -> WeightGenerationPipeline:
-    """An untrained generator on a fitted standardizer, to learn from so many classes; its scheduler is training's.
+    """An untrained generator on a fitted standardizer, to learn from these classes; its scheduler is training's.
 
     What its space has to fit is yet to be fitted.
     """
-    space = build_space(recipe, readout=readout, backbone=backbone)
+    space = build_space(recipe, readout=readout, backbone=backbone, classes=classes)
     scheduler = build_scheduler(recipe.scheduler.name, _scheduler_options(recipe))
-    given = _given(recipe, backbone.feature_width, base_classes=base_classes, space=space)
+    given = _given(recipe, backbone.feature_width, classes=classes, space=space)
     # Components draw their first weights from torch's global state; the caller's stays as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(recipe.seed, "components"))
@@ -123,16 +122,17 @@ def build_space(
     readout: Readout = "gaussian",
     backbone: Backbone | None = None,
     sizes: tuple[int, ...] = (),
+    classes: Sequence[str] = (),
 ) -> ParameterSpace:
     """The parameter space of a recipe, for the selected tensors of a backbone or for tensors of given `sizes`."""
-    space, given = get("spaces", recipe.space.name), dict[str, Any](readout=readout, sizes=sizes)
+    space, given = get("spaces", recipe.space.name), dict[str, Any](readout=readout, sizes=sizes, classes=list(classes))
     taken = option_names(space)
     if "selector" in taken:
         given["selector"] = {"name": recipe.selector.name, **recipe.selector.options}
     if "sizes" in taken and backbone is not None:
-        trunk, selector = copy.deepcopy(backbone.trunk), build_selector(recipe)
-        selector.prepare(trunk)
-        given["sizes"] = selector.layout(trunk).sizes
+        model, selector = space.model(backbone), build_selector(recipe)
+        selector.prepare(model)
+        given["sizes"] = selector.layout(model).sizes
     chosen = {key: value for key, value in given.items() if key in taken}
     return create("spaces", recipe.space.name, recipe.space.options, **chosen)
 
@@ -147,7 +147,7 @@ def build_targets(recipe: Recipe) -> ZooTargets:
     targets, options = get("zoo_targets", recipe.zoo.targets), recipe.zoo.options
     for key in ("tasks", "fit"):
         if key in options and key not in option_names(targets):
-            raise InputError(f"zoo: tasks and fit are for targets: trajectories; drop them, {recipe.zoo.targets} has none")
+            raise InputError(f"zoo: tasks and fit are for targets: trajectories; drop {key} with {recipe.zoo.targets}")
     check_options(targets, options, place="zoo")
     return create("zoo_targets", recipe.zoo.targets, options)
 
@@ -202,12 +202,13 @@ def _check_reading(generation: GenerationOptions, *, chain: int, segments: int) 
             raise InputError(f"generation.{key} is {steps} and scheduler.num_train_timesteps {chain}; take fewer steps")
 
 
-def _given(recipe: Recipe, feature_width: int, *, base_classes: int, space: ParameterSpace) -> dict[str, Any]:
+def _given(recipe: Recipe, feature_width: int, *, classes: Sequence[str], space: ParameterSpace) -> dict[str, Any]:
     """Arguments of components that no recipe decides; each takes those that its constructor names."""
     return {
         "feature_width": feature_width,
         "num_train_timesteps": _chain(recipe),
-        "base_classes": base_classes,
+        "base_classes": len(classes),
+        "classes": list(classes),
         **{key: space.config[key] for key in ("sizes", "token_width") if key in space.config},
     }
 

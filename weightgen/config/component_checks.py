@@ -7,12 +7,14 @@ from weightgen.errors import InputError
 from weightgen.interfaces import Conditioner, Denoiser, Objective, ParameterSpace
 from weightgen.registry import get
 
-_HEAD, _ROWS, _CHUNKS = "head", "class_rows", "chunks"
+_HEAD, _ROWS, _CHUNKS, _NETWORK = "head", "class_rows", "chunks", "network"
 
 
 def check_space(recipe: Recipe, space: ParameterSpace) -> None:
     """Refuse a parameter space that does not hold what the selector generates. Raises InputError."""
     selector = recipe.selector.name
+    if space.class_names is not None:  # with a last layer of its own
+        return
     if space.takes_images == (selector == _HEAD):
         fitting = _ROWS if space.takes_images else _CHUNKS
         raise InputError(f"space '{recipe.space.name}' does not hold '{selector}'; set space.name to {fitting}")
@@ -26,6 +28,8 @@ def check_kinds(
     if denoiser.ordered != space.ordered:
         fitting = "chunk_transformer" if space.ordered else "class_transformer"
         raise InputError(f"denoiser '{recipe.denoiser.name}' does not fit space '{recipe.space.name}'; use {fitting}")
+    if space.class_names is not None or conditioner.class_names is not None:
+        _check_fixed_classes(recipe)
     if not space.takes_images:
         return
     if not get("zoo_targets", recipe.zoo.targets).fitted:
@@ -58,6 +62,23 @@ def _limits(recipe: Recipe) -> list[tuple[str, object, object, str]]:
         ("generation.samples", generation.samples, 1, "one backbone is written"),
         ("generation.readout", generation.readout, None, "heads are cosines to class means"),
     ]
+
+
+def _check_fixed_classes(recipe: Recipe) -> None:
+    """Refuse to keep classes from a generator that is for all classes of its data and no others."""
+    training, data = recipe.training, recipe.data
+    known = recipe.space.name if recipe.space.name == _NETWORK else recipe.conditioner.name
+    for key, given, allowed in (
+        ("training.held_out_classes", training.held_out_classes, 0),
+        ("training.folds", training.folds, 1),
+        ("data.novel", data.novel or 0, 0),
+        ("data.turned", data.turned, False),
+    ):
+        if given != allowed:
+            raise InputError(
+                f"{key} is {given}; '{known}' knows its classes and no others, set it to {str(allowed).lower()}, and "
+                "data.test_images to a share of their images to evaluate on"
+            )
 
 
 def check_together(recipe: Recipe, denoiser: Denoiser, conditioner: Conditioner) -> None:

@@ -53,7 +53,9 @@ class DataOptions(Section):
     @model_validator(mode="after")
     def _one_test(self) -> DataOptions:
         if self.test_images and (self.split is not None or self.turned or self.novel not in (0, [])):
-            raise ValueError("test_images are of the base classes as they are; set novel: 0, and no split and no turned")
+            raise ValueError(
+                "test_images are of the base classes as they are; set novel: 0, and no split and no turned"
+            )
         return self
 
 

@@ -88,7 +88,7 @@ class OneStep(Generated):
     kind = "ablation"
 
     def heads(self, episode: Episode, rngs: Sequence[torch.Generator], **options: Any) -> GeneratedHeads:
-        if self.pipeline.can_draw:
+        if self.pipeline.can_draw or not isinstance(self.pipeline.scheduler, LocalDDPMScheduler):
             return super().heads(episode, rngs, steps=1, **options)
         chain, whole = self.pipeline.scheduler, copy.copy(self.pipeline)
         plain = LocalDDPMScheduler.from_config(chain.config, segments=1, prediction_type="sample")

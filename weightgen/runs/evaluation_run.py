@@ -17,7 +17,7 @@ from weightgen.backbones.pixels import pixels_of
 from weightgen.config.build import build_targets
 from weightgen.config.paths import absolute_spec
 from weightgen.config.recipe import Recipe
-from weightgen.data.sources import data_fingerprint, open_data
+from weightgen.data.sources import data_fingerprint, open_data, select_classes
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.shots import Shots, parse_shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
@@ -83,9 +83,14 @@ def evaluate_run(
     episodes = options.episodes if episodes is None else episodes
     numbers = _chosen_shots(options.shots if shots is None else shots)
     _check_numbers(ways=[ways], queries=[queries], episodes=[episodes])
-    names = chosen_methods(methods, protocol="episodes", unlabelled=unlabelled is not None, pipeline=pipeline)
+    fit = build_targets(recipe).fit
+    names = chosen_methods(
+        methods, protocol="episodes", unlabelled=unlabelled is not None, fitted=fit is not None, pipeline=pipeline
+    )
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
     images, source = chosen_images(recipe, parts, data, split=split)
+    if len(images) and pipeline.class_names is not None:
+        images = select_classes(images, pipeline.class_names)
     if not len(images):
         raise InputError(f"{run.path}: its recipe keeps no {split} classes to evaluate on; give --data SPEC")
     sizes = [EpisodeSizes(ways=ways, shots=n, queries=queries, unlabelled=unlabelled) for n in numbers]
@@ -170,7 +175,7 @@ def _evaluate(
             progress(f"tuning the baselines, {shots_words(shots_label(sizes['shots']))}", number, len(names))
 
     folds = BaseClassFolds(training, seed=setting.seed, **sizes)
-    fits = {"inputs": setting.inputs, "fit": setting.recipe.zoo.fit, "zoo_seed": zoo_seed(setting.recipe)}
+    fits = {"inputs": setting.inputs, "fit": build_targets(setting.recipe).fit, "zoo_seed": zoo_seed(setting.recipe)}
     methods = build_methods(names, pipeline, folds=folds, built=built, **fits)
     scores = score_all(methods, tasks, progress=progress)
     vectors, members = {}, None

@@ -56,8 +56,8 @@ class GeneratorTraining:
         self.learning, self.held = split_held_out(base, options.held_out_classes, seed=seed)
         space = self._choose_space()
         standardizer = Standardizer(**space.shape).fit(self.learning)
-        classes = len(self.learning.class_names)
-        self.pipeline = build_generator(recipe, backbone, standardizer, readout=space.readout, base_classes=classes)
+        names = self.learning.class_names
+        self.pipeline = build_generator(recipe, backbone, standardizer, readout=space.readout, classes=names)
         targets = build_targets(recipe)
         training_scheduler = self.pipeline.scheduler
         self.pipeline.scheduler = generation_scheduler(recipe.generation, training_scheduler)

@@ -34,6 +34,7 @@ def chosen_methods(
     *,
     protocol: Literal["episodes", "transfer"],
     unlabelled: bool = False,
+    fitted: bool = True,
     pipeline: WeightGenerationPipeline,
 ) -> list[str]:
     """The names asked for; None means all of the protocol that run with, or without, unlabelled images.
@@ -42,15 +43,20 @@ def chosen_methods(
     there are unlabelled images: its every step would go through them again for every draw, which takes longer than
     everything else together.
 
+    fitted: whether the zoo's members were fitted to tasks, so that methods can fit others.
+
     Raises InputError for a name that is unknown, given twice, or of a method that cannot run here.
     """
     known = known_methods(asked or ())
     if asked:
         _check_names(asked, known)
         for name in asked:
+            if known[name][0].fits_parameters and not fitted:
+                raise InputError(f"method '{name}' fits as the zoo did, and this zoo was not fitted; leave it out")
             _check_setting(name, known[name][0], protocol=protocol, unlabelled=unlabelled, pipeline=pipeline)
         return list(dict.fromkeys([*asked, RAW_CENTROID]))
-    excluded = {DRAWS} if unlabelled or not pipeline.can_draw else set()
+    excluded = set() if fitted else {name for name, (method, _) in known.items() if method.fits_parameters}
+    excluded |= {DRAWS} if unlabelled or not pipeline.can_draw else set()
     for name, (method, _) in known.items():
         beside = method.uses_unlabelled and not unlabelled
         if beside or (method.inside_backbone and not pipeline.space.takes_images):

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pretraining import pretrain
-from weightgen.config.build import build_backbone, check_backbone, check_components, build_targets
+from weightgen.config.build import build_backbone, build_targets, check_backbone, check_components
 from weightgen.config.loading import to_yaml
 from weightgen.config.paths import with_absolute_paths
 from weightgen.config.recipe import Recipe

@@ -27,7 +27,7 @@ class All(Selector):
         tensors: dict[str, Tensor] = dict(model.named_parameters())
         norms = [] if self.statistics == "renewed" else list(model.named_modules())
         for name, module in norms:
-            if isinstance(module, _BatchNorm) and module.running_mean is not None:
+            if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
                 tensors |= {f"{name}.running_mean": module.running_mean, f"{name}.running_var": module.running_var}
         return tensors
 

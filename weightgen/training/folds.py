@@ -19,8 +19,8 @@ from weightgen.interfaces import Conditioner, FeatureSpace, ParameterSpace
 from weightgen.records import Calibration, Episode, Features
 from weightgen.seeds import derive, generator
 from weightgen.spaces.class_rows import ClassRows
-from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 from weightgen.zoo.members import Zoo
+from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
 _EPISODES = 50
 _QUERIES = 10
@@ -77,7 +77,10 @@ def cross_fitted(
             f"training.folds is {folds} and there are {classes} base classes; every fold needs 2, lower it"
         )
     folds_of_classes = []
-    for number, own in enumerate(features.groups(folds, generator(seed, "folds"))):
+    groups = features.groups(folds, generator(seed, "folds"))
+    if space.class_names is not None or conditioner.class_names is not None:
+        groups = [features.class_names]  # places of classes mean something
+    for number, own in enumerate(groups):
         inside = features.of_classes(own)
         outside = features if folds == 1 else features.without(own)
         standardizer = Standardizer(**shape).fit(outside)

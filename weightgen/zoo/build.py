@@ -155,7 +155,7 @@ def fit_tasks(
     most = min(options.most_images or _ALL, int(inputs.counts.max()))
     at_once = max(1, _MOST_NUMBERS // (classes.shape[1] * most * inputs.values.shape[1]))
     parts = [
-        fit_support(source, _all_images(inputs, part, options, draw), seed=seed, options=options, draw=draw)
+        fit_support(source, all_images(inputs, part, options, draw), seed=seed, options=options, draw=draw)
         for part in classes.split(at_once)
     ]
     return Fitted(
@@ -186,7 +186,7 @@ def of_source(zoo: Zoo, plan: ZooPlan, fold: int) -> Zoo:
     return Zoo(own, shards, zoo.meta)
 
 
-def _all_images(
+def all_images(
     inputs: Features, classes: Int[Tensor, "tasks ways"], options: FitOptions, draw: torch.Generator
 ) -> Episode:
     """All images of the classes of every task, or `most_images` of them, as supports without queries."""
