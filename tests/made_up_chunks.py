@@ -12,12 +12,15 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.conditioners.local_targets import LocalTargets
 from weightgen.denoisers.chunk_transformer import ChunkTransformer
 from weightgen.features.standardizer import Standardizer
+from weightgen.interfaces import ZooTargets
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Calibration
 from weightgen.registry import create
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.seeds import generator
 from weightgen.spaces.chunks import AdaptableBackbone, Chunks
 from weightgen.spaces.network import Network
+from weightgen.zoo.build import Source, ZooPlan
 
 CHAIN, TOKEN_WIDTH = 6, 9
 SELECTORS: dict[str, dict[str, Any]] = {
@@ -64,6 +67,17 @@ def made_up_network(backbone: Backbone, selector: str = "all", **options: Any) -
     space.attach(backbone)
     space.fit([made_up_offsets(space)])
     return space
+
+
+def made_up_plan(
+    targets: ZooTargets, selector: str = "all", *, seed: int = 0, options: dict[str, Any] | None = None
+) -> ZooPlan:
+    """Of a zoo of small networks for six classes."""
+    backbone = small_backbone()
+    backbone.classifier = made_up_classifier()
+    space, standardizer = made_up_network(backbone, selector, **(options or {})), Standardizer(feature_width=WIDTH)
+    source = Source(space, made_up_pixels(), standardizer, torch.zeros(1, WIDTH), Calibration())
+    return ZooPlan(targets, (source,), (2, 4), seed=seed, backbone="made up")
 
 
 def made_up_offsets(space: Chunks) -> torch.Tensor:

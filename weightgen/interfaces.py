@@ -354,10 +354,20 @@ class ParameterSpace(ModelMixin, ConfigMixin, ABC):
     tasks_in_shard: how many tasks of a zoo are fitted together.
     """
 
-    takes_images: ClassVar[bool] = False
-    ordered: ClassVar[bool] = False
-    draws: ClassVar[bool] = True
-    tasks_in_shard: ClassVar[int] = 256
+    takes_images: bool = False
+    ordered: bool = False
+    draws: bool = True
+    tasks_in_shard: int = 256
+
+    @property
+    def value_options(self) -> dict[str, Any]:
+        """The options that decide what fits of a zoo end at."""
+        return {key: value for key, value in self.config.items() if not key.startswith("_")}
+
+    @property
+    def shape_options(self) -> dict[str, Any]:
+        """`sizes` and `token_width` as denoisers take them; empty where tokens are as wide as features."""
+        return {key: self.config[key] for key in ("sizes", "token_width") if key in self.config}
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -460,6 +470,36 @@ class ParameterSpace(ModelMixin, ConfigMixin, ABC):
         """Fitted values as tokens."""
         return values
 
+    def decode(self, tokens: Float[Tensor, "... tokens width"]) -> Float[Tensor, "..."]:
+        """Inverse of `encode`."""
+        return tokens
+
+    def read(self, tensors: Mapping[str, Tensor], *, source: str) -> Float[Tensor, " parameters"]:
+        """Values of a checkpoint, whose tensors are named as in the model.
+
+        source: what messages call it. Raises InputError where a tensor is missing, or of another shape.
+        """
+        raise InputError(f"{source}: is a network, and a {type(self).__name__} takes none; set space.name to network")
+
+
+class LearntSpace(ParameterSpace):
+    """A space with a network of its own, which learns to give a zoo's values back before the denoiser learns.
+
+    Its config has `steps`, `batch` and `learning_rate` of that.
+    """
+
+    @abstractmethod
+    def items(self, values: Float[Tensor, "..."]) -> Float[Tensor, "items tokens width"]:
+        """What of fitted values is learnt from, one by one."""
+
+    @abstractmethod
+    def losses(self, items: Float[Tensor, "items tokens width"], generator: torch.Generator) -> dict[str, Tensor]:
+        """Named scalar losses; "loss" is the one to descend."""
+
+    @abstractmethod
+    def settle(self, items: Float[Tensor, "items tokens width"]) -> None:
+        """Set what follows from the whole zoo, once the network has learnt."""
+
 
 class ZooTargets(ABC):
     """What the members of a zoo are: the parameters that a generator learns from, made shard by shard.
@@ -475,6 +515,9 @@ class ZooTargets(ABC):
     fitted: ClassVar[bool] = True
     fit: FitOptions | None = None
     local_targets: int = 1
+
+    def check(self) -> None:  # noqa: B027 - most name nothing
+        """Refuse what the options name, before any work. Raises InputError."""
 
     @abstractmethod
     def shards(self, plan: ZooPlan) -> int:

@@ -251,7 +251,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
     ) -> Float[Tensor, "batch ways feature"]:
         """The class rows of single heads as points among raw features."""
         each = self._denoised(self._standardised(episode), generators, samples=1)
-        return torch.cat([features.restore(rows[:, 0]) for rows, _, features in each])
+        return torch.cat([features.restore(self.space.decode(rows[:, 0])) for rows, _, features in each])
 
     @torch.no_grad()
     def dataset_heads(

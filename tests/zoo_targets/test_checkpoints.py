@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from made_up_chunks import made_up_classifier, made_up_network
-from made_up_pixels import WIDTH, made_up_pixels, small_backbone
+from made_up_chunks import made_up_plan
+from made_up_pixels import WIDTH, made_up_pixels
 
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
@@ -24,13 +24,8 @@ CLASSES = 6
 
 
 def plan_of(selector: str = "all", *, seed: int = 0, options: dict[str, Any] | None = None, **changes: Any) -> ZooPlan:
-    """On a small network for six classes."""
-    backbone = small_backbone()
-    backbone.classifier = made_up_classifier(CLASSES)
-    space, standardizer = made_up_network(backbone, selector, **(options or {})), Standardizer(feature_width=WIDTH)
-    source = Source(space, made_up_pixels(), standardizer, torch.zeros(1, WIDTH), Calibration())
     targets = Checkpoints(**{"runs": 2, "steps": 3, "count": 4, "learning_rate": 0.01, "batch": 12, **changes})
-    return ZooPlan(targets, (source,), (2, 4), seed=seed, backbone="made up")
+    return made_up_plan(targets, selector, seed=seed, options=options)
 
 
 def test_a_run_is_a_shard_and_each_of_its_last_steps_a_member_for_all_classes(tmp_path: Path) -> None:

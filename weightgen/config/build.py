@@ -28,7 +28,7 @@ from weightgen.spaces.class_rows import Readout
 _SMALL_WIDTH = 8
 _GIVEN = {
     "selector": set(),
-    "space": {"selector", "sizes", "readout", "classes"},
+    "space": {"selector", "sizes", "readout", "classes", "feature_width"},
     "conditioner": {"feature_width", "classes"},
     "denoiser": {"feature_width", "num_train_timesteps", "base_classes", "sizes", "token_width"},
     "objective": set(),
@@ -125,16 +125,26 @@ def build_space(
     classes: Sequence[str] = (),
 ) -> ParameterSpace:
     """The parameter space of a recipe, for the selected tensors of a backbone or for tensors of given `sizes`."""
-    space, given = get("spaces", recipe.space.name), dict[str, Any](readout=readout, sizes=sizes, classes=list(classes))
-    taken = option_names(space)
-    if "selector" in taken:
-        given["selector"] = {"name": recipe.selector.name, **recipe.selector.options}
-    if "sizes" in taken and backbone is not None:
-        model, selector = space.model(backbone), build_selector(recipe)
+    given = dict[str, Any](readout=readout, sizes=list(sizes), classes=list(classes))
+    given["selector"] = {"name": recipe.selector.name, **recipe.selector.options}
+    given["feature_width"] = _SMALL_WIDTH if backbone is None else backbone.feature_width
+    options, inner = recipe.space.options, recipe.space.options.get("of")
+    innermost = get("spaces", recipe.space.name)
+    if isinstance(inner, Mapping) and "name" in inner:  # a space over another, which takes the same
+        innermost, own = get("spaces", inner["name"]), {key: inner[key] for key in inner if key != "name"}
+        check_options(innermost, own, place="space.of", given=_GIVEN["space"])
+    if backbone is not None and "sizes" in option_names(innermost):
+        model, selector = innermost.model(backbone), build_selector(recipe)
         selector.prepare(model)
-        given["sizes"] = selector.layout(model).sizes
-    chosen = {key: value for key, value in given.items() if key in taken}
-    return create("spaces", recipe.space.name, recipe.space.options, **chosen)
+        given["sizes"] = list(selector.layout(model).sizes)
+    if isinstance(inner, Mapping) and "name" in inner:
+        options = {**options, "of": {**_taken(innermost, given), **inner}}
+    return create("spaces", recipe.space.name, options, **_taken(get("spaces", recipe.space.name), given))
+
+
+def _taken(component: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a component's constructor names of what is given."""
+    return {key: value for key, value in given.items() if key in option_names(component)}
 
 
 def build_selector(recipe: Recipe) -> Selector:
@@ -209,14 +219,13 @@ def _given(recipe: Recipe, feature_width: int, *, classes: Sequence[str], space:
         "num_train_timesteps": _chain(recipe),
         "base_classes": len(classes),
         "classes": list(classes),
-        **{key: space.config[key] for key in ("sizes", "token_width") if key in space.config},
+        **space.shape_options,
     }
 
 
 def _component(recipe: Recipe, section: str, given: Mapping[str, Any]) -> Any:
     chosen = getattr(recipe, section)
-    taken = option_names(get(f"{section}s", chosen.name))
-    return create(f"{section}s", chosen.name, chosen.options, **{k: v for k, v in given.items() if k in taken})
+    return create(f"{section}s", chosen.name, chosen.options, **_taken(get(f"{section}s", chosen.name), given))
 
 
 def _scheduler_options(recipe: Recipe) -> dict[str, Any]:

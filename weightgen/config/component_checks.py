@@ -5,9 +5,9 @@ from __future__ import annotations
 from weightgen.config.recipe import Recipe
 from weightgen.errors import InputError
 from weightgen.interfaces import Conditioner, Denoiser, Objective, ParameterSpace
-from weightgen.registry import get
+from weightgen.registry import get, option_names
 
-_HEAD, _ROWS, _CHUNKS, _NETWORK = "head", "class_rows", "chunks", "network"
+_HEAD, _ROWS, _CHUNKS = "head", "class_rows", "chunks"
 
 
 def check_space(recipe: Recipe, space: ParameterSpace) -> None:
@@ -28,8 +28,14 @@ def check_kinds(
     if denoiser.ordered != space.ordered:
         fitting = "chunk_transformer" if space.ordered else "class_transformer"
         raise InputError(f"denoiser '{recipe.denoiser.name}' does not fit space '{recipe.space.name}'; use {fitting}")
-    if space.class_names is not None or conditioner.class_names is not None:
-        _check_fixed_classes(recipe)
+    if space.shape_options and "token_width" not in option_names(type(denoiser)):
+        raise InputError(
+            f"denoiser '{recipe.denoiser.name}' takes tokens as wide as features, and those of space "
+            f"'{recipe.space.name}' are not; use token_transformer"
+        )
+    for name, component in ((recipe.space.name, space), (recipe.conditioner.name, conditioner)):
+        if component.class_names is not None:
+            _check_fixed_classes(recipe, name)
     if not space.takes_images:
         return
     if not get("zoo_targets", recipe.zoo.targets).fitted:
@@ -64,10 +70,9 @@ def _limits(recipe: Recipe) -> list[tuple[str, object, object, str]]:
     ]
 
 
-def _check_fixed_classes(recipe: Recipe) -> None:
+def _check_fixed_classes(recipe: Recipe, known: str) -> None:
     """Refuse to keep classes from a generator that is for all classes of its data and no others."""
     training, data = recipe.training, recipe.data
-    known = recipe.space.name if recipe.space.name == _NETWORK else recipe.conditioner.name
     for key, given, allowed in (
         ("training.held_out_classes", training.held_out_classes, 0),
         ("training.folds", training.folds, 1),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
@@ -13,18 +14,21 @@ from weightgen.config.build import build_generator, build_objective, build_targe
 from weightgen.config.recipe import Recipe
 from weightgen.episodes.unlabelled import DISTRACTOR_CLASSES, UnlabelledDraw
 from weightgen.features.standardizer import Standardizer
+from weightgen.interfaces import LearntSpace
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features
 from weightgen.registry import get
-from weightgen.seeds import derive
+from weightgen.seeds import derive, generator
 from weightgen.training.calibration import View, calibrated
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
-from weightgen.training.folds import cross_fitted, mean_likelihood_scale
+from weightgen.training.folds import Fold, cross_fitted, mean_likelihood_scale
+from weightgen.training.learnt_space import Reconstructions, train_space
 from weightgen.training.loop import train
 from weightgen.training.selection import HeldOut, split_held_out
 from weightgen.training.space import SpaceChoice, SpaceGrid, choose_space
-from weightgen.zoo.build import Source, ZooPlan, fitted_zoo, of_source
+from weightgen.zoo.build import Source, ZooPlan, fitted_zoo, of_source, task_problem
+from weightgen.zoo.members import Zoo
 from weightgen.zoo.store import ZooFolder
 
 Progress = Callable[[str, int, int], None]
@@ -32,6 +36,7 @@ Progress = Callable[[str, int, int], None]
 _HELD_OUT_EPISODES = 200
 _COSTLY_EPISODES = 20  # where each gets a feature space or a backbone of its own
 _DRAWS = 8
+_JUDGED_TASKS, _JUDGED_IMAGES = 8, 400  # by which reconstructions of a learnt space are judged
 
 
 def zoo_seed(recipe: Recipe) -> int:
@@ -79,6 +84,7 @@ class GeneratorTraining:
             seed=seed,
         )
         standardizer.likelihood_scale.copy_(mean_likelihood_scale(self.folds))
+        self.zoo: Zoo | None = None
         self.zoo_plan = ZooPlan(
             targets,
             sources=tuple(
@@ -91,12 +97,52 @@ class GeneratorTraining:
         )
 
     def fit_zoo(self, folder: ZooFolder, *, progress: Progress | None = None) -> None:
-        """Fit the zoo, or what is missing of it, all processes together, and learn from it."""
-        zoo = fitted_zoo(folder, self.zoo_plan, self.accelerator, progress=progress)
+        """Fit the zoo, or what is missing of it, all processes together."""
+        self.zoo = fitted_zoo(folder, self.zoo_plan, self.accelerator, progress=progress)
+        self.pipeline.space.fit([shard.targets for shard in self.zoo.shards])
+
+    @property
+    def space_steps(self) -> int:
+        """Of `space_records`; 0 where the parameter space has nothing to learn."""
         space = self.pipeline.space
-        space.fit([shard.targets for shard in zoo.shards])
-        encoded = replace(zoo, shards=tuple(replace(each, targets=space.encode(each.targets)) for each in zoo.shards))
-        self.folds = tuple(replace(fold, zoo=of_source(encoded, self.zoo_plan, i)) for i, fold in enumerate(self.folds))
+        return int(space.config.steps) if isinstance(space, LearntSpace) else 0
+
+    def space_records(self, checkpoints: CheckpointFolder) -> Iterator[dict[str, Any]]:
+        """Train the parameter space, where it learns; one record per step. Then encode what is learnt from."""
+        space = self.pipeline.space
+        if isinstance(space, LearntSpace):
+            values = [fold.prototypes for fold in self.folds]
+            if self.zoo is not None:
+                values = [shard.targets for shard in self.zoo.shards]
+            how: dict[str, Any] = {"checkpoints": checkpoints, "accelerator": self.accelerator}
+            yield from train_space(space, values, self._reconstructions, seed=self.recipe.seed, **how)
+            space.requires_grad_(False).cpu()
+        self.folds = tuple(self._encoded(i, fold) for i, fold in enumerate(self.folds))
+
+    def _encoded(self, number: int, fold: Fold) -> Fold:
+        """A fold whose targets are tokens."""
+        encode = self.pipeline.space.encode
+        if self.zoo is None:
+            return replace(fold, prototypes=encode(fold.prototypes))
+        own = of_source(self.zoo, self.zoo_plan, number)
+        tokens = tuple(replace(shard, targets=encode(shard.targets)) for shard in own.shards)
+        return replace(fold, zoo=replace(own, shards=tokens))
+
+    def _reconstructions(self) -> Reconstructions:
+        """Of some tasks of the first fold that has members of some number of classes."""
+        source, draw = self.zoo_plan.sources[0], generator(self.recipe.seed, "reconstructions")
+        if self.zoo is None:
+            ways = min(self.recipe.evaluation.ways, len(source.prototypes))
+            classes = torch.rand(_JUDGED_TASKS, len(source.prototypes), generator=draw).topk(ways).indices
+            values = source.prototypes[classes]
+        else:
+            own = of_source(self.zoo, self.zoo_plan, 0)
+            members = own.members(own.ways()[0])
+            chosen = torch.linspace(0, len(members) - 1, min(len(members), _JUDGED_TASKS)).long()
+            classes, values = members.classes[chosen], members.path[chosen, -1]
+        most = max(1, _JUDGED_IMAGES // classes.shape[1])
+        problem = task_problem(source, classes, most_images=most, draw=draw)
+        return Reconstructions(values, problem, 100 / classes.shape[1])
 
     def records(self, checkpoints: CheckpointFolder) -> Iterator[dict[str, Any]]:
         """Train; one record per step. The generator is of use once the records are used up."""

@@ -16,6 +16,7 @@ from torch.func import functional_call
 from torch.optim.swa_utils import update_bn
 
 from weightgen.backbones.backbone import Backbone
+from weightgen.backbones.construction import without_prefix
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import FeatureSpace, FitProblem, GeneratedHeads, ParameterSpace, Selector
@@ -175,6 +176,22 @@ class Chunks(ParameterSpace):
     def decode(self, tokens: Float[Tensor, "*any tokens width"]) -> Float[Tensor, "*any parameters"]:
         """Inverse of `encode`; what stands in the padding is dropped."""
         return tokens.flatten(-2)[..., : len(self.mean)] * self.scale + self.mean
+
+    def read(self, tensors: Mapping[str, Tensor], *, source: str) -> Float[Tensor, " parameters"]:
+        """The offset from the backbone to a checkpoint."""
+        layout, own = self.adaptable.layout, self.adaptable.own
+        named, source = without_prefix(tensors, [name for name, _ in layout.entries], source=source)
+        for name, shape in layout.entries:
+            if name not in named:
+                raise InputError(
+                    f"{source}: tensor '{name}' is missing, and the selector chooses it; give whole networks"
+                )
+            if tuple(named[name].shape) != shape:
+                raise InputError(
+                    f"{source}: tensor '{name}' has shape {list(named[name].shape)}, and the backbone's has "
+                    f"{list(shape)}; give checkpoints of its architecture and classes"
+                )
+        return layout.flatten({name: named[name].to(own) for name, _ in layout.entries}) - own
 
 
 class AdaptableBackbone:

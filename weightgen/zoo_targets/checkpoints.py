@@ -7,10 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.errors import InputError
-from weightgen.interfaces import FitProblem, ZooTargets
+from weightgen.interfaces import ZooTargets
 from weightgen.seeds import generator
-from weightgen.zoo.build import Source, ZooPlan, all_images
-from weightgen.zoo.fit import FitOptions
+from weightgen.zoo.build import Source, ZooPlan, task_problem
 from weightgen.zoo.members import Shard
 
 _JUDGED = 1000  # images that a checkpoint's accuracy, and the statistics of its batch norms, are measured on
@@ -54,7 +53,7 @@ class Checkpoints(ZooTargets):
         classes = torch.arange(len(source.inputs.class_names))
         start = plan.space.start(generator(plan.seed, "run", number), feature_width=source.prototypes.shape[1])
         path = self._trained(source, classes[None], start, draw)
-        judge = _problem(source, classes[None], max(1, _JUDGED // len(classes)), draw)
+        judge = task_problem(source, classes[None], most_images=max(1, _JUDGED // len(classes)), draw=draw)
         targets = judge.targets(path[None])[0]
         accuracy = torch.cat([judge.judged(values[None])[0] for values in targets])
         before = sum(len(other.inputs.class_names) for other in plan.sources[:fold])
@@ -75,11 +74,11 @@ class Checkpoints(ZooTargets):
     ) -> Tensor:
         """Parameters after each of the last steps [checkpoints …]."""
         kept, most = [], max(1, self.batch // classes.shape[1])
-        values = _problem(source, classes, most, draw).initial(start)
+        values = task_problem(source, classes, most_images=most, draw=draw).initial(start)
         values.grad = torch.empty_like(values)  # written by the problem, never by autograd
         adam = torch.optim.Adam([values], lr=self.learning_rate, fused=True)
         for step in range(self.steps + self.count):
-            problem = _problem(source, classes, most, draw)
+            problem = task_problem(source, classes, most_images=most, draw=draw)
             problem.start_epoch()
             problem.gradient(values, out=values.grad)
             adam.step()
@@ -89,16 +88,3 @@ class Checkpoints(ZooTargets):
         if not bool(torch.isfinite(path).all()):
             raise InputError(f"zoo.learning_rate is {self.learning_rate}: training left finite numbers; lower it")
         return path
-
-
-def _problem(source: Source, classes: Tensor, most: int, draw: torch.Generator) -> FitProblem:
-    """Of at most so many images of every class."""
-    images = all_images(source.fit_inputs, classes, FitOptions(most_images=most), draw)
-    return source.space.problem(
-        images,
-        standardizer=source.standardizer,
-        prototypes=source.prototypes,
-        scale=source.scale,
-        noise=0.0,
-        generator=draw,
-    )

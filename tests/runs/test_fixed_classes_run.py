@@ -1,0 +1,122 @@
+"""A generator for one fixed set of classes, from its recipe to predictions; `tests/recipes` has the others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import TINY_FIXED, files_below, refuse, succeed
+
+from weightgen.config.build import check_components
+from weightgen.config.loading import load_recipe
+from weightgen.errors import InputError
+from weightgen.runs.folder import RunFolder
+from weightgen.zoo.store import ZooFolder
+
+JSON = ("--format", "json", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def pictures(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """support/ with nine, and query/ with four images of three classes."""
+    folder = tmp_path_factory.mktemp("fixed") / "pictures"
+    succeed("data", "sample", images, "--ways", 3, "--shots", 9, "--queries", 4, "--out", folder, "--quiet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(pictures: Path) -> Path:
+    """The folder of a finished run; look, do not touch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WEIGHTGEN_CACHE", str(pictures.parent / "cache"))
+        out = ("--out", pictures.parent / "runs", *JSON)
+        made = json.loads(succeed("train", "pdiff", f"data={pictures / 'support'}", *TINY_FIXED, *out).stdout)
+    assert [one["shots"] for one in made["evaluations"]] == [1, 2]
+    return Path(made["run"])
+
+
+def test_the_stages_are_in_the_records_with_the_accuracy_of_reconstructed_networks(run: Path) -> None:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert list(dict.fromkeys(record["stage"] for record in records)) == ["pretraining", "space", "training"]
+    last = [record for record in records if record["stage"] == "space"][-1]
+    assert last["step"] == 5
+    assert {"reconstruction_error", "reconstructed_accuracy", "zoo_accuracy"} <= set(last)
+    assert {file.rpartition(".")[2] for file in files_below(run / "checkpoints") if "." in file} <= {
+        "json",
+        "safetensors",
+    }
+
+
+def test_baselines_and_the_mean_of_the_zoo_stand_beside_it_on_images_that_training_did_not_see(run: Path) -> None:
+    (first, _) = json.loads((run / "report" / "results.json").read_text())
+    names = {one["name"] for one in first["methods"]}
+    assert {"generator", "zoo_mean", "raw_centroid", "ridge"} <= names
+    assert not {"fitted_on_support", "oracle"} & names
+    assert "was not fitted; leave it out" in refuse("evaluate", run, "--methods", "oracle")
+
+
+def test_what_it_writes_is_a_network_for_its_classes_alone(
+    run: Path, pictures: Path, images: Path, tmp_path: Path
+) -> None:
+    told = succeed("generate", "--generator", run, "--support", pictures / "support", "--out", tmp_path / "head", *JSON)
+    written = json.loads(told.stdout)
+    assert tuple(written["classes"]) == RunFolder(run).generator().class_names
+    predictions = json.loads(succeed("predict", "--head", tmp_path / "head", pictures / "query", *JSON).stdout)
+    assert len(predictions) == 12
+    succeed("data", "sample", images, "--ways", 2, "--shots", 1, "--queries", 1, "--seed", 5, "--out", tmp_path / "few")
+    said = refuse("generate", "--generator", run, "--support", tmp_path / "few" / "support", "--out", tmp_path / "no")
+    assert "writes for the 3 classes of its training alone" in said
+
+
+def test_members_decode_to_the_networks_that_they_were(run: Path) -> None:
+    generator, zoo = RunFolder(run).generator(), ZooFolder(run / "zoo").read()
+    values = zoo.members(3).path[:, -1]
+    inner = generator.space.inner
+    torch.testing.assert_close(inner.decode(inner.encode(values)), values)
+    assert generator.space.decode(generator.space.encode(values)).shape == values.shape
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.held_out_classes=0.1", "training.held_out_classes is 0.1; 'latent' knows its classes and no others"),
+        ("training.folds=2", "training.folds is 2; 'latent' knows"),
+        ("zoo={targets: ideal_prototypes}", "are heads; use head, or set zoo.targets"),
+        ("zoo.fit.epochs=3", "zoo: tasks and fit are for targets: trajectories; drop fit with checkpoints"),
+        ("zoo.counts=3", "zoo has no option 'counts'; did you mean 'count'"),
+        ("zoo={targets: checkpoint}", "unknown name 'checkpoint' among zoo_targets; did you mean 'checkpoints'"),
+        ("space.of={name: network, tokens: 3}", "space.of has no option 'tokens'"),
+        ("denoiser=token_transformer", "does not fit space 'latent'; use chunk_transformer"),
+        ("space.depth=0", "depth is 0; it must be above 0"),
+    ],
+)
+def test_what_makes_no_sense_for_fixed_classes_is_refused(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        check_components(load_recipe("pdiff", [override]))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.novel=0.2", "test_images are of the base classes as they are; set novel: 0"),
+        ("data.turned=true", "test_images are of the base classes as they are"),
+        ("data.test_images=1", "test_images"),
+    ],
+)
+def test_test_images_of_other_classes_are_refused(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_recipe("pdiff", [override])
+
+
+def test_a_backbone_without_its_head_and_too_many_classes_are_refused(pictures: Path, tmp_path: Path) -> None:
+    data = (f"data={pictures / 'support'}", *TINY_FIXED, "--out", tmp_path)
+    assert "set backbone.pretraining.keep_head: true" in refuse(
+        "train", "pdiff", *data, "backbone.pretraining.keep_head=false"
+    )
+    assert "a cosine head is no layer of the network; set head: linear" in refuse(
+        "train", "pdiff", *data, "backbone.pretraining.head=cosine"
+    )
+    assert "data.classes is 4 and" in refuse("train", "pdiff", *data, "data.classes=4")
