@@ -29,17 +29,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen import seeds
-from weightgen.backbones.pixels import pixels_of
+from weightgen.backbones.decoding import pixels_of
+from weightgen.classifiers import Calibration, LinearHeads
 from weightgen.config.recipe import Recipe
 from weightgen.data.sources import open_data
-from weightgen.episodes.support_folder import episode_of
+from weightgen.episodes.dataset_episode import episode_of
 from weightgen.evaluation.comparison import LINEAR_PROBE, half_width
 from weightgen.evaluation.training_sets import aligned, draw_training, draws_of, sizes_that_differ, words
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import Method
 from weightgen.methods.generated import Generated
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Calibration, Episode, Features, LinearHeads
+from weightgen.records import Episode, Features
 from weightgen.runs.data_parts import base_pixels, open_parts
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import zoo_seed

@@ -1,6 +1,6 @@
 """weightgen head"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,11 +66,36 @@ def rename(
     Example: weightgen head rename heads/birds heron="grey heron" ibis="sacred ibis"
     """
     output = Output(format, quiet)
-    from weightgen.heads.class_names import read_renaming
     from weightgen.heads.head import load_head
 
     head = load_head(folder)
     _write(output, head.rename(read_renaming(names, head.class_names)), out or folder)
+
+
+def read_renaming(pairs: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """New names by old ones from OLD=NEW texts, where both names may hold further '='.
+
+    Raises InputError for a text that has no class before any '=', or several, and for a class renamed twice.
+    """
+    from weightgen.data.labelled import positions
+
+    renaming = [_split(pair, names) for pair in pairs]
+    positions([old for old, _ in renaming], names)
+    return dict(renaming)
+
+
+def _split(pair: str, names: Sequence[str]) -> tuple[str, str]:
+    from weightgen.data.labelled import position
+    from weightgen.errors import InputError
+
+    splits = [(pair[:i], pair[i + 1 :]) for i, letter in enumerate(pair) if letter == "="]
+    if not splits:
+        raise InputError(f"{pair!r} is not a renaming; give OLD=NEW")
+    possible = [(old, new) for old, new in splits if position(old, names) is not None]
+    if len(possible) > 1:
+        either = " or ".join(repr(old) for old, _ in possible)
+        raise InputError(f"{pair!r} may rename {either}; give one of them a name without '=' first")
+    return (possible or splits)[0]
 
 
 def _write(output: Output, head: "Head", folder: Path) -> None:

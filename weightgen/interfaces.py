@@ -12,16 +12,19 @@ from diffusers import ConfigMixin, ModelMixin
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from weightgen.classifiers import Calibration, LinearHeads
+from weightgen.classifiers import Classifier as Classifier
+from weightgen.classifiers import GeneratedHeads as GeneratedHeads
+from weightgen.classifiers import Method as Method
+from weightgen.classifiers import TunableMethod as TunableMethod
 from weightgen.errors import InputError
-from weightgen.records import Condition, Episode, Features, Layout, LinearHeads, Space
+from weightgen.records import Condition, Episode, Features, Layout, Space
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
     from weightgen.backbones.backbone import Backbone
-    from weightgen.features.class_statistics import ClassStatistics
     from weightgen.features.standardizer import Standardizer
-    from weightgen.records import Calibration
     from weightgen.zoo.build import ZooPlan
     from weightgen.zoo.fit import FitOptions
     from weightgen.zoo.members import Shard
@@ -110,52 +113,41 @@ class FeatureSpace(Protocol):
     @property
     def prior_variance(self) -> Float[Tensor, " feature"]:
         """Variance of class prototypes along each axis."""
-        ...
 
     @property
     def noise_variance(self) -> Float[Tensor, "1"]:
         """Variance of images around the prototype of their class."""
-        ...
 
     @property
     def standardized_origin(self) -> Float[Tensor, " feature"]:
         """Origin of lengths and angles."""
-        ...
 
     @property
     def radius(self) -> Float[Tensor, ""]:
         """Root mean square distance of images from the origin."""
-        ...
 
     @property
     def logit_scale(self) -> float:
         """Factor on logits that is known before any calibration."""
-        ...
 
     @property
     def space(self) -> Space:
         """What a denoiser may know of it."""
-        ...
 
     def points(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Standardised features here."""
-        ...
 
     def rows(self, fitted: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Fitted rows of the standardised space, as rows here."""
-        ...
 
     def tensors(self) -> dict[str, Tensor]:
         """What it is made of beside the standardizer, as `Conditioner.recalled` wants it back; perhaps nothing."""
-        ...
 
     def restore(self, rows: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Prototypes here, as raw features."""
-        ...
 
     def raw_head(self, head: LinearHeads) -> LinearHeads:
         """Heads that act on this space as heads that act on raw features."""
-        ...
 
 
 class Conditioner(ModelMixin, ConfigMixin, ABC):
@@ -165,9 +157,11 @@ class Conditioner(ModelMixin, ConfigMixin, ABC):
     or of support images, and the queries must not be looked at.
 
     adapts: whether episodes get a space of their own (`adapted`); they then come one at a time.
+    sees_images: whether conditions depend on images at all.
     """
 
     adapts: ClassVar[bool] = False
+    sees_images: ClassVar[bool] = True
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -259,7 +253,7 @@ class Denoiser(ModelMixin, ConfigMixin, ABC):
 class Objective(ABC):
     """The loss of one batch of episodes.
 
-    classifies_queries: whether the loss looks at the episode's queries, by `ParameterSpace.query_logits`.
+    classifies_queries: whether the loss looks at the episode's queries, by `ClassifiesFeatures.query_logits`.
     """
 
     classifies_queries: bool = False
@@ -288,33 +282,6 @@ class Objective(ABC):
                 should end at; where nothing but that is known it is the only one.
             generator: decides noise and times.
         """
-
-
-@runtime_checkable
-class Classifier(Protocol):
-    """What a method makes of a batch of episodes: a classifier for each, usually the linear layer of `LinearHeads`."""
-
-    def logits(self, features: Float[Tensor, "batch images feature"]) -> Float[Tensor, "batch images ways"]:
-        """Of raw features, by the classifier of their own episode; a class without support images has probability 0."""
-        ...
-
-
-@runtime_checkable
-class GeneratedHeads(Classifier, Protocol):
-    """What a parameter space makes of tokens: classifiers, of one or of several draws."""
-
-    def draw_logits(self, features: Float[Tensor, "batch images feature"]) -> Float[Tensor, "batch draws images ways"]:
-        """Logits of every draw by itself; `logits` are those of the mixture."""
-        ...
-
-    @property
-    def linear(self) -> LinearHeads:
-        """The last layers, on the features of the backbone that belongs to them."""
-        ...
-
-    def to(self, device: torch.device | str) -> GeneratedHeads:
-        """The same on another device."""
-        ...
 
 
 class FitProblem(ABC):
@@ -360,9 +327,9 @@ class ParameterSpace(ModelMixin, ConfigMixin, ABC):
     tasks_in_shard: int = 256
 
     @property
-    def value_options(self) -> dict[str, Any]:
-        """The options that decide what fits of a zoo end at."""
-        return {key: value for key, value in self.config.items() if not key.startswith("_")}
+    def of_values(self) -> ParameterSpace:
+        """The space whose values a zoo holds: itself, or the one whose tokens it makes codes of."""
+        return self
 
     @property
     def shape_options(self) -> dict[str, Any]:
@@ -412,26 +379,6 @@ class ParameterSpace(ModelMixin, ConfigMixin, ABC):
             scale: factor on logits by the number of shots.
             inputs: the episodes, of what heads act on.
         """
-
-    def backbone(
-        self, tokens: Float[Tensor, "tokens width"], inputs: Callable[[], Episode]
-    ) -> tuple[Backbone, tuple[str, ...]]:
-        """The backbone that belongs to generated tokens, and the names of the tensors in it that they decide.
-
-        inputs: the episode, of what heads act on.
-        """
-        raise NotImplementedError(f"a {type(self).__name__} writes nothing inside the backbone")
-
-    def query_logits(
-        self,
-        tokens: Float[Tensor, "batch tokens width"],
-        episode: Episode,
-        features: FeatureSpace,
-        *,
-        scale: Calibration,
-    ) -> Float[Tensor, "batch queries ways"]:
-        """Logits of a standardised episode's queries, differentiable; not for spaces that take images."""
-        raise NotImplementedError(f"a {type(self).__name__} classifies images, not their features")
 
     @abstractmethod
     def start(self, generator: torch.Generator, *, feature_width: int) -> Float[Tensor, " width"]:
@@ -532,80 +479,29 @@ class ZooTargets(ABC):
         """Changes with anything that changes a shard, beside space, backbone and data."""
 
 
-class Method(ABC):
-    """Whatever makes a classifier of labelled images: the generator, an ablation of it, or a baseline.
-
-    It serves any number of classes from two and any numbers of images from one, and nothing in it depends on the order
-    of classes or of images. A whole data set is a batch of one episode with `class_names`.
-
-    kind: what tables call it; an oracle has seen the answers, and is no baseline.
-    protocols: the tables that have it unless methods are asked for by name.
-    uses_unlabelled: whether it is there for unlabelled images, and takes part only where there are some.
-    takes_inputs: whether it is fitted to what a generator's heads act on, which may be images, and not to features.
-    inside_backbone: whether it is there for generators that write inside the backbone alone.
-    fits_parameters: whether it fits parameters as those of the zoo were.
-    """
-
-    kind: ClassVar[Literal["generator", "ablation", "baseline", "oracle"]] = "baseline"
-    protocols: ClassVar[tuple[Literal["episodes", "transfer"], ...]] = ("episodes", "transfer")
-    uses_unlabelled: ClassVar[bool] = False
-    takes_inputs: ClassVar[bool] = False
-    inside_backbone: ClassVar[bool] = False
-    fits_parameters: ClassVar[bool] = False
-
-    @classmethod
-    def variants(cls) -> dict[str, tuple[type[Method], dict[str, Any]]]:
-        """The methods that tables make of its file: by name, a class and its options."""
-        return {cls.__module__.rpartition(".")[2]: (cls, {})}
+class ClassifiesFeatures(ABC):
+    """What a parameter space adds whose classifiers act on features: a loss on queries can be descended."""
 
     @abstractmethod
-    def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Classifier:
-        """Classifiers for `episode`, on its device; the queries must not be looked at.
+    def query_logits(
+        self,
+        tokens: Float[Tensor, "batch tokens width"],
+        episode: Episode,
+        features: FeatureSpace,
+        *,
+        scale: Calibration,
+    ) -> Float[Tensor, "batch queries ways"]:
+        """Logits of a standardised episode's queries, differentiable."""
 
-        Args:
-            episode: raw features; supports may be ragged or padded.
-            rngs: one per episode of the batch, so that a classifier does not depend on its neighbours.
-        """
 
+class AdaptsBackbone(ABC):
+    """What a parameter space adds whose values lie inside the backbone (`takes_images`)."""
 
-class TunableMethod(Method):
-    """A method whose options are chosen on images that it does not learn from (`weightgen.evaluation.tuning`).
-
-    Args:
-        statistics: of base classes; None for a method that takes all it needs from the support.
-        scale: factor on the logits.
-
-    base_classes: whether it can use their `statistics`, or cannot do without.
-    tuning_episodes: of each half of the base classes, at most; fewer for a method that is slow to fit.
-    keeps_scale: whether cross-validation leaves the logits as they are.
-    untuned: options for a support of which no image can be held out.
-    """
-
-    base_classes: ClassVar[Literal["unused", "used", "needed"]] = "used"
-    tuning_episodes: ClassVar[int] = 1000
-    keeps_scale: ClassVar[bool] = False
-    untuned: ClassVar[Mapping[str, Any]] = {}
-
-    def __init__(self, *, statistics: ClassStatistics | None = None, scale: float = 1.0) -> None:
-        self.statistics = statistics
-        self.scale = scale
-
-    @classmethod
     @abstractmethod
-    def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:
-        """Combinations of options worth trying, with statistics of base classes or without."""
+    def backbone(
+        self, tokens: Float[Tensor, "tokens width"], inputs: Callable[[], Episode]
+    ) -> tuple[Backbone, tuple[str, ...]]:
+        """The backbone that belongs to generated tokens, and the names of the tensors in it that they decide.
 
-    @classmethod
-    def fit_each(cls, episode: Episode, grid: Sequence[Mapping[str, Any]]) -> list[Classifier]:
-        """A classifier for each combination of options, without base classes; a method may share work among them."""
-        return [cls(**options).fit(episode, []) for options in grid]
-
-    @classmethod
-    def leave_one_out(
-        cls, episode: Episode, grid: Sequence[Mapping[str, Any]]
-    ) -> Iterator[Float[Tensor, "images ways"]] | None:
-        """For each combination of options logits of all images of a single episode, each by a fit without the image.
-
-        None for a method that cannot give them cheaply.
+        inputs: the episode, of what heads act on.
         """
-        return None

@@ -6,12 +6,11 @@ condition, the chain, the tokens that it ends at, the head that these are decode
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from datasets import Dataset
@@ -21,19 +20,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
+from weightgen.backbones.decoding import pixels_of
 from weightgen.backbones.feature_cache import feature_batches
-from weightgen.backbones.pixels import pixels_of
+from weightgen.classifiers import Calibration, LinearHeads
 from weightgen.data.sources import class_names, data_fingerprint, open_support, open_unlabelled, select_classes
-from weightgen.episodes.dataset_episode import dataset_episode
-from weightgen.episodes.support_folder import episode_of
+from weightgen.episodes.dataset_episode import dataset_episode, episode_of
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
-from weightgen.files import tensors_hash, text_hash
 from weightgen.heads.head import Head
 from weightgen.heads.support_summary import SupportSummary
-from weightgen.interfaces import Conditioner, Denoiser, FeatureSpace, GeneratedHeads, ParameterSpace
+from weightgen.interfaces import AdaptsBackbone, Conditioner, Denoiser, FeatureSpace, GeneratedHeads, ParameterSpace
 from weightgen.pipeline_io import GeneratorPipeline
-from weightgen.records import Calibration, Condition, Episode, Features, LinearHeads
+from weightgen.records import Condition, Episode, Features
 from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain
 from weightgen.schedulers.schedulers import check_scheduler, swap_scheduler
 from weightgen.seeds import generator as seeded
@@ -42,6 +40,20 @@ _IMAGES_AT_ONCE = 1024
 _NOTHING: Mapping[str, str] = {}
 Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
 """What a denoiser does: noisy tokens, times and condition to a prediction."""
+
+
+class Chosen(TypedDict, total=False):
+    """How a chain is run, where not as the generator's config says.
+
+    steps: denoiser calls in a row. samples: draws per episode.
+    denoiser: used instead of the generator's own (what would another one have done?).
+    watch: is shown the chain's tokens on the way (`reverse_chain`), the samples of an episode next to each other.
+    """
+
+    steps: int | None
+    samples: int | None
+    denoiser: Denoise | None
+    watch: Callable[[Tensor], None] | None
 
 
 class WeightGenerationPipeline(GeneratorPipeline):
@@ -186,43 +198,16 @@ class WeightGenerationPipeline(GeneratorPipeline):
         scheduler, steps = self.chain(**chosen)
         return head.with_classes(added, new, support=joined, how=f"{steps} steps of {type(scheduler).__name__}")
 
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, **changes: Any) -> WeightGenerationPipeline:
-        """Read a generator's folder.
-
-        Imports `weightgen` and diffusers schedulers only, reads safetensors only, and raises InputError for any
-        missing file and any difference in keys, shapes or kinds.
-        """
-        changes = cls._checked(changes)
-        components, config = cls._read(folder)
-        try:
-            pipeline = cls(**{**components, **config, **changes})
-            pipeline._evaluating()
-            check_scheduler(pipeline.scheduler, pipeline.config.chain)
-            for samples in (1, 2):
-                pipeline.scale(samples)  # a calibration that is none is refused here, not in the middle of work
-            return pipeline
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{folder}: does not fit this weightgen ({error}); save the generator again") from error
-
     def heads(
-        self,
-        episode: Episode,
-        generators: Sequence[torch.Generator],
-        *,
-        steps: int | None = None,
-        samples: int | None = None,
-        denoiser: Denoise | None = None,
+        self, episode: Episode, generators: Sequence[torch.Generator], **chosen: Unpack[Chosen]
     ) -> GeneratedHeads:
         """Heads for a batch of episodes of what they act on: raw features, or pixels (`ParameterSpace.takes_images`).
 
         Args:
             episode: any ways, any shots, ragged or padded.
             generators: one per episode, so that a head does not depend on its neighbours in the batch.
-            steps: denoiser calls in a row. samples: draws per episode.
-            denoiser: used instead of the generator's own (what would another one have done?).
+            chosen: see `Chosen`.
         """
-        chosen: dict[str, Any] = {"steps": steps, "samples": samples, "denoiser": denoiser}
         return self._heads(self._standardised(episode), generators, inputs=episode.support_only(), **chosen)
 
     def decode(self, tokens: Float[Tensor, "batch draws tokens width"], episode: Episode) -> GeneratedHeads:
@@ -230,20 +215,9 @@ class WeightGenerationPipeline(GeneratorPipeline):
         return self._decoded(tokens, episode.counts, self.standardizer, lambda: episode)
 
     def tokens(
-        self,
-        episode: Episode,
-        generators: Sequence[torch.Generator],
-        *,
-        steps: int | None = None,
-        samples: int | None = None,
-        denoiser: Denoise | None = None,
-        watch: Callable[[Tensor], None] | None = None,
+        self, episode: Episode, generators: Sequence[torch.Generator], **chosen: Unpack[Chosen]
     ) -> Float[Tensor, "batch draws tokens width"]:
-        """What the chain ends at, each episode's in its own space; the arguments are those of `heads`.
-
-        `watch` is shown the chain's tokens on the way (`reverse_chain`), the samples of an episode next to each other.
-        """
-        chosen: dict[str, Any] = {"steps": steps, "samples": samples, "denoiser": denoiser, "watch": watch}
+        """What the chain ends at, each episode's in its own space; the arguments are those of `heads`."""
         return torch.cat([tokens for tokens, _, _ in self._denoised(self._standardised(episode), generators, **chosen)])
 
     def prototypes(
@@ -255,20 +229,14 @@ class WeightGenerationPipeline(GeneratorPipeline):
 
     @torch.no_grad()
     def dataset_heads(
-        self,
-        features: Features,
-        generators: Sequence[torch.Generator],
-        *,
-        steps: int | None = None,
-        samples: int | None = None,
-        denoiser: Denoise | None = None,
+        self, features: Features, generators: Sequence[torch.Generator], **chosen: Unpack[Chosen]
     ) -> GeneratedHeads:
         """A head on raw features for all classes of a data set, in the order of its `class_names`; a batch of one.
 
         Not for spaces that take images.
         """
         episode = self._dataset_episode(features.values.split(_IMAGES_AT_ONCE), features.labels, None)
-        return self._heads(episode, generators, inputs=episode, steps=steps, samples=samples, denoiser=denoiser)
+        return self._heads(episode, generators, inputs=episode, **chosen)
 
     @property
     def device(self) -> torch.device:
@@ -308,18 +276,6 @@ class WeightGenerationPipeline(GeneratorPipeline):
         scheduler = swap_scheduler(self.config.draw_scheduler, self.scheduler) if drawing else self.scheduler
         own = self.config.draw_steps if drawing else self.config.steps
         return scheduler, own if steps is None else steps
-
-    def generator_hash(self) -> str:
-        """16 hex digits of all that decides what statistics mean and which rows are written from them.
-
-        Scheduler, steps and samples do not count: they are the choice of a call.
-        """
-        hashed = [self.backbone.weights_hash(), self.backbone.preprocessing_key()]
-        for component in (self.standardizer, self.conditioner, self.denoiser, self.space):
-            options = {key: value for key, value in component.config.items() if not key.startswith("_")}
-            tensors = tensors_hash(component.state_dict())
-            hashed += [type(component).__name__, json.dumps(options, sort_keys=True), tensors]
-        return text_hash(*hashed, json.dumps([self.config.calibration, self.config.draw_calibration]))
 
     def _in_order(self, dataset: Dataset) -> Dataset:
         """A data set whose classes stand as the generator knows them. Raises InputError for others."""
@@ -399,12 +355,13 @@ class WeightGenerationPipeline(GeneratorPipeline):
         for which, own, features in spaces or self.conditioner.in_spaces(episode, self.standardizer):
             condition = self.conditioner(own, features).repeat(samples)
             repeated = [generator for generator in generators[which] for _ in range(samples)]
-            predict, like = partial(self._predicted, denoise, condition), self.space.like(condition)
+
+            def predict(noisy: Tensor, time: Tensor, condition: Condition = condition) -> Tensor:
+                return denoise(noisy, time, self.conditioner.at(condition, noisy))
+
+            like = self.space.like(condition)
             tokens = reverse_chain(predict, scheduler, steps, like=like, generators=repeated, watch=watch)
             yield tokens.unflatten(0, (-1, samples)), own, features
-
-    def _predicted(self, denoise: Denoise, condition: Condition, noisy: Tensor, time: Tensor) -> Tensor:
-        return denoise(noisy, time, self.conditioner.at(condition, noisy))
 
     def _decoded(
         self,
@@ -416,7 +373,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         return self.space.heads(tokens, counts, features, scale=self.scale(tokens.shape[1]), inputs=inputs)
 
     def _heads(
-        self, episode: Episode, generators: Sequence[torch.Generator], *, inputs: Episode, **chosen: Any
+        self, episode: Episode, generators: Sequence[torch.Generator], *, inputs: Episode, **chosen: Unpack[Chosen]
     ) -> GeneratedHeads:
         """Heads for a standardised batch of episodes; `inputs` are the same of what heads act on."""
         heads = [
@@ -447,9 +404,12 @@ class WeightGenerationPipeline(GeneratorPipeline):
         ((tokens, own, features),) = self._denoised(episode, noise, steps=steps, samples=samples)
         inputs = cache(lambda: episode_of(pixels_of(self.backbone, dataset)))
         heads = self._decoded(tokens, own.counts, features, inputs)
-        backbone, inside = self.space.backbone(tokens[0, 0], inputs) if self.space.takes_images else (self.backbone, ())
-        if self.space.takes_images:
+        backbone, inside, summary = self.backbone, (), None
+        if isinstance(self.space, AdaptsBackbone) and self.space.takes_images:
+            backbone, inside = self.space.backbone(tokens[0, 0], inputs)
             provenance = {**provenance, "adapted_from": self.backbone.weights_hash()}
+        else:
+            summary = SupportSummary.of(episode, space=features.tensors(), generator=self.generator_hash())
         samples = tokens.shape[1]
         scheduler, steps = self.chain(steps, samples)
         made_by = {
@@ -467,9 +427,5 @@ class WeightGenerationPipeline(GeneratorPipeline):
             backbone=backbone,
             provenance=made_by,
             parts=inside,
-            support=None if self.space.takes_images else self._summary(episode, features),
+            support=summary,
         )
-
-    def _summary(self, episode: Episode, features: FeatureSpace) -> SupportSummary:
-        """What classes are added to the head from."""
-        return SupportSummary.of(episode, space=features.tensors(), generator=self.generator_hash())

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
 
 from weightgen.backbones.backbone import Backbone
+from weightgen.classifiers import Calibration
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
-from weightgen.files import is_litter, new_folder, push_folder, read_json, read_tensors, write_json, write_tensors
+from weightgen.files import (
+    is_litter,
+    new_folder,
+    push_folder,
+    read_json,
+    read_tensors,
+    tensors_hash,
+    text_hash,
+    write_json,
+    write_tensors,
+)
 from weightgen.interfaces import Conditioner, Denoiser, ParameterSpace
 from weightgen.registry import nearest
 from weightgen.schedulers.schedulers import chain_of, check_scheduler, scheduler_class
 from weightgen.spaces.class_rows import ClassRows
 
+Own = TypeVar("Own", bound="GeneratorPipeline")
 Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 _INDEX = "model_index.json"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -101,33 +114,51 @@ class GeneratorPipeline(DiffusionPipeline):
         return push_folder(self.save_pretrained, repo_id, **options)
 
     @classmethod
-    def _read(cls, folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Components and config of a folder that this class has saved. Raises InputError for another's."""
+    def from_pretrained(cls: type[Own], folder: str | Path, **changes: Any) -> Own:
+        """Read a generator's folder.
+
+        Imports `weightgen` and diffusers schedulers only, and reads safetensors only.
+
+        Args:
+            changes: options of the class that are wanted otherwise than the folder has them.
+
+        Raises:
+            InputError: a missing file, any difference in keys, shapes or kinds, a folder of another class, an unknown
+                option, or another type of numbers than float32.
+        """
+        check_dtype(changes.pop("torch_dtype", None), changes.pop("dtype", None))
+        known = set(inspect.signature(cls.__init__).parameters) - {"self"}
+        for key in changes:
+            if key not in known:
+                raise InputError(f"from_pretrained takes no '{key}'{nearest(key, known)}")
         name = str(_index(Path(folder)).get("_class_name"))
         if name == _OF_PARTS:
             raise InputError(f"{folder}: was written by weightgen 0.1, in a form no longer read; train it again")
         if name != cls.__name__:
             raise InputError(f"{folder}: holds a {name}, not a {cls.__name__}; load it by that class")
-        return load_components(Path(folder))
-
-    @classmethod
-    def _checked(cls, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """What a caller of `from_pretrained` wants otherwise than the folder has it: options of the class.
-
-        Raises InputError for others, and for another type of numbers than float32.
-        """
-        check_dtype(changes.get("torch_dtype"), changes.get("dtype"))
-        kept = {key: value for key, value in changes.items() if key not in ("torch_dtype", "dtype")}
-        known = set(inspect.signature(cls.__init__).parameters) - {"self"}
-        for key in kept:
-            if key not in known:
-                raise InputError(f"from_pretrained takes no '{key}'{nearest(key, known)}")
-        return kept
-
-    def _evaluating(self) -> None:
-        """Put all modules into evaluation mode."""
-        for module in self._modules():
+        components, config = load_components(Path(folder))
+        try:
+            pipeline = cls(**{**components, **config, **changes})
+            check_scheduler(pipeline.scheduler, pipeline.config.chain)
+            for knots in (pipeline.config.calibration, pipeline.config.draw_calibration):
+                Calibration.of(knots)  # one that is none is refused here, not in the middle of work
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{folder}: does not fit this weightgen ({error}); save the generator again") from error
+        for module in pipeline._modules():
             module.eval()
+        return pipeline
+
+    def generator_hash(self) -> str:
+        """16 hex digits of all that decides what statistics mean and which rows are written from them.
+
+        Scheduler, steps and samples do not count: they are the choice of a call.
+        """
+        hashed = [self.backbone.weights_hash(), self.backbone.preprocessing_key()]
+        for component in (self.standardizer, self.conditioner, self.denoiser, self.space):
+            options = {key: value for key, value in component.config.items() if not key.startswith("_")}
+            tensors = tensors_hash(component.state_dict())
+            hashed += [type(component).__name__, json.dumps(options, sort_keys=True), tensors]
+        return text_hash(*hashed, json.dumps([self.config.calibration, self.config.draw_calibration]))
 
     def _modules(self) -> list[torch.nn.Module]:
         return [getattr(self, name) for name in (*_KINDS, "backbone")]

@@ -12,8 +12,9 @@ from tiny_runs import files_below, invoke, refuse, succeed
 
 from weightgen import Head, load_head
 from weightgen.backbones.backbone import Backbone
+from weightgen.classifiers import LinearHeads
 from weightgen.heads.support_summary import SupportSummary
-from weightgen.records import LinearHeads, Statistics
+from weightgen.records import Statistics
 
 NAMES = ("a=b", "[red] 猫", "-dash", "grey wagtail")
 WIDTH, DRAWS, KEPT = 6, 2, 3

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from weightgen.episodes.support_folder import episode_of
+from weightgen.episodes.dataset_episode import episode_of
 from weightgen.records import Features
 
 

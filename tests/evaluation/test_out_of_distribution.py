@@ -8,10 +8,11 @@ import pytest
 import torch
 from torchmetrics.functional.classification import binary_auroc
 
+from weightgen.classifiers import LinearHeads
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.out_of_distribution import auroc, familiarity, ood_aurocs, other_images
-from weightgen.records import Episode, Features, LinearHeads
+from weightgen.records import Episode, Features
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from weightgen.backbones.backbone import FeatureBackbone
-from weightgen.episodes.support_folder import episode_of
+from weightgen.episodes.dataset_episode import episode_of
 from weightgen.evaluation import support_estimate as module
 from weightgen.evaluation.support_estimate import similar_classes, support_estimate, wilson_interval
 from weightgen.pipeline import WeightGenerationPipeline

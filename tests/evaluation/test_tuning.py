@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from weightgen import registry
+from weightgen.episodes.dataset_episode import episode_of
 from weightgen.episodes.sampler import EpisodeSampler
-from weightgen.episodes.support_folder import episode_of
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.comparison import expected_calibration_error

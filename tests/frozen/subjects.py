@@ -25,16 +25,17 @@ from torch import Tensor, nn
 
 from weightgen import WeightGenerationPipeline, registry
 from weightgen.backbones.backbone import Backbone
+from weightgen.classifiers import Calibration, LinearHeads
 from weightgen.config.build import build_generator, build_objective, generation_scheduler
 from weightgen.config.loading import load_recipe
-from weightgen.episodes.support_folder import episode_of as data_set_episode
+from weightgen.episodes.dataset_episode import episode_of as data_set_episode
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.tuning import BaseClassFolds
 from weightgen.features.class_statistics import ClassStatistics
 from weightgen.features.standardizer import Standardizer
 from weightgen.heads.head import load_head
 from weightgen.interfaces import Classifier
-from weightgen.records import Calibration, Episode, Features, LinearHeads
+from weightgen.records import Episode, Features
 from weightgen.runs.methods import build_methods
 from weightgen.schedulers.schedulers import swap_scheduler
 from weightgen.spaces.chunks import AdaptedHeads
@@ -205,7 +206,8 @@ def generator(name: str, space: str, *overrides: str, training: bool = False) ->
     if not training:
         pipeline.scheduler = generation_scheduler(recipe.generation, pipeline.scheduler)
     pipeline.register_to_config(calibration=KNOTS, draw_calibration=((1.0, 1.3),))
-    pipeline._evaluating()
+    for module in pipeline._modules():
+        module.eval()
     return pipeline
 
 
@@ -225,7 +227,8 @@ def parts_generator(selector: str, *, training: bool = False) -> WeightGeneratio
     if not training:
         pipeline.scheduler = generation_scheduler(recipe.generation, pipeline.scheduler)
     pipeline.register_to_config(calibration=((1.0, 5.0), (4.0, 9.0)))
-    pipeline._evaluating()
+    for module in pipeline._modules():
+        module.eval()
     return pipeline
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from weightgen.episodes.support_folder import episode_of
+from weightgen.classifiers import LinearHeads
+from weightgen.episodes.dataset_episode import episode_of
 from weightgen.errors import InputError
 from weightgen.methods.generated import Draws, Generated, Inductive, NoDenoiser, OneStep, RandomDenoiser
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Features, LinearHeads
+from weightgen.records import Episode, Features
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.schedulers.schedulers import build_scheduler, chain_of
 

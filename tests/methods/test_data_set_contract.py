@@ -10,7 +10,7 @@ import torch
 from generator_doubles import generator_double
 from torch import Tensor
 
-from weightgen.episodes.support_folder import episode_of
+from weightgen.episodes.dataset_episode import episode_of
 from weightgen.interfaces import Classifier, TunableMethod
 from weightgen.records import Features
 from weightgen.runs.methods import build_methods, chosen_methods, known_methods

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.neighbors import KNeighborsClassifier
 
-from weightgen.episodes.support_folder import episode_of
+from weightgen.episodes.dataset_episode import episode_of
 from weightgen.evaluation import tuning
 from weightgen.evaluation.tuning import CrossValidation
 from weightgen.interfaces import Classifier, Method

@@ -20,9 +20,9 @@ JSON = ("--format", "json", "--quiet")
 
 @pytest.fixture(scope="module")
 def pictures(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """support/ with nine, and query/ with four images of three classes."""
+    """support/ with nine, and query/ with four images of four classes."""
     folder = tmp_path_factory.mktemp("fixed") / "pictures"
-    succeed("data", "sample", images, "--ways", 3, "--shots", 9, "--queries", 4, "--out", folder, "--quiet")
+    succeed("data", "sample", images, "--ways", 4, "--shots", 9, "--queries", 4, "--out", folder, "--quiet")
     return folder
 
 
@@ -64,15 +64,15 @@ def test_what_it_writes_is_a_network_for_its_classes_alone(
     written = json.loads(told.stdout)
     assert tuple(written["classes"]) == RunFolder(run).generator().class_names
     predictions = json.loads(succeed("predict", "--head", tmp_path / "head", pictures / "query", *JSON).stdout)
-    assert len(predictions) == 12
+    assert len(predictions) == 16
     succeed("data", "sample", images, "--ways", 2, "--shots", 1, "--queries", 1, "--seed", 5, "--out", tmp_path / "few")
     said = refuse("generate", "--generator", run, "--support", tmp_path / "few" / "support", "--out", tmp_path / "no")
-    assert "writes for the 3 classes of its training alone" in said
+    assert "writes for the 4 classes of its training alone" in said
 
 
 def test_members_decode_to_the_networks_that_they_were(run: Path) -> None:
     generator, zoo = RunFolder(run).generator(), ZooFolder(run / "zoo").read()
-    values = zoo.members(3).path[:, -1]
+    values = zoo.members(4).path[:, -1]
     inner = generator.space.inner
     torch.testing.assert_close(inner.decode(inner.encode(values)), values)
     assert generator.space.decode(generator.space.encode(values)).shape == values.shape
@@ -119,4 +119,4 @@ def test_a_backbone_without_its_head_and_too_many_classes_are_refused(pictures: 
     assert "a cosine head is no layer of the network; set head: linear" in refuse(
         "train", "pdiff", *data, "backbone.pretraining.head=cosine"
     )
-    assert "data.classes is 4 and" in refuse("train", "pdiff", *data, "data.classes=4")
+    assert "data.classes is 5 and" in refuse("train", "pdiff", *data, "data.classes=5")

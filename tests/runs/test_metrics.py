@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from weightgen.runs.metrics import MetricsFile
+from weightgen.runs.training_run import MetricsFile
 
 
 def records(path: Path) -> list[dict[str, Any]]:

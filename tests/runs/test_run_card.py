@@ -6,7 +6,7 @@ import pytest
 
 import weightgen
 from weightgen.config.loading import load_recipe
-from weightgen.runs.run_card import run_card
+from weightgen.runs.training_run import run_card
 
 
 @pytest.mark.parametrize(("recipe", "made"), [("mcdi", "the head"), ("mcdi_norm_affine", "the head and norm_affine")])

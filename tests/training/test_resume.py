@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from weightgen.runs.metrics import MetricsFile
+from weightgen.runs.training_run import MetricsFile
 
 MakeRun = Callable[..., "object"]
 

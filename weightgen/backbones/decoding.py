@@ -13,10 +13,12 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.preprocessing import Preprocessing
 from weightgen.data.labelled import FEATURES, encoded
 from weightgen.data.pictures import decoded
 from weightgen.errors import InputError
+from weightgen.records import TURNED, Features
 
 _CHUNK = 1024
 
@@ -25,6 +27,8 @@ class ImageReader:
     """Pixels of any rows of a data set with columns `image` (datasets.Image) and `label` (ClassLabel).
 
     `datasets` never decodes: it drops transparency and cuts 16-bit grey off at 255.
+
+    Raises InputError for features in place of images, and for rows that are not sorted by class.
     """
 
     def __init__(self, dataset: datasets.Dataset, preprocess: Preprocessing) -> None:
@@ -36,6 +40,8 @@ class ImageReader:
         self._threads = ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="decode")
         self.class_names = tuple(dataset.features["label"].names)
         self.labels: Int[Tensor, " images"] = torch.from_numpy(np.asarray(dataset["label"][:], dtype=np.int64))
+        if bool((self.labels.diff() < 0).any()):
+            raise InputError("data: rows are not sorted by class; sort the data set by its label column")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,6 +83,27 @@ class ImageReader:
     ) -> UInt8[Tensor, "images channels height width"]:
         pairs = zip(examples, rows, strict=True)
         return torch.stack([self._preprocess.pixels(decoded(encoded(e), _name(e, row))) for e, row in pairs])
+
+
+def pixels_of(backbone: Backbone, dataset: datasets.Dataset, *, quarter_turns: tuple[int, ...] = (0,)) -> Features:
+    """Every image at the backbone's input size as one flat row of bytes, in memory.
+
+    dataset: columns `image` (datasets.Image) and `label` (ClassLabel), rows sorted by class.
+    quarter_turns: turns by so many times 90°; every one makes classes of its own.
+
+    Raises InputError when an image cannot be decoded, or labels are not sorted.
+    """
+    reader = ImageReader(dataset, backbone.preprocess)
+    upright, classes = reader.read_all(), len(reader.class_names)
+    return Features(
+        values=torch.cat([upright.rot90(turns, (-2, -1)).flatten(1) for turns in quarter_turns]),
+        labels=torch.cat([reader.labels + i * classes for i in range(len(quarter_turns))]),
+        class_names=tuple(
+            name if turns == 0 else f"{name}{TURNED}{90 * turns}°"
+            for turns in quarter_turns
+            for name in reader.class_names
+        ),
+    )
 
 
 def _name(example: Mapping[str, Any], row: int) -> str:

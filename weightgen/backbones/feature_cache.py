@@ -56,7 +56,7 @@ def features_of(
     cached = _read(path, len(dataset), names)
     if cached is not None:
         return cached
-    reader = _sorted_reader(dataset, backbone)
+    reader = ImageReader(dataset, backbone.preprocess)
     values = torch.empty(len(reader), backbone.feature_width)
     for start, batch in _streamed(backbone, reader, batch_size, torch.device(device), quarter_turns):
         _check_finite(batch, backbone, reader, first=start)
@@ -87,7 +87,7 @@ def feature_batches(
         kept = features_of(backbone, dataset, data_fingerprint=data_fingerprint, batch_size=batch_size, device=device)
         yield from kept.values.split(batch_size or _IMAGES_AT_ONCE)
         return
-    reader = _sorted_reader(dataset, backbone)
+    reader = ImageReader(dataset, backbone.preprocess)
     for start, values in _streamed(backbone, reader, batch_size, torch.device(device), quarter_turns=0):
         _check_finite(values, backbone, reader, first=start)
         yield values
@@ -118,13 +118,6 @@ def cache_path(backbone: Backbone, data_fingerprint: str, quarter_turns: int = 0
 def _batch_for(backbone: Backbone) -> int:
     """Images that go through the network together: the larger the fewer, for it holds many times their pixels."""
     return max(_FEWEST_AT_ONCE, min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // math.prod(backbone.preprocess.input_size)))
-
-
-def _sorted_reader(dataset: datasets.Dataset, backbone: Backbone) -> ImageReader:
-    reader = ImageReader(dataset, backbone.preprocess)
-    if bool((reader.labels.diff() < 0).any()):
-        raise InputError("data: rows are not sorted by class; sort the data set by its label column")
-    return reader
 
 
 def _streamed(

@@ -22,6 +22,8 @@ class ClassSubset(Conditioner):
         classes: their names; given by the data.
     """
 
+    sees_images = False
+
     @register_to_config
     def __init__(self, *, feature_width: int, classes: Sequence[str]) -> None:
         super().__init__()

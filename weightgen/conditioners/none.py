@@ -16,6 +16,8 @@ class None_(Conditioner):  # noqa: N801 - the word itself is one of Python's
     the episode has.
     """
 
+    sees_images = False
+
     @register_to_config
     def __init__(self) -> None:
         super().__init__()

@@ -104,17 +104,14 @@ def open_features(spec: str, *, fewest: int = 2) -> Dataset:
     Raises InputError as `feature_data` does, and for a file that is missing, damaged, or lacks a tensor.
     """
     path, tensors, names = _opened(spec)
-    missing = [name for name in ("features", "labels") if name not in tensors]
-    if missing:
-        raise InputError(f"{shown(path)}: has no tensor '{missing[0]}'; write features [n, d] and labels [n]")
+    if "labels" not in tensors:
+        raise InputError(f"{shown(path)}: has no tensor 'labels'; write features [n, d] and labels [n]")
     return feature_data(tensors["features"], tensors["labels"], names, where=shown(path), fewest=fewest)
 
 
 def unlabelled_features(spec: str) -> Dataset:
     """All features of a file as one class "unlabelled"; it needs no labels. Raises InputError as `open_features`."""
     path, tensors, _ = _opened(spec)
-    if "features" not in tensors:
-        raise InputError(f"{shown(path)}: has no tensor 'features'; write features [n, d]")
     values = tensors["features"]
     _check_values(values, shown(path))
     nothing = torch.zeros(len(values), dtype=torch.int64)
@@ -124,19 +121,19 @@ def unlabelled_features(spec: str) -> Dataset:
 def read_classifier(spec: str) -> tuple[int, dict[str, Tensor]]:
     """Width of the features of a file, and the tensors `weight` and `bias` of its classifier if it has one."""
     path, tensors, _ = _opened(spec)
-    if "features" not in tensors:
-        raise InputError(f"{shown(path)}: has no tensor 'features'; write features [n, d]")
     _check_values(tensors["features"], shown(path))
     classifier = {name: tensors[f"classifier.{name}"] for name in ("weight", "bias") if f"classifier.{name}" in tensors}
     return tensors["features"].shape[1], classifier
 
 
 def _opened(spec: str) -> tuple[Path, dict[str, Tensor], list[str] | None]:
-    """Path, tensors and class names."""
+    """Path, tensors, `features` among them, and class names."""
     path = Path(spec.removeprefix(FEATURES)).expanduser()
     if path.suffix.lower() != ".safetensors":
         raise InputError(f"{spec}: is not a safetensors file; write 'features:FILE.safetensors'")
     tensors = read_tensors(path)
+    if "features" not in tensors:
+        raise InputError(f"{shown(path)}: has no tensor 'features'; write features [n, d]")
     with safe_open(path, "pt") as opened:
         text = (opened.metadata() or {}).get("class_names")
     if text is None:

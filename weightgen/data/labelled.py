@@ -244,6 +244,29 @@ def _check_names(names: Sequence[str], known: dict[str, int]) -> None:
             raise InputError(f"class '{name}' is named twice; name it once")
 
 
+def position(name: str, names: Sequence[str]) -> int | None:
+    """Position of a class by its name, or by one that looks like it where only one class does; else None."""
+    if name in names:
+        return names.index(name)
+    alike = [i for i, other in enumerate(names) if composed(other) == composed(name)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def positions(chosen: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Positions of some classes. Raises InputError for none, one that is unknown, and one that is named twice."""
+    places: list[int] = []
+    for name in chosen:
+        place = position(name, names)
+        if place is None:
+            raise InputError(f"the head has no class {name!r}{nearest(name, names)}")
+        if place in places:
+            raise InputError(f"class {names[place]!r} is named twice; name it once")
+        places.append(place)
+    if not places:
+        raise InputError("no class is named; name one or more")
+    return places
+
+
 def check_class_names(names: Sequence[Any], *, place: str = "class names") -> None:
     """Raise InputError unless the names are different strings that a file can hold."""
     for i, name in enumerate(names):

@@ -8,7 +8,7 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from weightgen.features.ridge_rows import FACTS, PENALTY, SupportFacts, WeightedImages, centred
+from weightgen.features.ridge_rows import FACTS, SupportFacts, WeightedImages, centred, ridge_penalty
 from weightgen.interfaces import Denoiser
 from weightgen.records import Condition
 from weightgen.schedulers.schedulers import input_signal
@@ -79,7 +79,7 @@ class RidgeTransformer(Denoiser):
         images = labelled
         if condition.unlabelled.shape[1]:
             images = labelled.joined(self._assigned(labelled, condition, numbers, table, learnt=learnt))
-        rows, _ = images.rows(PENALTY * numbers[:, 0].exp())
+        rows, _ = images.rows(ridge_penalty(condition) * numbers[:, 0].exp())
         if learnt:
             rows = rows + self._from_others(rows, images, facts, table, condition)
         length = condition.space.prior_variance.sum().sqrt()  # of prototypes, whose entries have unit scale

@@ -1,14 +1,14 @@
-"""A whole data set as one episode, in one pass and in memory that does not grow with it."""
+"""A whole data set as one episode: all its images, or statistics and a sample in memory that does not grow with it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from weightgen.records import Episode, Statistics
+from weightgen.records import Episode, Features, Statistics
 
 MOST_SAMPLED = 4096
 
@@ -46,22 +46,17 @@ def dataset_episode(
     return running.episode()
 
 
-def sampled_episode(
-    sample: Float[Tensor, "classes images feature"], mask: Bool[Tensor, "classes images"], statistics: Statistics
-) -> Episode:
-    """A data set as one episode without queries: its statistics, and some of its images; False in `mask` for none."""
-    classes, _, width = sample.shape
-    nothing = sample.new_zeros(1, 0, width)
-    return Episode(
-        support=sample[None],
-        support_mask=mask[None],
-        query=nothing,
-        query_labels=torch.zeros(1, 0, dtype=torch.int64),
-        classes=torch.arange(classes)[None],
-        unlabelled=nothing,
-        unlabelled_mask=torch.zeros(1, 0, dtype=torch.bool, device=nothing.device),
-        statistics=statistics,
-    )
+def episode_of(features: Features, unlabelled: Float[Tensor, "extra feature"] | None = None) -> Episode:
+    """All images as the support of one episode, in the order of `class_names`; ragged, and without queries."""
+    counts = features.counts
+    most, width = int(counts.max()), features.values.shape[1]
+    mask = torch.arange(most) < counts[:, None]
+    support = features.values.new_zeros(len(counts), most, width)
+    support[mask] = features.values
+    others = features.values[:0] if unlabelled is None else unlabelled
+    there = torch.ones(1, len(others), dtype=torch.bool)
+    beside = {"unlabelled": others[None], "unlabelled_mask": there}
+    return Episode.of_support(support[None], mask[None], class_names=features.class_names, **beside)
 
 
 class _Running:
@@ -94,7 +89,7 @@ class _Running:
 
     def episode(self) -> Episode:
         statistics = Statistics(self.counts, self.means, self.scatter.to(self.means.dtype))
-        return sampled_episode(self.support, self.mask, statistics)
+        return Episode.of_support(self.support[None], self.mask[None], statistics=statistics)
 
 
 def _places(

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
+from weightgen.classifiers import LinearHeads
 from weightgen.interfaces import Classifier
-from weightgen.records import Episode, Features, LinearHeads
+from weightgen.records import Episode, Features
 
 FURTHER_CLASSES = 5
 

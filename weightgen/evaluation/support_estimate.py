@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from weightgen.episodes.support_folder import episode_of
+from weightgen.episodes.dataset_episode import episode_of
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Episode, Features
 from weightgen.seeds import generator as seeded

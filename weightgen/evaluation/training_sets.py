@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from weightgen import seeds
-from weightgen.episodes.support_folder import episode_of
+from weightgen.episodes.dataset_episode import episode_of
 from weightgen.errors import InputError
 from weightgen.evaluation.scoring import Task, Unit, score_all
 from weightgen.interfaces import Method

@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 
 from weightgen import seeds
+from weightgen.classifiers import OneByOne
+from weightgen.episodes.dataset_episode import episode_of
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.shots import Shots, fewest_and_most
-from weightgen.episodes.support_folder import episode_of
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.held_out import Choice, best, folds, spare
 from weightgen.features.class_statistics import ClassStatistics
 from weightgen.features.temperature import fit_scale
 from weightgen.interfaces import Classifier, Method, TunableMethod
-from weightgen.records import Episode, Features, OneByOne
+from weightgen.records import Episode, Features
 
 AnyMethod = TypeVar("AnyMethod", bound=TunableMethod)
 

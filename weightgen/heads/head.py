@@ -12,14 +12,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.data.labelled import check_class_names, composed
+from weightgen.classifiers import LinearHeads
+from weightgen.data.images import read_image
+from weightgen.data.labelled import check_class_names, composed, positions
+from weightgen.data.pictures import plain
 from weightgen.errors import InputError
 from weightgen.files import push_folder
-from weightgen.heads.class_names import positions
 from weightgen.heads.folder import HeadFields, read_head, write_head
-from weightgen.heads.prediction import Images, Prediction, draw_probabilities, stream_predictions
+from weightgen.heads.prediction import (
+    Images,
+    Pixels,
+    Prediction,
+    attempt,
+    described,
+    draw_probabilities,
+    expanded,
+    network_features,
+)
 from weightgen.heads.support_summary import SupportSummary
-from weightgen.records import LinearHeads
 
 _PACKAGES = ("weightgen", "timm", "diffusers")
 _FEWEST = 2
@@ -153,15 +163,22 @@ class Head:
             progress: called with "predicting", images done and images in all.
             failed: called with the error of a file or folder that cannot be read, which is left out; None raises it.
         """
-        return stream_predictions(
-            self.draws,
-            self.class_names,
-            self.backbone,
-            images,
-            batch_size=batch_size,
-            progress=progress,
-            failed=failed,
-        )
+        given = [images] if isinstance(images, (str, Path, Pixels)) else images
+        single = [image for item in given for image in attempt(expanded, item, failed) or ()]
+
+        def pixels_of(image: Path | Pixels) -> Float[Tensor, "channels height width"]:
+            return self.backbone.preprocess(read_image(image) if isinstance(image, Path) else plain(image))
+
+        for start in range(0, len(single), batch_size):
+            batch = single[start : start + batch_size]
+            pixels = [attempt(pixels_of, image, failed) for image in batch]
+            readable = [one for one in pixels if one is not None]
+            if readable:
+                images_read = [image for image, one in zip(batch, pixels, strict=True) if one is not None]
+                draws = draw_probabilities(self.draws, network_features(self.backbone, torch.stack(readable)))
+                yield from described(images_read, draws, self.class_names)
+            if progress is not None:
+                progress("predicting", start + len(batch), len(single))
 
     def probabilities(self, features: Float[Tensor, "images feature"]) -> Float[Tensor, "images ways"]:
         """Class probabilities of backbone features, under the mixture of all draws; on the CPU."""

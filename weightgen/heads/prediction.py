@@ -15,10 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.data.images import find_images, read_image
-from weightgen.data.pictures import plain
+from weightgen.classifiers import LinearHeads
+from weightgen.data.images import find_images
 from weightgen.errors import InputError
-from weightgen.records import LinearHeads
 
 Pixels = Image.Image | np.ndarray
 Images = Sequence[Path | str | Pixels] | Path | str | Pixels
@@ -48,35 +47,6 @@ class Prediction:
     probabilities: dict[str, float]
 
 
-def stream_predictions(
-    draws: LinearHeads,
-    class_names: Sequence[str],
-    backbone: Backbone,
-    images: Images,
-    *,
-    batch_size: int,
-    progress: Callable[[str, int, int], None] | None,
-    failed: Callable[[InputError], None] | None,
-) -> Iterator[Prediction]:
-    """One prediction per image, `batch_size` images at a time; `Head.stream` explains the arguments."""
-    given = [images] if isinstance(images, (str, Path, Pixels)) else images
-    single = [image for item in given for image in _attempt(_expanded, item, failed) or ()]
-
-    def pixels_of(image: Path | Pixels) -> Float[Tensor, "channels height width"]:
-        return backbone.preprocess(read_image(image) if isinstance(image, Path) else plain(image))
-
-    for start in range(0, len(single), batch_size):
-        batch = single[start : start + batch_size]
-        pixels = [_attempt(pixels_of, image, failed) for image in batch]
-        readable = [one for one in pixels if one is not None]
-        if readable:
-            images_read = [image for image, one in zip(batch, pixels, strict=True) if one is not None]
-            draw = draw_probabilities(draws, _features(backbone, torch.stack(readable)))
-            yield from _described(images_read, draw, class_names)
-        if progress is not None:
-            progress("predicting", start + len(batch), len(single))
-
-
 def draw_probabilities(
     draws: LinearHeads, features: Float[Tensor, "images feature"]
 ) -> Float[Tensor, "samples images ways"]:
@@ -94,16 +64,18 @@ def normalised_entropy(probabilities: Float[Tensor, "*any ways"]) -> Float[Tenso
 
 
 @torch.no_grad()
-def _features(
+def network_features(
     backbone: Backbone, pixels: Float[Tensor, "images channels height width"]
 ) -> Float[Tensor, "images feature"]:
+    """Of preprocessed images, on the CPU."""
     device = next(backbone.parameters()).device
     return backbone(pixels.to(device)).float().cpu()
 
 
-def _described(
+def described(
     images: Sequence[Path | Pixels], draws: Float[Tensor, "samples images ways"], class_names: Sequence[str]
 ) -> Iterator[Prediction]:
+    """One prediction for each image, from class probabilities under every draw."""
     mixture = draws.mean(0)
     uncertainty = normalised_entropy(mixture)
     disagreement: list[float | None] = [None] * len(images)
@@ -121,7 +93,7 @@ def _described(
         )
 
 
-def _attempt(
+def attempt(
     read: Callable[[_Given], _Read], given: _Given, failed: Callable[[InputError], None] | None
 ) -> _Read | None:
     """What `read` returns; None after `failed` was called with its error."""
@@ -134,7 +106,8 @@ def _attempt(
         return None
 
 
-def _expanded(item: Path | str | Pixels) -> Sequence[Path | Pixels]:
+def expanded(item: Path | str | Pixels) -> Sequence[Path | Pixels]:
+    """A folder as the images in it."""
     if isinstance(item, Pixels):
         return [item]
     return find_images(Path(item)) if Path(item).is_dir() else [Path(item)]

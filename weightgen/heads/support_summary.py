@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightgen.backbones.construction import read_checkpoint
-from weightgen.episodes.dataset_episode import MOST_SAMPLED, sampled_episode
+from weightgen.episodes.dataset_episode import MOST_SAMPLED
 from weightgen.errors import InputError
 from weightgen.files import write_tensors
 from weightgen.records import Episode, Statistics
@@ -98,7 +98,7 @@ class SupportSummary:
 
     def episode(self) -> Episode:
         """The data set as one standardised episode."""
-        return sampled_episode(self.sample, self.sample_mask, self.statistics)
+        return Episode.of_support(self.sample[None], self.sample_mask[None], statistics=self.statistics)
 
     def of_classes(self, kept: Sequence[int]) -> SupportSummary:
         """The summary of some classes, by position.

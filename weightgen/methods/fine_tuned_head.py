@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from weightgen.classifiers import PADDING_BIAS
 from weightgen.methods._classical import ClassicalMethod, Frame, Rows
-from weightgen.records import PADDING_BIAS, Episode
+from weightgen.records import Episode
 
 
 @dataclass(kw_only=True, eq=False)

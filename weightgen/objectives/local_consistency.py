@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.errors import InputError
-from weightgen.interfaces import Conditioner, Denoiser, FeatureSpace, Objective, ParameterSpace
+from weightgen.interfaces import ClassifiesFeatures, Conditioner, Denoiser, FeatureSpace, Objective, ParameterSpace
 from weightgen.records import Episode
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-    from weightgen.records import Calibration
+    from weightgen.classifiers import Calibration
 
 
 class LocalConsistency(Objective):
@@ -83,6 +83,7 @@ class LocalConsistency(Objective):
             return {"loss": loss}
         clean = (noisy - (1 - local) / (1 - whole).sqrt() * predicted) / local.sqrt()
         last = (which == targets - 1).to(clean)
+        assert isinstance(space, ClassifiesFeatures)  # `check_kinds` refuses any other
         logits = space.query_logits(clean, episode, features, scale=scale)
         query_loss = _query_loss(logits, episode, last)
         return {"loss": loss + self.query_weight * query_loss, "query_loss": query_loss.detach()}

@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.interfaces import Conditioner, Denoiser, FeatureSpace, Objective, ParameterSpace
+from weightgen.interfaces import ClassifiesFeatures, Conditioner, Denoiser, FeatureSpace, Objective, ParameterSpace
 from weightgen.objectives.noise_prediction import Denoised, denoise_once
 from weightgen.records import Episode
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-    from weightgen.records import Calibration
+    from weightgen.classifiers import Calibration
 
 
 class QueryLoss(Objective):
@@ -50,6 +50,7 @@ class QueryLoss(Objective):
         denoised = denoise_once(
             denoiser, conditioner, scheduler, space, features, episode, target=path[:, -1], generator=generator
         )
+        assert isinstance(space, ClassifiesFeatures)  # `check_kinds` refuses any other
         logits = space.query_logits(clean_tokens(denoised, scheduler), episode, features, scale=scale)
         query_loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), episode.query_labels.flatten())
         noise_loss = denoised.loss()

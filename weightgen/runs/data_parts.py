@@ -11,8 +11,8 @@ import datasets
 import torch
 
 from weightgen.backbones.backbone import Backbone
+from weightgen.backbones.decoding import pixels_of
 from weightgen.backbones.feature_cache import features_of
-from weightgen.backbones.pixels import pixels_of
 from weightgen.config.recipe import DataOptions
 from weightgen.data.class_splits import ClassSplit, named_split, split_classes
 from weightgen.data.sources import class_counts, class_names, data_fingerprint, open_data, select_classes

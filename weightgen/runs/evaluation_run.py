@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.backbones.decoding import pixels_of
 from weightgen.backbones.feature_cache import features_of
-from weightgen.backbones.pixels import pixels_of
 from weightgen.config.build import build_targets
 from weightgen.config.paths import absolute_spec
 from weightgen.config.recipe import Recipe

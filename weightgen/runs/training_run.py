@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import collections
+import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,6 @@ from weightgen.runs.data_parts import DataParts, base_features, base_pixels, ope
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import GeneratorTraining
 from weightgen.runs.image_kind import ImageKind
-from weightgen.runs.metrics import MetricsFile
-from weightgen.runs.run_card import run_card
 from weightgen.seeds import derive
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator
@@ -227,3 +226,71 @@ def _check_sizes(recipe: Recipe, parts: DataParts) -> None:
             f"class '{fewest}' has {counts[fewest]} images, and training.shots with training.queries need "
             f"{wanted}; lower them or take the class out"
         )
+
+
+class MetricsFile:
+    """metrics.jsonl, one record per line, rewound to the checkpoint that a run resumes from.
+
+    A killed run leaves at most one torn line, which the next start drops.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def extend(self, stage: str, records: Iterable[Mapping[str, Any]]) -> None:
+        """Append the records of a stage as they come; the first one replaces what stood from its step on."""
+        for i, record in enumerate(records):
+            if i == 0:
+                self._rewind(stage, record["step"])
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"stage": stage, **record}) + "\n")
+
+    def _rewind(self, stage: str, step: int) -> None:
+        """Drop the records of `stage` from `step` on, and torn lines."""
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if record["stage"] != stage or record["step"] < step:
+                kept.append(line + "\n")
+        write_text(self.path, "".join(kept))
+
+
+def run_card(recipe: Recipe, name: str) -> str:
+    """README.md of a run, in Markdown: what the generator is, what it was trained on, how to use it."""
+    backbone = recipe.backbone.model or recipe.backbone.checkpoint
+    selected = "the head" if recipe.selector.name == "head" else f"the head and {recipe.selector.name}"
+    return f"""---
+library_name: weightgen
+tags: [weight-generation, few-shot, diffusion]
+---
+
+# {name}
+
+Writes parameters ({selected}) of a frozen backbone ({backbone}) for a handful of labelled images, without training it.
+Made with weightgen on {recipe.data.source}.
+
+```python
+from weightgen import WeightGenerationPipeline
+
+generator = WeightGenerationPipeline.from_pretrained("generator")
+head = generator("support_folder/")   # one sub-folder of images per class
+head.save_pretrained("heads/mine")
+```
+
+```
+weightgen generate --generator {name} --support support_folder/ --out heads/mine
+weightgen evaluate {name}
+```
+
+How accurate it is, beside the cheap baselines on the same episodes, stands in `report/report.md`.
+
+## Recipe
+
+```yaml
+{to_yaml(recipe)}```
+"""

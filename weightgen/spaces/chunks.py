@@ -17,10 +17,11 @@ from torch.optim.swa_utils import update_bn
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.construction import without_prefix
+from weightgen.classifiers import PADDING_BIAS, Calibration, LinearHeads
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
-from weightgen.interfaces import FeatureSpace, FitProblem, GeneratedHeads, ParameterSpace, Selector
-from weightgen.records import PADDING_BIAS, Calibration, Condition, Episode, LinearHeads
+from weightgen.interfaces import AdaptsBackbone, FeatureSpace, FitProblem, GeneratedHeads, ParameterSpace, Selector
+from weightgen.records import Condition, Episode
 from weightgen.registry import create
 
 _IMAGES_AT_ONCE = 128
@@ -32,7 +33,7 @@ _FIT_SCALE = 30.0
 all tasks in one direction, and the mean of the zoo is worse than no offset (by 1 point on glyphs)."""
 
 
-class Chunks(ParameterSpace):
+class Chunks(ParameterSpace, AdaptsBackbone):
     """Tokens are chunks of v = (offset − mean) / scale, the last one padded with 0; heads are class means.
 
     The offset moves the selected parameters of the backbone from their own values. The head on the adapted features
@@ -90,20 +91,11 @@ class Chunks(ParameterSpace):
         return -(-len(self.mean) // int(self.config.token_width))
 
     def features(self, inputs: Episode) -> Episode:
-        """Of the backbone as it is, for the support and unlabelled images; without queries."""
-        own, device = self.adaptable.own, self.adaptable.own.device
-        none = own.new_zeros(len(inputs), 0, self.adaptable.backbone.feature_width)
+        """Of the backbone as it is, for the support; without unlabelled images and queries."""
         with torch.no_grad():
             support = self._own_features(inputs.support)
-        return Episode(
-            support=support,
-            support_mask=inputs.support_mask.to(device),
-            query=none,
-            query_labels=inputs.query_labels[:, :0].to(device),
-            classes=inputs.classes.to(device),
-            unlabelled=none,
-            unlabelled_mask=inputs.unlabelled_mask[:, :0].to(device),
-        )
+        device = support.device
+        return Episode.of_support(support, inputs.support_mask.to(device), classes=inputs.classes.to(device))
 
     def _own_features(self, pixels: UInt8[Tensor, "*images pixels"]) -> Float[Tensor, "*images feature"]:
         return self.adaptable.features(torch.zeros_like(self.adaptable.own), pixels)

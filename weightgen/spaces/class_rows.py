@@ -12,11 +12,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import TypeVar
 
+from weightgen.classifiers import PADDING_BIAS, Calibration, LinearHeads
 from weightgen.errors import InputError
 from weightgen.features.gaussian_posterior import even_bias
 from weightgen.features.standardizer import Standardizer
-from weightgen.interfaces import FeatureSpace, ParameterSpace
-from weightgen.records import PADDING_BIAS, Calibration, Condition, Episode, Features, LinearHeads
+from weightgen.interfaces import ClassifiesFeatures, FeatureSpace, ParameterSpace
+from weightgen.records import Condition, Episode, Features
 from weightgen.registry import nearest
 from weightgen.spaces._row_fit import RowFit, RowLogits
 
@@ -28,7 +29,7 @@ _START = 0.1  # standard deviation of the shared start; prototypes have 1
 _ALL_IMAGES = 1e9  # shots: rows are fitted to whole classes, so nothing of a prototype is left unknown
 
 
-class ClassRows(ParameterSpace):
+class ClassRows(ParameterSpace, ClassifiesFeatures):
     """One token per class: its prototype in the feature space, decoded to a row of the weight matrix and a bias.
 
     Class rows have no places: permuting classes permutes tokens, and one generator serves any number of classes.

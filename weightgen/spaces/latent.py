@@ -11,16 +11,25 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
+from weightgen.classifiers import Calibration
 from weightgen.features.standardizer import Standardizer
-from weightgen.interfaces import FeatureSpace, FitProblem, GeneratedHeads, LearntSpace, ParameterSpace
-from weightgen.records import Calibration, Condition, Episode, Features
+from weightgen.interfaces import (
+    AdaptsBackbone,
+    ClassifiesFeatures,
+    FeatureSpace,
+    FitProblem,
+    GeneratedHeads,
+    LearntSpace,
+    ParameterSpace,
+)
+from weightgen.records import Condition, Episode, Features
 from weightgen.registry import create
 from weightgen.spaces._autoencoders import Autoencoder, ConvAutoencoder, RowAutoencoder
 
 _LEAST_SCALE = 1e-8
 
 
-class Latent(LearntSpace):
+class Latent(LearntSpace, AdaptsBackbone, ClassifiesFeatures):
     """Tokens are codes of an autoencoder over the tokens of another space, which all else is left to.
 
     Ordered tokens are encoded together, by one-dimensional convolutions (p-diff, arXiv 2402.13144); class rows one by
@@ -91,8 +100,8 @@ class Latent(LearntSpace):
         return {"sizes": [codes * width], "token_width": width}
 
     @property
-    def value_options(self) -> dict[str, Any]:
-        return self.inner.value_options
+    def of_values(self) -> ParameterSpace:
+        return self.inner
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -138,7 +147,8 @@ class Latent(LearntSpace):
     def backbone(
         self, tokens: Float[Tensor, "tokens width"], inputs: Callable[[], Episode]
     ) -> tuple[Backbone, tuple[str, ...]]:
-        """Of the decoded tokens."""
+        """Of the decoded tokens; only where these lie inside the backbone."""
+        assert isinstance(self.inner, AdaptsBackbone)
         return self.inner.backbone(self._tokens(tokens), inputs)
 
     def query_logits(
@@ -149,7 +159,8 @@ class Latent(LearntSpace):
         *,
         scale: Calibration,
     ) -> Float[Tensor, "batch queries ways"]:
-        """Of the decoded tokens."""
+        """Of the decoded tokens; only where classifiers act on features."""
+        assert isinstance(self.inner, ClassifiesFeatures)
         return self.inner.query_logits(self._tokens(tokens), episode, features, scale=scale)
 
     def start(self, generator: torch.Generator, *, feature_width: int) -> Float[Tensor, " width"]:

@@ -11,12 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.classifiers import Calibration
+from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.features.temperature import fit_scale
-from weightgen.interfaces import Conditioner, FeatureSpace, ParameterSpace
-from weightgen.records import Calibration, Episode, Features
+from weightgen.interfaces import ClassifiesFeatures, Conditioner, FeatureSpace, ParameterSpace
+from weightgen.records import Episode, Features
 from weightgen.seeds import derive, generator
 from weightgen.spaces.class_rows import ClassRows
 from weightgen.zoo.members import Zoo
@@ -76,7 +78,7 @@ def cross_fitted(
         raise InputError(
             f"training.folds is {folds} and there are {classes} base classes; every fold needs 2, lower it"
         )
-    folds_of_classes = []
+    folds_of_classes, guess = [], conditioner if conditioner.sees_images else TaskPrototypes()
     groups = features.groups(folds, generator(seed, "folds"))
     if space.class_names is not None or conditioner.class_names is not None:
         groups = [features.class_names]  # places of classes mean something
@@ -85,16 +87,15 @@ def cross_fitted(
         outside = features if folds == 1 else features.without(own)
         standardizer = Standardizer(**shape).fit(outside)
         calibrate = partial(
-            _logit_scale, inside, conditioner, standardizer, shots=shots, seed=derive(seed, "fold scale", number)
+            _logit_scale, inside, guess, standardizer, shots=shots, seed=derive(seed, "fold scale", number)
         )
         unscaled = Calibration()
         standardizer.likelihood_scale.fill_(
             calibrate(partial(ClassRows(readout="gaussian").query_logits, scale=unscaled))
         )
-        if space.takes_images:  # its heads do not act on these features
-            scale = unscaled
-        else:
-            scale = Calibration.flat(calibrate(partial(space.query_logits, scale=unscaled), adapted=True))
+        scale = unscaled  # of heads that act on other than these features
+        if isinstance(space.of_values, ClassifiesFeatures):
+            scale = Calibration.flat(calibrate(partial(space.of_values.query_logits, scale=unscaled), adapted=True))
         folds_of_classes.append(Fold(inside, ideal_prototypes(inside, standardizer), standardizer, scale))
     return tuple(folds_of_classes)
 

@@ -19,7 +19,7 @@ from weightgen.training.learner import Learner
 from weightgen.training.options import TrainingOptions
 
 _LOOKS = 10  # at reconstructions, evenly over the steps
-_LEAST_SHARE = 0.1  # of what members are above chance
+_LEAST_SHARE = 0.25  # of what members are above chance
 
 
 @dataclass(frozen=True)

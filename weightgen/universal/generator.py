@@ -9,12 +9,13 @@ import torch
 
 from weightgen import seeds
 from weightgen.backbones.backbone import Backbone
+from weightgen.classifiers import Calibration, LinearHeads
 from weightgen.conditioners.calibrated_prototypes import CalibratedPrototypes
 from weightgen.denoisers.ridge_transformer import RidgeTransformer
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import read_tensors, tensors_hash, write_tensors
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Calibration, Episode, LinearHeads
+from weightgen.records import Episode
 from weightgen.schedulers.reverse_chain import reverse_chain
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.spaces.class_rows import ClassRows

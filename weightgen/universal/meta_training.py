@@ -13,15 +13,16 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from weightgen import seeds
+from weightgen.classifiers import Calibration
 from weightgen.conditioners.calibrated_prototypes import CalibratedPrototypes
 from weightgen.denoisers.ridge_transformer import RidgeTransformer
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import DISTRACTOR_CLASSES, UnlabelledDraw
 from weightgen.errors import InputError
-from weightgen.features.ridge_rows import PENALTY, SupportFacts, WeightedImages
+from weightgen.features.ridge_rows import SupportFacts, WeightedImages, ridge_penalty
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import FeatureSpace
-from weightgen.records import Calibration, Condition, Episode, Features
+from weightgen.records import Condition, Episode, Features
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.spaces.class_rows import ClassRows
 
@@ -257,7 +258,7 @@ def _ideal_rows(episode: Episode, condition: Condition) -> Float[Tensor, "batch 
     both = WeightedImages.labelled(condition).joined(
         WeightedImages(normalize(episode.query, dim=-1), own, there.to(own))
     )
-    rows, _ = both.rows(own.new_full((len(own),), PENALTY))
+    rows, _ = both.rows(ridge_penalty(condition))
     return condition.space.prior_variance.sum().sqrt() * normalize(rows, dim=-1)
 
 

@@ -11,10 +11,11 @@ from accelerate import Accelerator
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from weightgen.classifiers import Calibration
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, text_hash
 from weightgen.interfaces import FitProblem, ParameterSpace, ZooTargets
-from weightgen.records import Calibration, Episode, Features
+from weightgen.records import Episode, Features
 from weightgen.seeds import generator
 from weightgen.zoo.fit import FitOptions, Fitted, fit
 from weightgen.zoo.members import Shard, Zoo
@@ -85,7 +86,7 @@ class ZooPlan:
         """Changes with anything that changes the zoo."""
         return text_hash(
             *self.targets.key(self),
-            repr(sorted(self.space.value_options.items())),
+            repr(sorted((key, value) for key, value in self.space.of_values.config.items() if not key.startswith("_"))),
             self.backbone,
             *self.class_names,
             *(source.key() for source in self.sources),
@@ -214,13 +215,4 @@ def _all_images(
         place = drawn.topk(min(most_images, place.shape[-1])).indices
     there = place < counts[classes][..., None]  # (tasks, ways, images)
     rows = (counts.cumsum(0) - counts)[classes][..., None] + torch.where(there, place, 0)
-    none = inputs.values.new_zeros(len(classes), 0, inputs.values.shape[1])
-    return Episode(
-        support=inputs.values[rows],
-        support_mask=there,
-        query=none,
-        query_labels=torch.zeros(len(classes), 0, dtype=torch.int64),
-        classes=classes,
-        unlabelled=none,
-        unlabelled_mask=torch.zeros(len(classes), 0, dtype=torch.bool),
-    )
+    return Episode.of_support(inputs.values[rows], there, classes=classes)
