@@ -34,6 +34,7 @@ from weightgen.schedulers.schedulers import chain_of, check_scheduler, scheduler
 from weightgen.spaces.class_rows import ClassRows
 
 Own = TypeVar("Own", bound="GeneratorPipeline")
+Module = TypeVar("Module", bound=torch.nn.Module)
 Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 _INDEX = "model_index.json"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -214,10 +215,10 @@ def load_components(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     for name, kind in kinds.items():
         module, class_name = index[name]
         if of_0_1 and name == "standardizer":
-            components[name] = _load_module(Standardizer, folder / name, change=_without_turn)
+            components[name] = load_component(folder / name, Standardizer, change=_without_turn)
         else:
             module = module.replace(*_MOVED_SINCE_0_1) if of_0_1 else module
-            components[name] = _load_module(_class_of(module, class_name, kind, folder / _INDEX), folder / name)
+            components[name] = load_component(folder / name, _class_of(module, class_name, kind, folder / _INDEX))
     components["scheduler"] = _load_scheduler(index["scheduler"][1], folder / "scheduler")
     components["backbone"] = Backbone.from_pretrained(folder / "backbone")
     _check_sizes(components, folder)
@@ -293,8 +294,14 @@ def _load_scheduler(class_name: str, place: Path) -> SchedulerMixin:
         raise InputError(f"{path}: does not fit {class_name} ({error}); save the generator again") from error
 
 
-def _load_module(kind: type, place: Path, *, change: Change | None = None) -> torch.nn.Module:
-    """`change` makes tensors of an earlier version into those of this one."""
+def load_component(place: Path, kind: type[Module], *, change: Change | None = None) -> Module:
+    """A component from its own folder, `config.json` and one safetensors file.
+
+    Args:
+        change: makes tensors of an earlier version into those of this one.
+
+    Raises InputError for a missing file, and for any difference in keys, shapes or types.
+    """
     config = {key: value for key, value in _config(place / "config.json").items() if not key.startswith("_")}
     config = {_renamed(key): value for key, value in config.items()}
     try:

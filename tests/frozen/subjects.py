@@ -419,9 +419,10 @@ def chosen_space() -> Tensors:
 
 def fold_scales(recipe: str) -> Tensors:
     """What cross-fitting finds for every fold: the sharpness of its space, the scale of its heads."""
-    shape = {"feature_width": inputs.WIDTH, "map": "whiten"}
+    standardizer = Standardizer(feature_width=inputs.WIDTH, map="whiten")
     folds = cross_fitted(
-        base(), folds=3, shape=shape, conditioner=generator(recipe, "whiten").conditioner, space=ClassRows(),
+        base(), folds=3, standardizer=standardizer,
+        conditioner=generator(recipe, "whiten").conditioner, space=ClassRows(),
         shots=(1, 3), seed=0,
     )  # fmt: skip
     one = torch.ones(1)

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.denoisers.class_transformer import ClassTransformer
+from weightgen.features.standardizer import Standardizer
 from weightgen.objectives.query_loss import QueryLoss
 from weightgen.records import Features
 from weightgen.schedulers.schedulers import build_scheduler
@@ -83,7 +84,7 @@ def two_folds(base_features: Features) -> tuple[Fold, ...]:
     return cross_fitted(
         base_features,
         folds=2,
-        shape={"feature_width": 8},
+        standardizer=Standardizer(feature_width=8),
         conditioner=TaskPrototypes(),
         space=ClassRows(),
         shots=(1, 3),

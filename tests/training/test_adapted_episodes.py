@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
 from weightgen.denoisers.learnt_descent import LearntDescent
 from weightgen.features.adapted_space import AdaptedSpace
+from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import Denoiser
 from weightgen.objectives.noise_prediction import NoisePrediction
 from weightgen.objectives.query_loss import QueryLoss
@@ -50,7 +51,7 @@ def folds(base_features: Features) -> tuple[Fold, ...]:
     return cross_fitted(
         base_features,
         folds=2,
-        shape={"feature_width": 8},
+        standardizer=Standardizer(feature_width=8),
         conditioner=DatasetStatistics(),
         space=ClassRows(),
         shots=(1, 6),

@@ -22,7 +22,7 @@ MakeFeatures = Callable[..., Features]
 
 def fitted(features: Features, *, folds: int = 3, **changes: Any) -> tuple[Fold, ...]:
     arguments: dict[str, Any] = {
-        "shape": {"feature_width": 8},
+        "standardizer": Standardizer(feature_width=8),
         "conditioner": TaskPrototypes(),
         "space": ClassRows(),
         "shots": (1, 4),

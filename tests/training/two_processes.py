@@ -9,6 +9,7 @@ import torch
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.denoisers.class_transformer import ClassTransformer
+from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, write_json
 from weightgen.objectives.query_loss import QueryLoss
 from weightgen.records import Features
@@ -37,8 +38,8 @@ def main(folder: Path) -> None:
     module = EpisodeLoss(
         denoiser=denoiser, conditioner=conditioner, space=space, scheduler=scheduler, objective=QueryLoss()
     )
-    shape = {"feature_width": 8}
-    folds = cross_fitted(features, folds=2, shape=shape, conditioner=conditioner, space=space, shots=(1, 2), seed=0)
+    own = {"conditioner": conditioner, "space": space, "shots": (1, 2), "seed": 0}
+    folds = cross_fitted(features, folds=2, standardizer=Standardizer(feature_width=8), **own)
     options = TrainingOptions(steps=4, episodes_per_step=6, ways=(2, 4), shots=(1, 2), queries=3, warmup_steps=0)
     checkpoints = CheckpointFolder(folder / "checkpoints")
     records = train(module, folds, options, score=None, seed=0, checkpoints=checkpoints, accelerator=accelerator)

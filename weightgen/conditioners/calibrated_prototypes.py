@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.errors import InputError
-from weightgen.features.ridge_rows import FACTS, SupportFacts
+from weightgen.features.ridge_rows import FACT_DEVIATIONS, FACTS, USUAL_FACTS, SupportFacts
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import Conditioner, FeatureSpace
 from weightgen.records import Condition, Episode
@@ -29,7 +29,6 @@ class CalibratedPrototypes(Conditioner):
         width: of the network.
     """
 
-    adapts = True
     shift: Tensor
     spread: Tensor
 
@@ -37,16 +36,16 @@ class CalibratedPrototypes(Conditioner):
     def __init__(self, *, width: int = 32) -> None:
         super().__init__()
         self.prototypes = TaskPrototypes(shrink=False)
-        self.register_buffer("shift", torch.zeros(FACTS))
-        self.register_buffer("spread", torch.ones(FACTS))
+        self.register_buffer("shift", torch.tensor(USUAL_FACTS))
+        self.register_buffer("spread", torch.tensor(FACT_DEVIATIONS))
         self.log_scale = nn.Sequential(nn.Linear(FACTS, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.answer = nn.Linear(width, 1)
         nn.init.zeros_(self.answer.weight)
         nn.init.zeros_(self.answer.bias)
 
-    def adapted(self, episode: Episode, standardizer: Standardizer) -> tuple[Episode, FeatureSpace]:
-        """One standardised episode, and the space with its logit scale."""
-        return episode, standardizer.with_logit_scale(self.scales(episode, standardizer)[0])
+    def in_spaces(self, episode: Episode, standardizer: Standardizer) -> Iterator[tuple[slice, Episode, FeatureSpace]]:
+        """A standardised batch all at once, in the space with the logit scale of each."""
+        yield slice(None), episode, standardizer.with_logit_scale(self.scales(episode, standardizer))
 
     def recalled(
         self,

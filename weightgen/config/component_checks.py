@@ -7,6 +7,7 @@ from weightgen.errors import InputError
 from weightgen.interfaces import Conditioner, Denoiser, Objective, ParameterSpace
 from weightgen.registry import get, option_names
 
+_UNIVERSAL = ("ridge_transformer", "calibrated_prototypes")
 _HEAD, _ROWS, _CHUNKS = "head", "class_rows", "chunks"
 
 
@@ -100,10 +101,27 @@ def check_together(recipe: Recipe, denoiser: Denoiser, conditioner: Conditioner)
         raise InputError(f"denoiser '{name}' needs leave-one-out logits; use conditioner dataset_statistics")
     if conditioner.adapts:
         _check_adapted(recipe)
+    if recipe.training.start == "universal" and (name, recipe.conditioner.name) != _UNIVERSAL:
+        raise InputError(
+            f"training.start: the universal generator is of {' and '.join(_UNIVERSAL)}, not of {name} and "
+            f"{recipe.conditioner.name}; take the recipe specialise, or start: scratch"
+        )
+    if recipe.data.spaces:
+        _check_spaces(recipe)
     if recipe.training.unlabelled[1] and not denoiser.uses_unlabelled:
         raise InputError(
             f"training.unlabelled: denoiser '{name}' learns nothing from unlabelled images; set it to [0, 0]"
         )
+
+
+def _check_spaces(recipe: Recipe) -> None:
+    """Refuse further feature spaces for what belongs to one. Raises InputError."""
+    for section in ("denoiser", "conditioner"):
+        component = get(f"{section}s", getattr(recipe, section).name)
+        if "feature_width" in option_names(component):
+            raise InputError(f"data.spaces: {section} {getattr(recipe, section).name} has one feature width; drop it")
+    if recipe.standardizer.map != "classifier" or get("zoo_targets", recipe.zoo.targets).fitted:
+        raise InputError("data.spaces: needs standardizer.map: classifier and zoo.targets: ideal_prototypes; set both")
 
 
 def _check_adapted(recipe: Recipe) -> None:

@@ -38,6 +38,7 @@ def _with_paths(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
     parts = {name: getattr(recipe.data, name) for name in ("source", "validation", "novel")}
     data: dict[str, object] = {name: _changed(value, change) for name, value in parts.items() if isinstance(value, str)}
     data["further"] = [_changed(spec, change) for spec in recipe.data.further]
+    data["spaces"] = [_changed_space(spec, change) for spec in recipe.data.spaces]
     checkpoint, model = recipe.backbone.checkpoint, recipe.backbone.model or ""
     backbone = {} if checkpoint is None else {"checkpoint": change(checkpoint)}
     for prefix in (LOCAL_DIR, FEATURES):
@@ -51,6 +52,14 @@ def _with_paths(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
             "backbone": recipe.backbone.model_copy(update=backbone),
         }
     )
+
+
+def _changed_space(spec: str, change: Callable[[str], str]) -> str:
+    """SPEC@BACKBONE with the path of its SPEC, if it has one, changed; so too that of a backbone that is a file."""
+    source, at, backbone = spec.rpartition("@")
+    if not at:
+        return _changed(spec, change)
+    return f"{_changed(source, change)}@{change(backbone) if Path(backbone).is_file() else backbone}"
 
 
 def _changed(spec: str, change: Callable[[str], str]) -> str:

@@ -27,6 +27,10 @@ class DataOptions(Section):
     further: list[str] = Field(default_factory=list)
     """More SPECs, all of whose classes join those that the generator learns from: classes of another kind make it more
     general."""
+    spaces: list[str] = Field(default_factory=list)
+    """Other feature spaces that the generator learns from too: features:FILE.safetensors, or SPEC@BACKBONE, the
+    images of a SPEC as another backbone sees them. For networks that see no coordinates, with standardizer.map:
+    classifier."""
     split: Literal["cifar_fs", "fc100", "mini_imagenet", "omniglot"] | None = None
     """A published class split of `source`, by class name; replaces `validation` and `novel`."""
     backbone_classes: Share = 0
@@ -117,9 +121,9 @@ class BackboneOptions(Section):
 class StandardizerOptions(Section):
     """The affine map that features and rows share."""
 
-    map: Literal["identity", "scale", "whiten"] = "whiten"
+    map: Literal["identity", "scale", "whiten", "classifier"] = "whiten"
     """identity (the paper's raw features), scale (centre, one factor), whiten (the within-class covariance becomes the
-    identity)."""
+    identity), classifier (the space of the backbone's own classifier, whatever the base classes; no other option)."""
     centring: float | None = Field(default=None, ge=0, le=1)
     """Share of the base classes' mean that is the origin of lengths and angles; None chooses on folds."""
     unit_length: bool = True
@@ -134,6 +138,9 @@ class StandardizerOptions(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> StandardizerOptions:
+        beside = sorted(self.model_fields_set - {"map"})
+        if self.map == "classifier" and beside:
+            raise ValueError(f"map: classifier follows from the backbone alone; drop {beside[0]}")
         if self.map == "identity" and self.unit_length:
             raise ValueError("map: identity leaves features as they are; set unit_length: false")
         return self

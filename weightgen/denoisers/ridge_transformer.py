@@ -8,7 +8,15 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from weightgen.features.ridge_rows import FACTS, SupportFacts, WeightedImages, centred, ridge_penalty
+from weightgen.features.ridge_rows import (
+    FACT_DEVIATIONS,
+    FACTS,
+    USUAL_FACTS,
+    SupportFacts,
+    WeightedImages,
+    centred,
+    ridge_penalty,
+)
 from weightgen.interfaces import Denoiser
 from weightgen.records import Condition
 from weightgen.schedulers.schedulers import input_signal
@@ -50,8 +58,8 @@ class RidgeTransformer(Denoiser):
             raise ValueError(f"rounds is {rounds}; it must be 1 or more")
         self.rounds = rounds
         self.register_buffer("signal", torch.ones(num_train_timesteps))
-        self.register_buffer("shift", torch.zeros(FACTS))
-        self.register_buffer("spread", torch.ones(FACTS))
+        self.register_buffer("shift", torch.tensor(USUAL_FACTS))
+        self.register_buffer("spread", torch.tensor(FACT_DEVIATIONS))
         self.numbers = _network(FACTS, width, 7)
         self.trust = _network(_IMAGE_FACTS + FACTS, width, 1)
         self.pairs = _network(_PAIR_FACTS + FACTS, width, 1)

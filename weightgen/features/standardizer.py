@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -16,6 +16,9 @@ from weightgen.classifiers import LinearHeads
 from weightgen.errors import InputError
 from weightgen.features.class_statistics import ClassStatistics, shrink_to_isotropic
 from weightgen.records import Episode, Features, Space
+
+if TYPE_CHECKING:
+    from weightgen.backbones.backbone import Backbone
 
 Map = Literal["identity", "scale", "whiten", "classifier"]
 # Chosen once, on MobileNetV2 and EfficientNet-Lite.
@@ -116,8 +119,16 @@ class Standardizer(ModelMixin, ConfigMixin):
         standardizer.matrix.copy_(axes * shape @ axes.mT)
         return standardizer
 
+    @classmethod
+    def of_backbone(cls, backbone: Backbone) -> Standardizer:
+        """`of_classifier` with that of a backbone, which may have none."""
+        weight = None if backbone.classifier is None else backbone.classifier.weight.detach().cpu()
+        return cls.of_classifier(weight, feature_width=backbone.feature_width)
+
     def fit(self, features: Features) -> Standardizer:
-        """Set the map from base classes. Raises InputError when no two classes differ."""
+        """Set the map from base classes, unless it is the classifier's. Raises InputError if no two classes differ."""
+        if self.config.map == "classifier":
+            return self
         return self.shape(ClassStatistics.of(self.centre(features)))
 
     def centre(self, features: Features) -> Features:
@@ -221,12 +232,12 @@ class Standardizer(ModelMixin, ConfigMixin):
         return Space(self.prior_variance, self.noise_variance, self.likelihood_scale, self.axes)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The logit scale, where it is not that of all."""
+        """The logit scale, where it is not that of all; of a single episode."""
         own = self.__dict__.get("logit_scale")
-        return {} if own is None else {"logit_scale": own.detach()}
+        return {} if own is None else {"logit_scale": own.detach().reshape(())}
 
-    def with_logit_scale(self, logit_scale: Float[Tensor, ""]) -> Standardizer:
-        """The same map with another factor on logits; both share their tensors."""
+    def with_logit_scale(self, logit_scale: Float[Tensor, ""] | Float[Tensor, " batch"]) -> Standardizer:
+        """The same map with another factor on logits, for all episodes or for each; both share their tensors."""
         scaled = copy.copy(self)
         scaled.logit_scale = logit_scale
         return scaled

@@ -15,9 +15,11 @@ from weightgen.backbones.decoding import pixels_of
 from weightgen.backbones.feature_cache import features_of
 from weightgen.config.recipe import DataOptions
 from weightgen.data.class_splits import ClassSplit, named_split, split_classes
+from weightgen.data.feature_data import FEATURES
 from weightgen.data.sources import class_counts, class_names, data_fingerprint, open_data, select_classes
 from weightgen.errors import InputError
 from weightgen.evaluation.training_sets import held_out_rows
+from weightgen.features.standardizer import Standardizer
 from weightgen.records import TURNED, Features
 from weightgen.seeds import generator
 
@@ -99,6 +101,30 @@ def base_features(
         else:
             each.append(seen())
     return _joined(each)
+
+
+@dataclass(frozen=True)
+class SpaceFeatures:
+    """A data set as another backbone sees it, in the space of that backbone's own classifier."""
+
+    features: Features
+    standardizer: Standardizer
+
+
+def space_features(
+    options: DataOptions, *, seed: int, device: str = "cpu", progress: Callable[[str, int, int], None] | None = None
+) -> list[SpaceFeatures]:
+    """Those of `data.spaces`. Raises InputError for a SPEC or a backbone that cannot be used."""
+    each = []
+    for spec in options.spaces:
+        source, _, named = spec.rpartition("@")
+        if not named or (not source and not spec.startswith(FEATURES)):
+            raise InputError(f"data.spaces: {spec} names no backbone; write SPEC@BACKBONE or features:FILE.safetensors")
+        backbone, images = Backbone.named(named), open_data(source or spec, seed=seed)
+        fingerprint = data_fingerprint(images)
+        features = features_of(backbone, images, data_fingerprint=fingerprint, device=device, progress=progress)
+        each.append(SpaceFeatures(features, Standardizer.of_backbone(backbone)))
+    return each
 
 
 def _turned(features: Features, turns: int) -> Features:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
+from weightgen.classifiers import Calibration
 from weightgen.config.build import build_generator, build_objective, build_targets, generation_scheduler
 from weightgen.config.recipe import Recipe
 from weightgen.episodes.unlabelled import DISTRACTOR_CLASSES, UnlabelledDraw
@@ -18,6 +19,7 @@ from weightgen.interfaces import LearntSpace
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features
 from weightgen.registry import get
+from weightgen.runs.data_parts import SpaceFeatures
 from weightgen.seeds import derive, generator
 from weightgen.training.calibration import View, calibrated
 from weightgen.training.checkpoint import CheckpointFolder
@@ -27,9 +29,12 @@ from weightgen.training.learnt_space import Reconstructions, train_space
 from weightgen.training.loop import train
 from weightgen.training.selection import HeldOut, split_held_out
 from weightgen.training.space import SpaceChoice, SpaceGrid, choose_space
+from weightgen.universal.generator import NAME as UNIVERSAL
+from weightgen.universal.generator import universal_parts
 from weightgen.zoo.build import Source, ZooPlan, fitted_zoo, of_source, task_problem
 from weightgen.zoo.members import Zoo
 from weightgen.zoo.store import ZooFolder
+from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
 Progress = Callable[[str, int, int], None]
 
@@ -50,17 +55,27 @@ class GeneratorTraining:
     Args:
         base: features of the base classes.
         inputs: the same images, of what heads act on: features, or pixels where the parameter space takes images.
+        spaces: further data sets to learn from, in feature spaces of their own.
     """
 
     def __init__(
-        self, recipe: Recipe, backbone: Backbone, base: Features, accelerator: Accelerator, *, inputs: Features
+        self,
+        recipe: Recipe,
+        backbone: Backbone,
+        base: Features,
+        accelerator: Accelerator,
+        *,
+        inputs: Features,
+        spaces: Sequence[SpaceFeatures] = (),
     ) -> None:
         options, seed = recipe.training, recipe.seed
         self.recipe, self.base, self.inputs, self.accelerator = recipe, base, inputs, accelerator
         self.shots = recipe.evaluation.judged_shots
         self.learning, self.held = split_held_out(base, options.held_out_classes, seed=seed)
         space = self._choose_space()
-        standardizer = Standardizer(**space.shape).fit(self.learning)
+        of_classifier = recipe.standardizer.map == "classifier"
+        standardizer = Standardizer.of_backbone(backbone) if of_classifier else Standardizer(**space.shape)
+        standardizer.fit(self.learning)
         names = self.learning.class_names
         self.pipeline = build_generator(recipe, backbone, standardizer, readout=space.readout, classes=names)
         targets = build_targets(recipe)
@@ -77,13 +92,23 @@ class GeneratorTraining:
         self.folds = cross_fitted(
             self.learning,
             folds=options.folds,
-            shape=space.shape,
+            standardizer=standardizer,
             conditioner=self.pipeline.conditioner,
             space=self.pipeline.space,
             shots=options.shots,
             seed=seed,
         )
         standardizer.likelihood_scale.copy_(mean_likelihood_scale(self.folds))
+        if of_classifier:  # the scale of logits is the conditioner's to learn
+            self.folds = tuple(replace(fold, scale=Calibration()) for fold in self.folds)
+        self.spaces = tuple(
+            Fold(each.features, ideal_prototypes(each.features, each.standardizer), each.standardizer, Calibration())
+            for each in spaces
+        )
+        if options.start == UNIVERSAL:
+            denoiser, conditioner = universal_parts()
+            self.pipeline.denoiser.load_state_dict(denoiser.state_dict())
+            self.pipeline.conditioner.load_state_dict(conditioner.state_dict())
         self.zoo: Zoo | None = None
         self.zoo_plan = ZooPlan(
             targets,
@@ -148,12 +173,12 @@ class GeneratorTraining:
         """Train; one record per step. The generator is of use once the records are used up."""
         pipeline = self.pipeline
         pipeline.space.to(self.accelerator.device)
-        for fitted in (pipeline.standardizer, *(fold.standardizer for fold in self.folds)):
+        for fitted in (pipeline.standardizer, *(fold.standardizer for fold in (*self.folds, *self.spaces))):
             fitted.to(self.accelerator.device)  # after all targets: features stay on the CPU
         judged = self._judge()
         return train(
             self.module,
-            self.folds,
+            (*self.folds, *self.spaces),
             self.recipe.training,
             score=None if judged is None else lambda: judged.accuracy(pipeline),
             seed=self.recipe.seed,
@@ -203,6 +228,8 @@ class GeneratorTraining:
         options, readout = self.recipe.standardizer, self.recipe.generation.readout
         if readout is None and get("conditioners", self.recipe.conditioner.name).adapts:
             readout = "gaussian"
+        if readout is None and options.map == "classifier":  # nothing is known of the noise in its space
+            readout = "cosine"
         settled: dict[str, Any] = {
             "centring": options.centring,
             "within_shrinkage": options.within_shrinkage,

@@ -23,7 +23,7 @@ from weightgen.data.feature_data import has_features
 from weightgen.data.sources import class_counts, class_names
 from weightgen.errors import InputError
 from weightgen.files import new_folder, write_text
-from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts
+from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts, space_features
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import GeneratorTraining
 from weightgen.runs.image_kind import ImageKind
@@ -135,7 +135,8 @@ def _prepared(
         base = base_features(recipe.data, backbone, parts, device=str(accelerator.device), progress=progress)
     takes_images = build_space(recipe, sizes=(1,)).takes_images
     inputs = base_pixels(recipe.data, backbone, parts) if takes_images else base
-    training = GeneratorTraining(recipe, backbone, base, accelerator, inputs=inputs)
+    spaces = space_features(recipe.data, seed=recipe.seed, device=str(accelerator.device), progress=progress)
+    training = GeneratorTraining(recipe, backbone, base, accelerator, inputs=inputs, spaces=spaces)
     if not has_features(parts.base):
         kind = ImageKind.of_dataset(parts.base)
         source = recipe.data.source if recipe.data.source.startswith("hub:") else Path(recipe.data.source).name

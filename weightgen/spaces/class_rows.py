@@ -157,7 +157,7 @@ class RowReader(Generic[AnySpace]):
         """
         real = (counts > 0)[:, None]
         shots = counts.sum(-1) / (counts > 0).sum(-1).clamp(min=1)
-        scale = self.standardizer.logit_scale * self.scale.at(shots)[:, None, None]
+        scale = (self.standardizer.logit_scale * self.scale.at(shots))[:, None, None]
         predicted = rows.mean(1, keepdim=True)
         if self.readout == "cosine":
             origin = self.standardizer.standardized_origin

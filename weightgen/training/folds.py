@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -50,7 +50,7 @@ def cross_fitted(
     features: Features,
     *,
     folds: int,
-    shape: Mapping[str, Any],
+    standardizer: Standardizer,
     conditioner: Conditioner,
     space: ParameterSpace,
     shots: tuple[int, int],
@@ -66,7 +66,7 @@ def cross_fitted(
     discrimination and not a scale, and its standardizer the one that calibrates Gaussian log-likelihoods.
 
     Args:
-        shape: the standardizer's arguments.
+        standardizer: fitted or not; every fold gets one with its options.
         folds: 1 fits one standardizer on all classes, as the paper does.
         shots: fewest and most, for the scale.
 
@@ -85,7 +85,7 @@ def cross_fitted(
     for number, own in enumerate(groups):
         inside = features.of_classes(own)
         outside = features if folds == 1 else features.without(own)
-        standardizer = Standardizer(**shape).fit(outside)
+        standardizer = copy.deepcopy(standardizer).fit(outside)
         calibrate = partial(
             _logit_scale, inside, guess, standardizer, shots=shots, seed=derive(seed, "fold scale", number)
         )

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.episodes.hard_episodes import neighbouring_classes, warped
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.records import Episode
@@ -122,6 +123,8 @@ def _draw(
         if ways + unlabelled.extra_classes > classes:
             unlabelled = replace(unlabelled, distractors=0.0)
     shots = max(1, min(shots, options.most_images // ways))
+    if members is None and options.neighbours and float(torch.rand((), generator=sizes)) < options.neighbours:
+        members = neighbouring_classes(fold.prototypes, ways=ways, batch=batch, generator=generator)
     data_sets = options.sizes == "logarithmic"
     ragged = data_sets and _between(0, 1, sizes) == 1
     episode = sampler.sample(
@@ -134,6 +137,8 @@ def _draw(
         classes=members,
         as_they_hold=data_sets,
     )
+    if options.warped and float(torch.rand((), generator=sizes)) < options.warped:
+        episode = warped(episode, generator)
     return episode, fold.prototypes[episode.classes][:, None] if path is None else path
 
 

@@ -40,6 +40,12 @@ class TrainingOptions(Section):
     """Query images of a class, for objectives that look at them."""
     unlabelled: tuple[NonNegativeInt, NonNegativeInt] = (0, 0)
     """Fewest and most unlabelled images of an episode; every other step comes without. [0, 0]: never any."""
+    neighbours: float = Field(default=0.0, ge=0, le=1)
+    """Share of steps whose episodes have classes that look alike, as a user's often do."""
+    warped: float = Field(default=0.0, ge=0, le=1)
+    """Share of steps whose features are stretched and moved at random, so that one feature space stands for many."""
+    start: Literal["scratch", "universal"] = "scratch"
+    """Weights before the first step: random, or those of the universal generator, for its denoiser and conditioner."""
     reptile: ReptileOptions | None = None
     """Learn by REPTILE, with these options; None descends the loss of all episodes together. Its outer step is taken by
     the optimiser below; with sgd, a constant schedule and learning rate ζ it is the paper's φ ← φ + ζ mean(φ_i - φ)."""

@@ -62,12 +62,12 @@ def choose_space(
     standard error of the best those that shrink most are taken. The support power comes last.
 
     Args:
-        shape: the standardizer's other arguments. With the map "identity" there is nothing to choose, and with fewer
-            than four classes nothing to choose by: the first centring, power and readout and the middle shrinkages
-            are taken then.
+        shape: the standardizer's other arguments. With the maps "identity" and "classifier" there is nothing to
+            choose, and with fewer than four classes nothing to choose by: the first centring, power and readout and the
+            middle shrinkages are taken then.
     """
     number = min(_FOLDS, len(features.families) // 2)
-    if shape["map"] == "identity" or grid.settled or number < 2:
+    if shape["map"] in ("identity", "classifier") or grid.settled or number < 2:
         first = {"centring": grid.centring[0], "support_power": grid.power[0]}
         for name in ("within_shrinkage", "between_shrinkage"):
             values = getattr(grid, name)
