@@ -23,7 +23,7 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.decoding import pixels_of
 from weightgen.backbones.feature_cache import feature_batches
 from weightgen.classifiers import Calibration, LinearHeads
-from weightgen.data.sources import class_names, data_fingerprint, open_support, open_unlabelled, select_classes
+from weightgen.data.sources import class_names, data_fingerprint, open_support, open_unlabelled
 from weightgen.episodes.dataset_episode import dataset_episode, episode_of
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
@@ -127,7 +127,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         Raises:
             InputError: the folder or an image in it cannot be used, or a number is below 1.
         """
-        dataset = self._in_order(open_support(support))
+        dataset = open_support(support)
         beside = None if unlabelled is None else self._features_beside(dataset, unlabelled)
         episode = self._episode_of(dataset, beside)
         chosen: dict[str, Any] = {"steps": num_inference_steps, "samples": num_samples}
@@ -172,6 +172,10 @@ class WeightGenerationPipeline(GeneratorPipeline):
             raise InputError(
                 "this generator writes parameters inside the backbone, for the classes at hand; generate a head anew "
                 "from all images"
+            )
+        if self.class_names is not None:
+            raise InputError(
+                "this generator knows its classes and sees no images; generate a head anew for all classes"
             )
         kept = head.check_extensible(backbone=self.backbone.weights_hash(), generator=self.generator_hash())
         dataset = open_support(support, fewest=1)
@@ -235,7 +239,9 @@ class WeightGenerationPipeline(GeneratorPipeline):
 
         Not for spaces that take images.
         """
-        episode = self._dataset_episode(features.values.split(_IMAGES_AT_ONCE), features.labels, None)
+        episode = self._dataset_episode(
+            features.values.split(_IMAGES_AT_ONCE), features.labels, self._places(features.class_names)
+        )
         return self._heads(episode, generators, inputs=episode, **chosen)
 
     @property
@@ -277,18 +283,17 @@ class WeightGenerationPipeline(GeneratorPipeline):
         own = self.config.draw_steps if drawing else self.config.steps
         return scheduler, own if steps is None else steps
 
-    def _in_order(self, dataset: Dataset) -> Dataset:
-        """A data set whose classes stand as the generator knows them. Raises InputError for others."""
-        known, given = self.class_names, class_names(dataset)
+    def _places(self, names: Sequence[str]) -> Int[Tensor, "1 ways"]:
+        """Of classes among those that the generator knows, or in their own order. Raises InputError for others."""
+        known = self.class_names
         if known is None:
-            return dataset
-        if unknown := sorted(set(given) ^ set(known)):
-            where = "the data has" if unknown[0] in given else "the generator knows"
+            return torch.arange(len(names))[None]
+        if unknown := [name for name in names if name not in set(known)]:
             raise InputError(
-                f"this generator writes for the {len(known)} classes of its training alone; only {where} class "
-                f"'{unknown[0]}'"
+                f"class '{unknown[0]}' is none of the {len(known)} that this generator knows, and it writes for no "
+                "others; give a support of these, or train with a conditioner that sees images"
             )
-        return select_classes(dataset, known)
+        return torch.tensor([[known.index(name) for name in names]])
 
     def _features_beside(self, support: Dataset, folder: str | Path) -> Float[Tensor, "images feature"]:
         """Of a folder of unlabelled images."""
@@ -307,18 +312,21 @@ class WeightGenerationPipeline(GeneratorPipeline):
     def _episode_of(self, dataset: Dataset, unlabelled: Float[Tensor, "extra feature"] | None = None) -> Episode:
         """Labelled images, and raw features of unlabelled ones, in the generator's space."""
         labels = torch.tensor(dataset["label"][:])
-        return self._dataset_episode(self._feature_batches(dataset), labels, unlabelled)
+        places = self._places(class_names(dataset))
+        return self._dataset_episode(self._feature_batches(dataset), labels, places, unlabelled)
 
     def _dataset_episode(
         self,
         batches: Iterable[Float[Tensor, "images feature"]],
         labels: Int[Tensor, " images"],
-        unlabelled: Float[Tensor, "extra feature"] | None,
+        places: Int[Tensor, "1 ways"],
+        unlabelled: Float[Tensor, "extra feature"] | None = None,
     ) -> Episode:
         """A data set in the generator's space, from raw features in the order of its labels."""
         standardised = (self.standardizer.support(values.to(self.device)) for values in batches)
         draw, classes = seeded(0, "sampled images"), int(labels.max()) + 1
         episode = dataset_episode(standardised, labels, classes=classes, generator=draw)
+        episode = replace(episode, classes=places.to(episode.classes))
         if unlabelled is None:
             return episode
         beside = self.standardizer.support(unlabelled.to(self.device))[None]
@@ -402,7 +410,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """
         noise = [generator or seeded(0, "generate")]
         ((tokens, own, features),) = self._denoised(episode, noise, steps=steps, samples=samples)
-        inputs = cache(lambda: episode_of(pixels_of(self.backbone, dataset)))
+        inputs = cache(lambda: replace(episode_of(pixels_of(self.backbone, dataset)), classes=self._places(names)))
         heads = self._decoded(tokens, own.counts, features, inputs)
         backbone, inside, summary = self.backbone, (), None
         if isinstance(self.space, AdaptsBackbone) and self.space.takes_images:

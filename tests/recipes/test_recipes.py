@@ -27,7 +27,7 @@ SMALL = {
     "learnt_descent": ("denoiser.width=9", "denoiser.rounds=2"),
     "local_targets": ("conditioner.width=7",),
     "dataset_encoder": ("conditioner.width=8",),
-    "latent": ("space.width=3", "space.hidden=7", "space.steps=6"),
+    "latent": ("space.width=5", "space.hidden=32", "space.steps=200", "space.learning_rate=0.01"),
     "chunk_transformer": ("denoiser.width=12", "denoiser.depth=1", "space.token_width=9", "training.folds=1"),
 }
 """How a backbone, a denoiser or a conditioner becomes small; one that is not here is taken as it is."""
