@@ -94,6 +94,7 @@ def pretrain(
     layer.to(device)
     network = nn.ModuleDict({"trunk": backbone.trunk, "head": layer})
     choices = [seed, steps, batch, learning_rate, optimiser, weight_decay, head, label_smoothing, augment, held_out]
+    choices += ["head beside the trunk"]  # in the checkpoint; earlier versions kept the best trunk alone
     run = text_hash(json.dumps([*choices, evaluate_every, reader.class_names]), backbone.weights_hash(), pool.hash())
     backbone.trunk.requires_grad_(True)
     descent = _optimiser(network, optimiser, learning_rate, weight_decay)
