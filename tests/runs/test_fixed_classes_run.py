@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import TINY_FIXED, files_below, refuse, succeed
+from tiny_runs import SHARED, TINY_FIXED, files_below, refuse, succeed
 
 from weightgen.config.build import check_components
 from weightgen.config.loading import load_recipe
+from weightgen.data.sources import class_names, open_data, select_classes
 from weightgen.errors import InputError
 from weightgen.runs.folder import RunFolder
 from weightgen.zoo.store import ZooFolder
@@ -120,3 +121,33 @@ def test_a_backbone_without_its_head_and_too_many_classes_are_refused(pictures: 
         "train", "pdiff", *data, "backbone.pretraining.head=cosine"
     )
     assert "data.classes is 5 and" in refuse("train", "pdiff", *data, "data.classes=5")
+
+
+@pytest.mark.slow
+def test_a_generator_that_is_told_which_classes_writes_a_head_for_some_of_them(
+    images: Path, tmp_path: Path, quick: None
+) -> None:
+    options = [override for override in SHARED if not override.startswith(("data.", "training.held", "evaluation.q"))]
+    data = (
+        f"data={images}",
+        "data.classes=7",
+        "data.backbone_classes=0",
+        "data.test_images=0.5",
+        "data.validation=0",
+        "data.novel=0",
+    )
+    alone = ("training.held_out_classes=0", "training.folds=1", "training.unlabelled=[0,0]", "evaluation.queries=3")
+    parts = ("conditioner=class_subset", "denoiser={name: token_transformer, width: 12, depth: 1}")
+    parts = (*parts, "backbone.options.width=5")
+    told = succeed("train", "metadiff", *data, *options, *alone, *parts, "--out", tmp_path, *JSON)
+    pipeline, every = RunFolder(Path(json.loads(told.stdout)["run"])).generator(), open_data(str(images))
+    known = pipeline.class_names
+    assert known is not None and len(known) == 7
+    one, other = (pipeline(select_classes(every, names)) for names in ((known[5], known[2]), (known[5], known[1])))
+    assert one.class_names == (known[5], known[2])
+    assert not torch.equal(one.weight[1], other.weight[1])  # the class decides, for the noise is the same
+    unknown = [name for name in class_names(every) if name not in known]
+    with pytest.raises(InputError, match="is none of the 7 that this generator knows"):
+        pipeline(select_classes(every, unknown[:2]))
+    with pytest.raises(InputError, match="knows its classes and sees no images"):
+        pipeline.extend(one, images)
