@@ -1,6 +1,6 @@
 """The universal generator beside what its user could do with nothing else, on spaces that it was not trained on.
 
-python benchmarks/universal.py NAME=FILE … [weights=FILE] [episodes=600] [shots=1,5,20] [unlabelled=75]
+python benchmarks/universal.py NAME=FILE … [weights=FOLDER] [episodes=600] [shots=1,5,20] [unlabelled=75]
     [methods=A,B] [out=FILE.json]
 
 Every FILE holds the features of a data set (safetensors: `features`, `labels`, perhaps `classifier.weight`). The
@@ -27,13 +27,13 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
+from weightgen.backbones.backbone import Backbone
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
-from weightgen.features.standardizer import Standardizer
 from weightgen.files import read_tensors
 from weightgen.records import Episode, Features
 from weightgen.seeds import generator
-from weightgen.universal.generator import universal_head, universal_parts
+from weightgen.universal.generator import universal_generator
 
 BATCH = 20
 QUERIES = 15
@@ -53,13 +53,13 @@ FEWEST = {"cross-validated logistic regression": 2, "shrunk LDA": 2}
 RAW_ONLY = {"cross-validated logistic regression", "linear SVM", "nearest neighbour"}
 
 
-def read(path: Path) -> tuple[Features, Tensor | None]:
-    """Features with labels in order, and the classifier of their backbone."""
+def read(path: Path) -> Features:
+    """Features with labels in order."""
     tensors = read_tensors(path)
     order = tensors["labels"].argsort(stable=True)
     labels = tensors["labels"][order]
     names = tuple(str(number) for number in range(int(labels.max()) + 1))
-    return Features(tensors["features"][order].float(), labels, names), tensors.get("classifier.weight")
+    return Features(tensors["features"][order].float(), labels, names)
 
 
 def batches(
@@ -146,22 +146,22 @@ def judged(
     unlabelled: int,
 ) -> dict[str, Any]:
     """Accuracies of all methods on one data set, as lists, and the generator's calibration error."""
-    features, classifier = read(path)
-    standardizer = Standardizer.of_classifier(classifier, feature_width=features.values.shape[1])
-    parts = universal_parts(weights)
+    features = read(path)
+    pipeline = universal_generator(Backbone.named(f"features:{path}"), weights=weights)
     scores: dict[str, list[Tensor]] = {}
     told, wanted = [], []
     shaped: dict[str, Callable[[Tensor], Tensor]] = {
         "": lambda values: values,
-        ", classifier's space": standardizer.query,
+        ", classifier's space": pipeline.standardizer.query,
     }
     for episode, _ in batches(features, ways=ways, shots=shots, episodes=episodes, unlabelled=unlabelled):
         ours = {"universal": episode, "universal, no network": episode}
         if unlabelled:
             ours["universal, labelled only"] = episode.labelled_only()
         for name, seen in ours.items():
-            head = universal_head(*parts, standardizer, seen, network="no network" not in name)
-            logits = head.logits(episode.query)
+            network = pipeline.denoiser.without_network if "no network" in name else None
+            noise = [generator(0, "generate") for _ in range(len(seen))]
+            logits = pipeline.heads(seen, noise, denoiser=network).logits(episode.query)
             scores.setdefault(name, []).append(right(logits, episode))
             if name == "universal":
                 told.append(logits.softmax(-1))
@@ -211,7 +211,7 @@ def main(arguments: list[str]) -> None:
     every: dict[str, dict[str, Any]] = {}
     for count, beside in [*((k, 0) for k in shots if k), *([(1, unlabelled)] if unlabelled else [])]:
         paths = {name: Path(path) for name, path in given.items()}
-        held = {name: path for name, path in paths.items() if int(read(path)[0].counts.min()) >= count + 8}
+        held = {name: path for name, path in paths.items() if int(read(path).counts.min()) >= count + 8}
         results = {name: judge(path, shots=count, unlabelled=beside) for name, path in held.items()}
         title = f"{ways}-way {count}-shot" + (f", {beside} unlabelled images" if beside else "")
         every[title] = results

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from episode_changes import padded
 
-from weightgen.backbones.backbone import Backbone
+from weightgen.backbones.backbone import FeatureBackbone
+from weightgen.conditioners.calibrated_prototypes import CalibratedPrototypes
+from weightgen.denoisers.ridge_transformer import RidgeTransformer
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
+from weightgen.features.ridge_rows import ridge_penalty
 from weightgen.features.standardizer import Standardizer
 from weightgen.records import Episode, Features
 from weightgen.seeds import generator
-from weightgen.universal.generator import save_universal, universal_generator, universal_head, universal_parts
-from weightgen.universal.meta_training import MetaSpace, MetaTrainingOptions, meta_train
+from weightgen.universal.generator import universal_generator, universal_parts
 
 MakeFeatures = Callable[..., Features]
 
@@ -39,10 +40,15 @@ def classifier(width: int, classes: int = 11) -> torch.Tensor:
     return torch.randn(classes, width, generator=torch.Generator().manual_seed(5))
 
 
-def probabilities(episode: Episode, weight: torch.Tensor | None, *, network: bool = True) -> torch.Tensor:
-    standardizer = Standardizer.of_classifier(weight, feature_width=episode.support.shape[-1])
-    head = universal_head(*universal_parts(), standardizer, episode, network=network)
-    return head.logits(episode.query).softmax(-1)
+def probabilities(episode: Episode, weight: torch.Tensor | None) -> torch.Tensor:
+    """By the pipeline, for features of a network whose classifier has these rows."""
+    width, linear = episode.support.shape[-1], None
+    if weight is not None:
+        linear = torch.nn.Linear(width, len(weight))
+        linear.weight.data.copy_(weight)
+    pipeline = universal_generator(FeatureBackbone(width, classifier=linear))
+    noise = [generator(0, "generate") for _ in range(len(episode))]
+    return pipeline.heads(episode, noise).logits(episode.query).softmax(-1)
 
 
 def moved(episode: Episode, change: Callable[[torch.Tensor], torch.Tensor]) -> Episode:
@@ -74,23 +80,23 @@ def test_turning_the_classifier_turns_its_space() -> None:
 
 def test_the_unit_of_features_and_of_the_classifier_does_not_matter(make_features: MakeFeatures) -> None:
     episode, weight = drawn(make_features(width=9)), classifier(9)
-    told = probabilities(moved(episode, lambda values: 40 * values), 3 * weight + 2)
-    torch.testing.assert_close(told, probabilities(episode, weight), rtol=1e-3, atol=1e-4)
+    seen = probabilities(moved(episode, lambda values: 40 * values), 3 * weight + 2)
+    torch.testing.assert_close(seen, probabilities(episode, weight), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("width", [2, 33])
 @pytest.mark.parametrize("ways", [2, 9])
 def test_one_generator_serves_any_width_and_any_ways(make_features: MakeFeatures, width: int, ways: int) -> None:
-    told = probabilities(drawn(make_features(width=width), ways=ways), classifier(width))
-    assert told.shape == (2, 5 * ways, ways)
-    assert bool(told.isfinite().all())
+    seen = probabilities(drawn(make_features(width=width), ways=ways), classifier(width))
+    assert seen.shape == (2, 5 * ways, ways)
+    assert bool(seen.isfinite().all())
 
 
 def test_padding_gets_no_probability_and_changes_no_other(make_features: MakeFeatures) -> None:
     episode = drawn(make_features(width=64))
-    told = probabilities(padded(episode), None)
-    assert bool((told[..., -1] == 0).all())
-    torch.testing.assert_close(told[..., :-1], probabilities(episode, None), rtol=0, atol=0.02)
+    seen = probabilities(padded(episode), None)
+    assert bool((seen[..., -1] == 0).all())
+    torch.testing.assert_close(seen[..., :-1], probabilities(episode, None), rtol=0, atol=0.02)
 
 
 def test_images_that_are_all_alike_give_a_finite_head(make_features: MakeFeatures) -> None:
@@ -115,16 +121,6 @@ def test_unlabelled_images_help(make_features: MakeFeatures) -> None:
     assert accuracy(episode) > accuracy(episode.labelled_only()) + 0.01
 
 
-def test_pipeline_and_benchmark_write_the_same_head(make_features: MakeFeatures) -> None:
-    backbone = Backbone.create(model="conv4", options={"width": 8})
-    pipeline = universal_generator(backbone)
-    episode = drawn(make_features(width=backbone.feature_width))
-    standardizer = Standardizer.of_classifier(None, feature_width=backbone.feature_width)
-    written = pipeline.heads(episode, [generator(0, "generate"), generator(0, "generate")])
-    expected = universal_head(*universal_parts(), standardizer, episode)
-    torch.testing.assert_close(written.logits(episode.query), expected.logits(episode.query), rtol=1e-3, atol=1e-4)
-
-
 @pytest.mark.parametrize(
     ("weight", "words"),
     [
@@ -146,23 +142,23 @@ def test_a_classifiers_space_stretches_what_it_looks_at() -> None:
     torch.testing.assert_close(matrix, matrix.diagonal().diag())
 
 
-def test_training_takes_many_widths_repeats_and_comes_back_from_its_file(
-    make_features: MakeFeatures, tmp_path: Path
-) -> None:
-    spaces = [
-        MetaSpace(make_features(width=9, images=30)),
-        MetaSpace(make_features(width=14, images=30, seed=1), classifier(14)),
-    ]
-    options = MetaTrainingOptions(steps=3, calibration_steps=2, episodes=2, spaces_per_step=2)
-    first, again = meta_train(spaces, options), meta_train(spaces, options)
-    save_universal(*first, tmp_path / "weights.safetensors")
-    read = universal_parts(tmp_path / "weights.safetensors")
-    for part, same, back in zip(first, again, read, strict=True):
-        for name, tensor in part.state_dict().items():
-            assert torch.equal(tensor, same.state_dict()[name])
-            assert torch.equal(tensor, back.state_dict()[name])
+def test_a_batch_is_written_as_its_episodes_are_one_by_one(make_features: MakeFeatures) -> None:
+    episode = drawn(make_features(width=9))
+    each = torch.cat([probabilities(episode[i : i + 1], classifier(9)) for i in range(2)])
+    torch.testing.assert_close(probabilities(episode, classifier(9)), each, rtol=1e-4, atol=1e-5)
 
 
-def test_training_needs_a_space_with_enough_images(make_features: MakeFeatures) -> None:
-    with pytest.raises(InputError, match="give more images"):
-        meta_train([MetaSpace(make_features(images=3))], MetaTrainingOptions(steps=1))
+def test_shipped_weights_differ_from_untrained_ones() -> None:
+    for shipped, untrained in zip(universal_parts(), (RidgeTransformer(), CalibratedPrototypes()), strict=True):
+        learnt = {name: value for name, value in shipped.named_parameters()}
+        assert any(not torch.equal(learnt[name], value) for name, value in untrained.named_parameters())
+
+
+def test_the_penalty_is_smaller_where_images_have_much_in_common(make_features: MakeFeatures) -> None:
+    episode = drawn(make_features(width=9), unlabelled=0)
+    space = Standardizer.of_classifier(None, feature_width=9)
+
+    def penalty(seen: Episode) -> torch.Tensor:
+        return ridge_penalty(CalibratedPrototypes()(seen, space))
+
+    assert bool((penalty(moved(episode, lambda values: values + 30)) < penalty(episode)).all())

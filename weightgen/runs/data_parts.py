@@ -116,15 +116,23 @@ def space_features(
 ) -> list[SpaceFeatures]:
     """Those of `data.spaces`. Raises InputError for a SPEC or a backbone that cannot be used."""
     each = []
-    for spec in options.spaces:
-        source, _, named = spec.rpartition("@")
-        if not named or (not source and not spec.startswith(FEATURES)):
-            raise InputError(f"data.spaces: {spec} names no backbone; write SPEC@BACKBONE or features:FILE.safetensors")
-        backbone, images = Backbone.named(named), open_data(source or spec, seed=seed)
+    for source, named in space_specs(options):
+        backbone, images = Backbone.named(named), open_data(source, seed=seed)
         fingerprint = data_fingerprint(images)
         features = features_of(backbone, images, data_fingerprint=fingerprint, device=device, progress=progress)
         each.append(SpaceFeatures(features, Standardizer.of_backbone(backbone)))
     return each
+
+
+def space_specs(options: DataOptions) -> list[tuple[str, str]]:
+    """SPEC and backbone of each of `data.spaces`; features bring their own. Raises InputError where one is missing."""
+    pairs = []
+    for spec in options.spaces:
+        source, _, named = spec.rpartition("@")
+        if not source and not spec.startswith(FEATURES):
+            raise InputError(f"data.spaces: {spec} names no backbone; write SPEC@BACKBONE or features:FILE.safetensors")
+        pairs.append((source or spec, named))
+    return pairs
 
 
 def _turned(features: Features, turns: int) -> Features:

@@ -20,10 +20,10 @@ from weightgen.config.loading import to_yaml
 from weightgen.config.paths import with_absolute_paths
 from weightgen.config.recipe import Recipe
 from weightgen.data.feature_data import has_features
-from weightgen.data.sources import class_counts, class_names
+from weightgen.data.sources import class_counts, class_names, open_data
 from weightgen.errors import InputError
 from weightgen.files import new_folder, write_text
-from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts, space_features
+from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts, space_features, space_specs
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import GeneratorTraining
 from weightgen.runs.image_kind import ImageKind
@@ -89,10 +89,14 @@ def check_run(recipe: Recipe) -> None:
     recipe = with_absolute_paths(recipe)
     data = recipe.data
     build_targets(recipe).check()
-    specs = [data.source, *data.further, *(part for part in (data.validation, data.novel) if isinstance(part, str))]
+    spaces = [source for source, _ in space_specs(data)]
+    own = [part for part in (data.validation, data.novel) if isinstance(part, str)]
+    specs = [data.source, *data.further, *spaces, *own]
     local = not any(spec.startswith("hub:") for spec in specs)
     pretraining = recipe.backbone.pretraining is not None
     parts = open_parts(data, seed=recipe.seed, pretraining=pretraining) if local else None
+    for source in spaces if local else ():
+        open_data(source, seed=recipe.seed)
     check_backbone(recipe.backbone, seed=recipe.seed)
     if parts is not None:
         _check_sizes(recipe, parts)
