@@ -115,6 +115,10 @@ class ParameterSpace(ModelMixin, ConfigMixin, ABC):
         """The space whose values a zoo holds: itself, or the one whose tokens it makes codes of."""
         return self
 
+    def uncoded(self, tokens: Float[Tensor, "... tokens width"]) -> Float[Tensor, "... tokens width"]:
+        """As tokens of the space whose values a zoo holds."""
+        return tokens
+
     @property
     def shape_options(self) -> dict[str, Any]:
         """`sizes` and `token_width` as denoisers take them; empty where tokens are as wide as features."""

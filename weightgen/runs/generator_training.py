@@ -15,7 +15,7 @@ from weightgen.config.build import build_generator, build_objective, build_targe
 from weightgen.config.recipe import Recipe
 from weightgen.episodes.unlabelled import DISTRACTOR_CLASSES, UnlabelledDraw
 from weightgen.features.standardizer import Standardizer
-from weightgen.interfaces import LearntSpace
+from weightgen.interfaces import LearntSpace, ParameterSpace
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features
 from weightgen.registry import get
@@ -125,6 +125,7 @@ class GeneratorTraining:
         """Fit the zoo, or what is missing of it, all processes together."""
         self.zoo = fitted_zoo(folder, self.zoo_plan, self.accelerator, progress=progress)
         self.pipeline.space.fit([shard.targets for shard in self.zoo.shards])
+        self._encode(self.pipeline.space.of_values)
 
     @property
     def space_steps(self) -> int:
@@ -133,7 +134,7 @@ class GeneratorTraining:
         return int(space.config.steps) if isinstance(space, LearntSpace) else 0
 
     def space_records(self, checkpoints: CheckpointFolder) -> Iterator[dict[str, Any]]:
-        """Train the parameter space, where it learns; one record per step. Then encode what is learnt from."""
+        """Train the parameter space, where it learns, and make codes of what is learnt from; one record per step."""
         space = self.pipeline.space
         if isinstance(space, LearntSpace):
             values = [fold.prototypes for fold in self.folds]
@@ -141,17 +142,16 @@ class GeneratorTraining:
                 values = [shard.targets for shard in self.zoo.shards]
             how: dict[str, Any] = {"checkpoints": checkpoints, "accelerator": self.accelerator}
             yield from train_space(space, values, self._reconstructions, seed=self.recipe.seed, **how)
-            space.requires_grad_(False).cpu()
-        self.folds = tuple(self._encoded(i, fold) for i, fold in enumerate(self.folds))
+            self._encode(space.requires_grad_(False).cpu())
 
-    def _encoded(self, number: int, fold: Fold) -> Fold:
-        """A fold whose targets are tokens."""
-        encode = self.pipeline.space.encode
+    def _encode(self, space: ParameterSpace) -> None:
+        """Make what folds are to be learnt from tokens of a space: members of the zoo, or prototypes."""
         if self.zoo is None:
-            return replace(fold, prototypes=encode(fold.prototypes))
-        own = of_source(self.zoo, self.zoo_plan, number)
-        tokens = tuple(replace(shard, targets=encode(shard.targets)) for shard in own.shards)
-        return replace(fold, zoo=replace(own, shards=tokens))
+            self.folds = tuple(replace(fold, prototypes=space.encode(fold.prototypes)) for fold in self.folds)
+            return
+        encoded = (replace(shard, targets=space.encode(shard.targets)) for shard in self.zoo.shards)
+        zoo = replace(self.zoo, shards=tuple(encoded))
+        self.folds = tuple(replace(fold, zoo=of_source(zoo, self.zoo_plan, i)) for i, fold in enumerate(self.folds))
 
     def _reconstructions(self) -> Reconstructions:
         """Of some tasks of the first fold that has members of some number of classes."""

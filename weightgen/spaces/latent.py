@@ -142,14 +142,14 @@ class Latent(LearntSpace, AdaptsBackbone, ClassifiesFeatures):
         inputs: Callable[[], Episode],
     ) -> GeneratedHeads:
         """Of the decoded tokens."""
-        return self.inner.heads(self._tokens(tokens), counts, features, scale=scale, inputs=inputs)
+        return self.inner.heads(self.uncoded(tokens), counts, features, scale=scale, inputs=inputs)
 
     def backbone(
         self, tokens: Float[Tensor, "tokens width"], inputs: Callable[[], Episode]
     ) -> tuple[Backbone, tuple[str, ...]]:
         """Of the decoded tokens; only where these lie inside the backbone."""
         assert isinstance(self.inner, AdaptsBackbone)
-        return self.inner.backbone(self._tokens(tokens), inputs)
+        return self.inner.backbone(self.uncoded(tokens), inputs)
 
     def query_logits(
         self,
@@ -161,7 +161,7 @@ class Latent(LearntSpace, AdaptsBackbone, ClassifiesFeatures):
     ) -> Float[Tensor, "batch queries ways"]:
         """Of the decoded tokens; only where classifiers act on features."""
         assert isinstance(self.inner, ClassifiesFeatures)
-        return self.inner.query_logits(self._tokens(tokens), episode, features, scale=scale)
+        return self.inner.query_logits(self.uncoded(tokens), episode, features, scale=scale)
 
     def start(self, generator: torch.Generator, *, feature_width: int) -> Float[Tensor, " width"]:
         return self.inner.start(generator, feature_width=feature_width)
@@ -229,7 +229,7 @@ class Latent(LearntSpace, AdaptsBackbone, ClassifiesFeatures):
         return codes.reshape(*tokens.shape[:-1], codes.shape[-1])
 
     def decode(self, tokens: Float[Tensor, "... tokens width"]) -> Float[Tensor, "..."]:
-        return self.inner.decode(self._tokens(tokens))
+        return self.inner.decode(self.uncoded(tokens))
 
     def _apart(self, tokens: Float[Tensor, "... width"]) -> Float[Tensor, "items together width"]:
         """Ordered tokens of each vector together, others one by one."""
@@ -239,9 +239,9 @@ class Latent(LearntSpace, AdaptsBackbone, ClassifiesFeatures):
         codes = self.autoencoder.encode(items)
         return codes.chunk(2, -1)[0] if self.config.variational else codes
 
-    def _tokens(self, codes: Float[Tensor, "*any codes code_width"]) -> Float[Tensor, "*any tokens width"]:
-        """Tokens of the other space."""
-        tokens = self.autoencoder.decode(self._apart(codes) * self.code_scale + self.code_mean)
+    def uncoded(self, tokens: Float[Tensor, "... codes code_width"]) -> Float[Tensor, "... tokens width"]:
+        """What the autoencoder makes of codes."""
+        decoded = self.autoencoder.decode(self._apart(tokens) * self.code_scale + self.code_mean)
         if self.ordered:
-            return tokens.reshape(*codes.shape[:-2], *tokens.shape[1:])
-        return tokens.reshape(*codes.shape[:-1], tokens.shape[-1])
+            return decoded.reshape(*tokens.shape[:-2], *decoded.shape[1:])
+        return decoded.reshape(*tokens.shape[:-1], decoded.shape[-1])
