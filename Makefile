@@ -21,7 +21,7 @@ demo: .venv/installed
 	$(BIN)/weightgen predict --head demo/glyphs/head demo/glyphs/query
 
 test: .venv/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -9,7 +9,6 @@ from pathlib import Path
 from weightgen.backbones.feature_cache import features_of
 from weightgen.config.loading import load_recipe
 from weightgen.config.recipe import Recipe
-from weightgen.data.sources import data_fingerprint
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.files import text_hash
 from weightgen.pipeline import WeightGenerationPipeline
@@ -45,5 +44,5 @@ def trained(overrides: list[str], *, name: str = "metadiff") -> Trained:
         shutil.copytree(run.path / "backbone", shared)
     pipeline = run.generator()
     novel = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None).novel
-    features = features_of(pipeline.backbone, novel, data_fingerprint=data_fingerprint(novel))
+    features = features_of(pipeline.backbone, novel)
     return Trained(recipe, pipeline, EpisodeSampler(features))

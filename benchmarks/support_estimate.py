@@ -19,7 +19,7 @@ from torch import Tensor
 
 from weightgen.backbones.backbone import FeatureBackbone
 from weightgen.backbones.feature_cache import features_of
-from weightgen.data.sources import data_fingerprint, open_data
+from weightgen.data.sources import open_data
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.evaluation.support_estimate import support_estimate
 from weightgen.pipeline import WeightGenerationPipeline
@@ -87,7 +87,7 @@ def main() -> None:
     samplers = []
     for spec in chosen.data:
         pipeline, dataset = universal_generator(FeatureBackbone.of_file(spec)), open_data(spec)
-        features = features_of(pipeline.backbone, dataset, data_fingerprint=data_fingerprint(dataset))
+        features = features_of(pipeline.backbone, dataset)
         samplers.append((pipeline, EpisodeSampler(features)))
     print("| shots | episodes | true accuracy | mean absolute error | bias | coverage | width | found | false |")
     print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from weightgen.backbones.feature_cache import features_of
-from weightgen.data.sources import data_fingerprint, open_data, select_classes
+from weightgen.data.sources import open_data, select_classes
 from weightgen.evaluation.comparison import LINEAR_PROBE
 from weightgen.evaluation.training_sets import SIZES, held_out
 from weightgen.files import read_json, write_json
@@ -39,7 +39,7 @@ def targets(
         images = open_data(spec)
         names = [name for name in images.features["label"].names if prefix in name][:most]
         kept = select_classes(images, names)
-        return features_of(pipeline.backbone, kept, data_fingerprint=data_fingerprint(kept))
+        return features_of(pipeline.backbone, kept)
 
     for name, stem in (("cifar10", "cifar10_{}_small"), ("signs", "sign_digits_{}")):
         if name in chosen:

@@ -1,13 +1,18 @@
 """weightgen evaluate, weightgen transfer"""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import Format, FormatOption, QuietOption
 from .output import Output
+
+if TYPE_CHECKING:
+    from weightgen.episodes.unlabelled import UnlabelledDraw
 
 RunArgument = Annotated[
     Path | None, typer.Argument(metavar="[RUN]", help="Run folder; the newest finished run if left out.")
@@ -99,8 +104,7 @@ def evaluate(
     Example: weightgen evaluate runs/metadiff-1a2b3c4d --data flowers/ --ways 5 --shots 1 --shots 5
     """
     output = Output(format, quiet)
-    from weightgen.config.protocol_flags import check_episode_flags, check_transfer_flags
-    from weightgen.config.unlabelled_flags import unlabelled_draw
+    from weightgen.errors import InputError
     from weightgen.runs.evaluation_run import evaluate_run
     from weightgen.runs.folder import RunFolder, newest_run
 
@@ -112,10 +116,18 @@ def evaluate(
             **{"--unlabelled": unlabelled, "--shares": shares, "--distractors": distractors},
             "--transductive": transductive,
         }
-        training, judged = check_transfer_flags(data, test, of_episodes)
-        compare_training_sets(run, training, judged, images, methods, seed, report, output)
+        for flag, given in of_episodes.items():
+            if given is not None and given is not False and given != []:
+                raise InputError(f"{flag} is for episodes, and --protocol transfer has none; leave it out")
+        if data is None:
+            raise InputError("--protocol transfer needs a training set; give --data SPEC")
+        if test is None:
+            raise InputError("--protocol transfer needs a test set; give --test SPEC, or --test 0.5 to hold out a half")
+        compare_training_sets(run, data, test, images, methods, seed, report, output)
         return
-    check_episode_flags({"--test": test, "--images": images})
+    for flag, given in {"--test": test, "--images": images}.items():
+        if given:
+            raise InputError(f"{flag} is for whole training sets; use `weightgen transfer`")
     extra = unlabelled_draw(unlabelled, shares=shares, distractors=distractors, transductive=transductive)
     chosen = RunFolder(run) if run is not None else newest_run(Path("runs"))
     with output.progress() as progress:
@@ -168,7 +180,6 @@ def compare_training_sets(
     output: Output,
 ) -> None:
     """What `transfer` does, and `evaluate --protocol transfer`."""
-    from weightgen.config.protocol_flags import training_sizes
     from weightgen.runs.folder import RunFolder, newest_run
     from weightgen.runs.transfer_evaluation import evaluate_transfer
 
@@ -192,3 +203,43 @@ def compare_training_sets(
 
 def _names(methods: str | None) -> list[str] | None:
     return None if methods is None else [name.strip() for name in methods.split(",")]
+
+
+def training_sizes(given: Sequence[str] | None) -> list[int | None]:
+    """Training images of a class from the values of --images, None for all. Raises InputError for another word."""
+    from weightgen.errors import InputError
+    from weightgen.evaluation.training_sets import SIZES
+
+    for each in given or ():
+        if each != "all" and (not each.isdecimal() or int(each) < 1):
+            raise InputError(f"--images is '{each}'; give a number from 1, or all")
+    return [None if each == "all" else int(each) for each in given] if given else list(SIZES)
+
+
+def unlabelled_draw(
+    images: int | None, *, shares: str | None, distractors: float | None, transductive: bool
+) -> "UnlabelledDraw | None":
+    """Which unlabelled images an episode has by the flags of these names; None where they ask for none.
+
+    Raises InputError, which names the flag.
+    """
+    from weightgen.episodes.unlabelled import UnlabelledDraw
+    from weightgen.errors import InputError
+
+    if images is None and not transductive:
+        for flag, value in (("--shares", shares), ("--distractors", distractors)):
+            if value is not None:
+                raise InputError(f"{flag} says which unlabelled images there are; give --unlabelled N with it")
+        return None
+    if images is not None and images < 1:
+        raise InputError(f"--unlabelled is {images}; it must be 1 or more")
+    draw, flag = UnlabelledDraw(images=images or 0, transductive=transductive), "--shares"
+    try:
+        if shares is not None:
+            draw = replace(draw, concentration=None if shares == "balanced" else float(shares))
+        flag = "--distractors"
+        return draw if distractors is None else replace(draw, distractors=distractors)
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise InputError(f"{flag}: {error}") from error
+        raise InputError(f"--shares is '{shares}'; give balanced or a Dirichlet parameter such as 2") from error

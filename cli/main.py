@@ -1,9 +1,62 @@
 """The `weightgen` command and its sub-commands; `--help` imports nothing heavy."""
 
-import typer
+from __future__ import annotations
 
-from . import components, data, evaluate, generate, head, predict, recipes, train, zoo
-from .errors import OneLineErrors
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from . import data, evaluate, generate, head, predict, recipes, train
+from .output import CLOSED_PIPE, complain, drop_broken_streams, prepare_streams
+
+
+class OneLineErrors(TyperGroup):
+    """Exit 2 for wrong input, 1 for what failed while running; one line each, no traceback.
+
+    A reader that closes the pipe early (`| head -1`) ends the command in silence, with the shell's code for SIGPIPE.
+    Any other exception is a defect of weightgen and keeps its traceback.
+    """
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run the command; an error ends it with one line and its exit code."""
+        prepare_streams()
+        streams = sys.stdout, sys.stderr  # typer puts others in their place when a reader has gone
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+            sys.stdout.flush()
+        except (Exception, SystemExit) as error:
+            failure = _failure(error)
+            if not standalone_mode or failure is None:
+                raise
+            message, code = failure
+            if message:
+                complain(f"error: {message}")
+            drop_broken_streams(*streams)
+        if not standalone_mode:
+            return code
+        if code == 130:
+            complain("interrupted; nothing half-written is left, and the same command resumes a training")
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _failure(error: BaseException) -> tuple[str, int] | None:
+    """Message and exit code of an expected failure, None for a defect."""
+    # typer and rich leave by exit 1 when the reader of a pipe has gone
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+        return "", CLOSED_PIPE
+    if hasattr(error, "format_message"):  # a usage error; typer carries its own copy of click
+        return error.format_message(), 2
+    from weightgen.errors import InputError
+
+    if isinstance(error, InputError):
+        return str(error), 2
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}", 1
+    return None
+
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -19,8 +72,8 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("transfer")(evaluate.transfer)
 app.add_typer(head.app, name="head")
 app.add_typer(recipes.app, name="recipes")
-app.command("components")(components.components)
-app.add_typer(zoo.app, name="zoo")
+app.command("components")(recipes.components)
+app.add_typer(train.zoo, name="zoo")
 app.add_typer(data.app, name="data")
 
 if __name__ == "__main__":

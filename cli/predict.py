@@ -48,7 +48,8 @@ def predict(
         unread += 1
         complain(f"error: {error}")
 
-    table = _table()
+    fold: dict[str, Any] = {"overflow": "fold"}  # long names are folded, never cut
+    table = Table(Column("image", **fold), Column("class", **fold), "probability", "uncertainty")
     folder = images[0] if len(images) == 1 and images[0].is_dir() else Path()
     with output.progress(streams=format is not PredictFormat.text) as progress:
         predictions = load_head(head).stream(images, progress=progress, failed=failed)
@@ -90,11 +91,6 @@ def _write_json(predictions: Iterable["Prediction"]) -> int:
     if count:
         stdout.write("\n]\n")
     return count
-
-
-def _table() -> Table:
-    """Long names are folded, never cut."""
-    return Table(Column("image", overflow="fold"), Column("class", overflow="fold"), "probability", "uncertainty")
 
 
 def _add_row(table: Table, one: "Prediction", folder: Path) -> bool:

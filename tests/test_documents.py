@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import save_file
-from tiny_runs import SHARED, head, images, pictures, quick, succeed, trained, walked
+from tiny_runs import SHARED, hurry, succeed
 
 from weightgen.backbones.backbone import Backbone
 
-__all__ = ["head", "images", "pictures", "quick", "trained", "walked"]
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     *(ROOT / "README.md", ROOT / "docs" / "index.md", ROOT / "docs" / "getting_started.md"),
@@ -80,9 +79,7 @@ def birds(images: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def world(
-    birds: Path, images: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
-) -> Path:
+def world(birds: Path, images: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with copies of all that, and a finished run."""
     shutil.copytree(birds, tmp_path, dirs_exist_ok=True)
     (tmp_path / "runs").mkdir()
@@ -90,6 +87,7 @@ def world(
     (tmp_path / "images.parquet").symlink_to(images)
     (tmp_path / "images").symlink_to(tmp_path / "flowers")
     monkeypatch.chdir(tmp_path)
+    hurry(monkeypatch)
     return tmp_path
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from made_up_chunks import made_up_plan
-from tiny_runs import SHARED, quick, succeed  # noqa: F401 - a fixture
+from tiny_runs import SHARED, SHRINKAGES, succeed
 
 from weightgen.interfaces import Conditioner, Denoiser, Method, Objective, ParameterSpace, Selector, ZooTargets
 from weightgen.registry import create, get
@@ -47,11 +47,20 @@ def test_there_is_an_example_of_every_kind(project: Path) -> None:
         assert issubclass(get(kind, f"my_project.{name}"), base)
 
 
-@pytest.mark.usefixtures("unchecked", "quick")  # the few annotations are not those of the base classes
-def test_heads_are_generated_by_the_examples(project: Path) -> None:
+@pytest.mark.usefixtures("unchecked")  # the few annotations are not those of the base classes
+def test_heads_are_generated_by_the_examples(project: Path, images: Path) -> None:
     parts = ("conditioner=my_project.support_medians", "denoiser=my_project.straight_line")
     succeed(
-        *("train", "metadiff", *SHARED, "backbone.options.width=5", *parts, "objective=my_project.absolute_error"),
+        *(
+            "train",
+            "metadiff",
+            f"data={images}",
+            *SHARED,
+            *SHRINKAGES,
+            "backbone.options.width=5",
+            *parts,
+            "objective=my_project.absolute_error",
+        ),
         *("data.novel=5", "evaluation.shots=[1]", "training.unlabelled=[0,0]"),
     )
     for module in [name for name in sys.modules if name.startswith("my_project")]:
@@ -63,10 +72,10 @@ def test_heads_are_generated_by_the_examples(project: Path) -> None:
     assert all(0 <= accuracy <= 100 for accuracy in accuracies.values())
 
 
-@pytest.mark.usefixtures("unchecked", "quick")
-def test_parameters_inside_the_backbone_are_generated_by_the_examples(project: Path) -> None:
+@pytest.mark.usefixtures("unchecked")
+def test_parameters_inside_the_backbone_are_generated_by_the_examples(project: Path, images: Path) -> None:
     succeed(
-        *("train", "mcdi_norm_affine", *SHARED, "backbone.options.width=6"),
+        *("train", "mcdi_norm_affine", f"data={images}", *SHARED, "backbone.options.width=6"),
         *("selector=my_project.biases_of_blocks", "space=my_project.unshared_start", "space.token_width=8"),
         *("zoo.tasks=2", "zoo.fit.epochs=3", "scheduler.num_train_timesteps=7", "generation.steps=7"),
         *("denoiser.width=8", "denoiser.heads=2", "data.novel=0", "training.queries=1"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from weightgen.errors import InputError
-from weightgen.records import Layout
+from weightgen.selection import Layout
 
 HEAD = Layout((("fc.weight", (3, 5)), ("fc.bias", (3,))))
 TRUNK = Layout((("conv.weight", (4, 2, 3)), ("scale", ()), ("conv.bias", (4,))))

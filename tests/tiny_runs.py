@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,10 @@ from weightgen.cli.main import app
 
 from weightgen.data.glyphs import render_glyphs
 from weightgen.evaluation import steps_curve
-from weightgen.methods.logistic_regression import LogisticRegression
+from weightgen.interfaces import TunableMethod
+from weightgen.registry import get, names
+from weightgen.runs import generator_training
+from weightgen.training import calibration, folds, space
 
 CLASSES, IMAGES_PER_CLASS = 26, 13
 WAYS, SHOTS, QUERIES, EPISODES = 3, (1, 2), 4, 10
@@ -27,7 +30,8 @@ SHARED = (
     *(f"evaluation.ways={WAYS}", f"evaluation.shots={list(SHOTS)}", f"evaluation.queries={QUERIES}"),
     *(f"evaluation.episodes={EPISODES}", "generation.steps=2"),
 )
-TINY = (*SHARED, "backbone.options.width=5", "denoiser.width=16", "denoiser.depth=1")
+SHRINKAGES = ("standardizer.within_shrinkage=0.5", "standardizer.between_shrinkage=0.9")
+TINY = (*SHARED, *SHRINKAGES, "backbone.options.width=5", "denoiser.width=16", "denoiser.depth=1")
 """Overrides that make `metadiff` tiny."""
 CHAIN = 7
 TINY_ZOO = (
@@ -55,23 +59,31 @@ TINY_FIXED = (
 """Overrides that make `pdiff` tiny, for four classes of nine images or more."""
 
 
-def invoke(*arguments: str | Path) -> Result:
-    """Run the command in this process."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+def invoke(*arguments: str | Path, encoding: str = "utf-8") -> Result:
+    """Run the command in this process, with few episodes to choose by."""
+    with pytest.MonkeyPatch.context() as patch:
+        hurry(patch)
+        return CliRunner(charset=encoding).invoke(app, [str(argument) for argument in arguments])
+
+
+def on(encoding: str, *arguments: str | Path) -> Result:
+    """Run a command whose standard streams have this encoding."""
+    result = invoke(*arguments, encoding=encoding)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception  # a defect, with its traceback
+    return result
 
 
 def succeed(*arguments: str | Path) -> Result:
     """Run the command; fail the test with what it said unless it exits with 0."""
-    result = invoke(*arguments)
-    _reraise(result)
+    result = on("utf-8", *arguments)
     assert result.exit_code == 0, result.output
     return result
 
 
 def refuse(*arguments: str | Path, code: int = 2) -> str:
     """Run the command; its complaint, which must be one line on stderr and nothing on stdout."""
-    result = invoke(*arguments)
-    _reraise(result)
+    result = on("utf-8", *arguments)
     assert result.exit_code == code, result.output
     assert result.stdout == ""
     told = [line for line in result.stderr.splitlines() if not line.endswith("…")]  # "computing features …"
@@ -85,43 +97,69 @@ def files_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One episode to tune the slowest baseline, and a short curve."""
-    _hurry(monkeypatch)
+def hurry(patch: pytest.MonkeyPatch) -> None:
+    """Few episodes to choose a space, a step, a scale and the options of baselines by, and a short curve."""
+    patch.setattr(space, "_EPISODES", 9)
+    patch.setattr(folds, "_EPISODES", 4)
+    patch.setattr(generator_training, "_HELD_OUT_EPISODES", 9)
+    patch.setattr(generator_training, "_COSTLY_EPISODES", 3)
+    patch.setattr(generator_training, "_DRAWS", 2)
+    patch.setattr(calibration, "_EPISODES", 9)
+    patch.setattr(calibration, "_DATA_SETS", 3)
+    patch.setattr(calibration, "SHOTS", (1, 5))
+    for method in map(partial(get, "methods"), names("methods")):
+        if issubclass(method, TunableMethod):
+            patch.setattr(method, "tuning_episodes", 2)
+            patch.setattr(method, "grid", partial(_ends, method.grid))
+    patch.setattr(steps_curve, "STEPS", (1, 2))
+    patch.setattr(steps_curve, "SCHEDULERS", ("MeanDDPMScheduler", "DDIMScheduler"))  # diffusers' solvers warn
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or fills the user's cache; one cache a test run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WEIGHTGEN_CACHE", str(shared_place(tmp_path_factory) / "weightgen_cache"))
+        yield
 
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Parquet file with 26 classes of 13 images of 12 pixels."""
-    return _images(_place(tmp_path_factory))
+    return _images(shared_place(tmp_path_factory))
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run; look, do not touch."""
-    return _trained(_place(tmp_path_factory))
+    return _trained(shared_place(tmp_path_factory))
 
 
 @pytest.fixture(scope="session")
 def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of `mcdi`; look, do not touch."""
-    return _walked(_place(tmp_path_factory))
+    return _walked(shared_place(tmp_path_factory))
 
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """support/ and query/ with three classes of two and three images; look, do not touch."""
-    return _pictures(_place(tmp_path_factory))
+    return _pictures(shared_place(tmp_path_factory))
 
 
 @pytest.fixture(scope="session")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A head folder for `pictures`; look, do not touch."""
-    return _head(_place(tmp_path_factory))
+    return _head(shared_place(tmp_path_factory))
 
 
-def _place(factory: pytest.TempPathFactory) -> Path:
+def _ends(grid: Callable[..., list[dict]], *, base_classes: bool) -> list[dict]:
+    """The first and the last options of a grid."""
+    options = grid(base_classes=base_classes)
+    return options[:1] + options[1:][-1:]
+
+
+def shared_place(factory: pytest.TempPathFactory) -> Path:
     """One for all processes of a test run, so that each fixture is made once."""
     return factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
 
@@ -135,18 +173,6 @@ def _once(place: Path, name: str, make: Callable[[], Path]) -> Path:
     return Path(done.read_text())
 
 
-def _reraise(result: Result) -> None:
-    """A defect, with its traceback."""
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-
-
-def _hurry(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(LogisticRegression, "tuning_episodes", 1)
-    patch.setattr(steps_curve, "STEPS", (1, 2))
-    patch.setattr(steps_curve, "SCHEDULERS", ("MeanDDPMScheduler", "DDIMScheduler"))  # diffusers' solvers warn
-
-
 @cache
 def _images(place: Path) -> Path:
     return _once(place, "images", lambda: _rendered(place))
@@ -154,9 +180,7 @@ def _images(place: Path) -> Path:
 
 def _rendered(place: Path) -> Path:
     path = place / "shared_images.parquet"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WEIGHTGEN_CACHE", str(place / "weightgen_cache"))
-        glyphs = render_glyphs(seed=0, images_per_class=IMAGES_PER_CLASS, size=12, classes=CLASSES)
+    glyphs = render_glyphs(seed=0, images_per_class=IMAGES_PER_CLASS, size=12, classes=CLASSES)
     with path.open("wb") as stream, open(os.devnull, "w") as nowhere, pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stderr", nowhere)
         glyphs.to_parquet(stream)
@@ -174,11 +198,8 @@ def _walked(place: Path) -> Path:
 
 
 def _run(place: Path, recipe: str, *overrides: str) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WEIGHTGEN_CACHE", str(place / "weightgen_cache"))
-        _hurry(patch)
-        data, out = f"data={_images(place)}", place / "shared_runs"
-        result = succeed("train", recipe, data, *overrides, "--out", out, "--format", "json", "--quiet")
+    data, out = f"data={_images(place)}", place / "shared_runs"
+    result = succeed("train", recipe, data, *overrides, "--out", out, "--format", "json", "--quiet")
     return Path(json.loads(result.stdout)["run"])
 
 
@@ -201,8 +222,5 @@ def _head(place: Path) -> Path:
 
 def _written(place: Path) -> Path:
     folder = place / "shared_head"
-    run = _trained(place)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WEIGHTGEN_CACHE", str(place / "weightgen_cache"))
-        succeed("generate", "--support", _pictures(place) / "support", "--generator", run, "--out", folder)
+    succeed("generate", "--support", _pictures(place) / "support", "--generator", _trained(place), "--out", folder)
     return folder

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -220,3 +221,8 @@ class TunableMethod(Method):
         None for a method that cannot give them cheaply.
         """
         return None
+
+
+def combinations(**values: Iterable[Any]) -> list[dict[str, Any]]:
+    """Options in all combinations of these values, the last one changing fastest."""
+    return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]

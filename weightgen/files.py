@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
@@ -121,6 +121,23 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{path}: tensor '{name}' holds NaN or infinite values; create the file again")
     return tensors
+
+
+def keep_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a file of the cache, if there is a cache, for `kept_tensors` to read."""
+    with optional_cache():
+        write_tensors(path, tensors, {**(metadata or {}), "hash": tensors_hash(tensors)})
+
+
+def kept_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file that `keep_tensors` wrote, mapped into memory; none where it is absent or damaged."""
+    try:
+        with safe_open(path, "pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
+            whole = (opened.metadata() or {}).get("hash") == tensors_hash(tensors)
+    except (OSError, SafetensorError):
+        return {}
+    return tensors if whole else {}
 
 
 @contextlib.contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from weightgen.classifiers import Calibration
 from weightgen.classifiers import Classifier as Classifier
@@ -24,88 +24,13 @@ from weightgen.parameter_spaces import FitProblem as FitProblem
 from weightgen.parameter_spaces import LearntSpace as LearntSpace
 from weightgen.parameter_spaces import ParameterSpace as ParameterSpace
 from weightgen.parameter_spaces import ZooTargets as ZooTargets
-from weightgen.records import Condition, Episode, Layout
+from weightgen.records import Condition, Episode
+from weightgen.selection import Selector as Selector
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
     from weightgen.features.standardizer import Standardizer
-
-
-class Selector(ABC):
-    """Says which tensors of a timm model are generated, and moves them to and from one vector.
-
-    A subclass answers `tensors`; the rest follows from it. One whose parameters a plain model lacks makes them
-    in `prepare`.
-
-    statistics: what becomes of the running statistics of batch norms. kept: they stay as they are, and training of the
-        parameters uses them; selected: they are among the tensors; renewed: they are estimated anew on training images
-        whenever the parameters are written.
-    """
-
-    statistics: Literal["kept", "selected", "renewed"] = "kept"
-
-    @abstractmethod
-    def tensors(self, model: nn.Module) -> Mapping[str, Tensor]:
-        """The selected parameters by their names in the model, in the model's order; empty if it has none.
-
-        Buffers may be among them, such as the running statistics of batch norms.
-        """
-
-    def prepare(self, model: nn.Module) -> None:  # noqa: B027 - most selections exist in every model
-        """Make the selected parameters exist, in place, without changing what the model computes.
-
-        A second call does nothing. Raises InputError when the model has no place for them.
-        """
-
-    def layout(self, model: nn.Module) -> Layout:
-        """Layout of the selected parameters. Raises InputError when the model has none."""
-        return Layout.of(self.selected(model))
-
-    def read(self, model: nn.Module) -> Float[Tensor, " parameters"]:
-        """A copy of the selected parameters as one vector. Raises InputError when the model has none."""
-        detached = {name: parameter.detach() for name, parameter in self.selected(model).items()}
-        return self.layout(model).flatten(detached)
-
-    @torch.no_grad()
-    def write(self, model: nn.Module, vector: Float[Tensor, " parameters"]) -> None:
-        """Set the selected parameters in place; prepares the model first.
-
-        Raises InputError when the model has no such parameters or the vector has another shape.
-        """
-        if vector.dim() != 1:
-            raise InputError(f"{self.name}: one vector is written at a time, shape {list(vector.shape)} given")
-        self.prepare(model)
-        selected = self.selected(model)
-        for name, value in self.admissible(self.layout(model).unflatten(vector)).items():
-            selected[name].copy_(value)
-
-    def admissible(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Generated values as the model can compute with them: where a tensor has a limit, within it."""
-        return tensors
-
-    def settle(self, model: nn.Module) -> tuple[str, ...]:
-        """Undo `prepare`, in place, without changing what the model computes; names of the tensors that now hold it.
-
-        Raises InputError when the model has no such parameters.
-        """
-        return tuple(self.selected(model))
-
-    @property
-    def name(self) -> str:
-        """As recipes call it."""
-        return type(self).__module__.rpartition(".")[2]
-
-    def selected(self, model: nn.Module) -> Mapping[str, Tensor]:
-        """`tensors`, at least one. Raises InputError when the model has none."""
-        selected = self.tensors(model)
-        if not selected:
-            raise InputError(f"selector '{self.name}': {self.refusal(model)}")
-        return selected
-
-    def refusal(self, model: nn.Module) -> str:
-        """Why nothing is selected, and the remedy."""
-        return f"a {type(model).__name__} has no such parameters; choose another selector"
 
 
 class Conditioner(ModelMixin, ConfigMixin, ABC):

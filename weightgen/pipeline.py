@@ -22,8 +22,8 @@ from torch import Tensor
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.decoding import pixels_of
 from weightgen.backbones.feature_cache import feature_batches
-from weightgen.classifiers import Calibration, LinearHeads
-from weightgen.data.sources import class_names, data_fingerprint, open_support, open_unlabelled
+from weightgen.classifiers import LinearHeads
+from weightgen.data.sources import class_names, open_support, open_unlabelled
 from weightgen.episodes.dataset_episode import dataset_episode, episode_of
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
@@ -128,7 +128,12 @@ class WeightGenerationPipeline(GeneratorPipeline):
             InputError: the folder or an image in it cannot be used, or a number is below 1.
         """
         dataset = open_support(support)
-        beside = None if unlabelled is None else self._features_beside(dataset, unlabelled)
+        if unlabelled is not None and not self.denoiser.uses_unlabelled:
+            kind = type(self.denoiser).__name__
+            raise InputError(
+                f"{unlabelled}: a {kind} learns nothing from unlabelled images; leave them out, or train another"
+            )
+        beside = None if unlabelled is None else open_unlabelled(unlabelled, besides=dataset)
         episode = self._episode_of(dataset, beside)
         chosen: dict[str, Any] = {"steps": num_inference_steps, "samples": num_samples}
         return self._written(episode, class_names(dataset), generator, dataset=dataset, **chosen)
@@ -137,7 +142,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
     def extend(
         self,
         head: Head,
-        support: str | Path,
+        support: str | Path | Dataset,
         *,
         num_inference_steps: int | None = None,
         num_samples: int | None = None,
@@ -245,11 +250,6 @@ class WeightGenerationPipeline(GeneratorPipeline):
         return self._heads(episode, generators, inputs=episode, **chosen)
 
     @property
-    def device(self) -> torch.device:
-        """Where the chain runs."""
-        return self.standardizer.mean.device
-
-    @property
     def can_draw(self) -> bool:
         """Whether there can be several draws: a chain in segments has no noise, and not every space keeps them."""
         return self.space.draws and self.scheduler.config.get("segments", 1) == 1
@@ -263,10 +263,6 @@ class WeightGenerationPipeline(GeneratorPipeline):
     def costly(self) -> bool:
         """Whether every episode takes a feature space or a backbone of its own, so that few are judged on the way."""
         return self.conditioner.adapts or self.space.takes_images
-
-    def scale(self, samples: int) -> Calibration:
-        """Factor on logits by the number of shots, of a single head or of several draws."""
-        return Calibration.of(self.config.draw_calibration if samples > 1 else self.config.calibration)
 
     def chain(self, steps: int | None, samples: int) -> tuple[SchedulerMixin, int]:
         """The scheduler that a call runs, and for how many steps; the generator's own number if None.
@@ -295,24 +291,14 @@ class WeightGenerationPipeline(GeneratorPipeline):
             )
         return torch.tensor([[known.index(name) for name in names]])
 
-    def _features_beside(self, support: Dataset, folder: str | Path) -> Float[Tensor, "images feature"]:
-        """Of a folder of unlabelled images."""
-        if not self.denoiser.uses_unlabelled:
-            kind = type(self.denoiser).__name__
-            raise InputError(
-                f"{folder}: a {kind} learns nothing from unlabelled images; leave them out, or train another"
-            )
-        dataset = open_unlabelled(folder, besides=support)
-        return torch.cat(list(self._feature_batches(dataset)))
-
     def _feature_batches(self, dataset: Dataset) -> Iterator[Float[Tensor, "images feature"]]:
-        fingerprint = data_fingerprint(dataset)
-        return feature_batches(self.backbone, dataset, data_fingerprint=fingerprint, device=str(self.device))
+        return feature_batches(self.backbone, dataset, device=str(self.device))
 
-    def _episode_of(self, dataset: Dataset, unlabelled: Float[Tensor, "extra feature"] | None = None) -> Episode:
-        """Labelled images, and raw features of unlabelled ones, in the generator's space."""
+    def _episode_of(self, dataset: Dataset, beside: Dataset | None = None) -> Episode:
+        """Labelled images, and unlabelled ones beside them, in the generator's space."""
         labels = torch.tensor(dataset["label"][:])
         places = self._places(class_names(dataset))
+        unlabelled = None if beside is None else torch.cat(list(self._feature_batches(beside)))
         return self._dataset_episode(self._feature_batches(dataset), labels, places, unlabelled)
 
     def _dataset_episode(

@@ -141,13 +141,22 @@ class GeneratorPipeline(DiffusionPipeline):
         try:
             pipeline = cls(**{**components, **config, **changes})
             check_scheduler(pipeline.scheduler, pipeline.config.chain)
-            for knots in (pipeline.config.calibration, pipeline.config.draw_calibration):
-                Calibration.of(knots)  # one that is none is refused here, not in the middle of work
+            for samples in (1, 2):
+                pipeline.scale(samples)  # a calibration that is none is refused here, not in the middle of work
         except (TypeError, ValueError) as error:
             raise InputError(f"{folder}: does not fit this weightgen ({error}); save the generator again") from error
         for module in pipeline._modules():
             module.eval()
         return pipeline
+
+    @property
+    def device(self) -> torch.device:
+        """Where the chain runs."""
+        return self.standardizer.mean.device
+
+    def scale(self, samples: int) -> Calibration:
+        """Factor on logits by the number of shots, of a single head or of several draws."""
+        return Calibration.of(self.config.draw_calibration if samples > 1 else self.config.calibration)
 
     def generator_hash(self) -> str:
         """16 hex digits of all that decides what statistics mean and which rows are written from them.

@@ -1,17 +1,14 @@
-"""The records that travel between stages: features, episodes, conditions and layouts."""
+"""The records that travel between stages: features, episodes and conditions."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
-
-from weightgen.errors import InputError
 
 TURNED = ", turned by "
 """Ends the name of a class that turns the images of another; what follows says how far."""
@@ -41,13 +38,16 @@ class Features:
 
     def of_classes(self, names: Sequence[str]) -> Features:
         """The images of the named classes alone, relabelled in the order given."""
-        position = {name: i for i, name in enumerate(self.class_names)}
-        wanted = torch.tensor([position[name] for name in names], dtype=torch.int64)
-        starts = torch.cat([torch.zeros(1, dtype=torch.int64), self.counts.cumsum(0)])
-        pieces = [torch.arange(int(starts[i]), int(starts[i + 1])) for i in wanted]
+        own = dict(self.rows_by_class())
+        pieces = [own[name] for name in names]
         rows = torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.int64)
-        labels = torch.repeat_interleave(torch.arange(len(wanted)), self.counts[wanted])
+        labels = torch.cat([torch.full_like(piece, i) for i, piece in enumerate(pieces)]) if pieces else rows
         return Features(self.values[rows], labels, tuple(names))
+
+    def rows_by_class(self) -> list[tuple[str, Int[Tensor, " images"]]]:
+        """Name and rows of every class."""
+        rows = torch.arange(len(self.labels)).split(self.counts.tolist())
+        return list(zip(self.class_names, rows, strict=True))
 
     @property
     def families(self) -> list[list[str]]:
@@ -161,7 +161,7 @@ class Episode:
 
     def __getitem__(self, which: slice | Int[Tensor, " chosen"]) -> Episode:
         """Some of the batch."""
-        chosen: dict[str, Any] = {name: tensor[which] for name, tensor in self._tensors()}
+        chosen: dict[str, Any] = {name: tensor[which] for name, tensor in _tensors_of(self)}
         return replace(self, **chosen)
 
     def support_only(self) -> Episode:
@@ -174,14 +174,8 @@ class Episode:
 
     def to(self, device: torch.device | str) -> Episode:
         """The same on another device."""
-        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors()}
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in _tensors_of(self)}
         return replace(self, statistics=None if self.statistics is None else self.statistics.to(device), **moved)
-
-    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                yield field.name, value
 
 
 @dataclass(frozen=True)
@@ -259,9 +253,7 @@ class Condition:
 
     def repeat(self, times: int) -> Condition:
         """Every episode `times` times in a row."""
-        present = {field.name: getattr(self, field.name) for field in fields(self)}
-        tensors = {name: value for name, value in present.items() if isinstance(value, Tensor)}
-        batched: dict[str, Any] = {name: value.repeat_interleave(times, 0) for name, value in tensors.items()}
+        batched: dict[str, Any] = {name: value.repeat_interleave(times, 0) for name, value in _tensors_of(self)}
         return replace(self, **batched)
 
     def with_gradient(self, gradient: Float[Tensor, "batch ways feature"]) -> Condition:
@@ -269,74 +261,7 @@ class Condition:
         return replace(self, gradient=gradient)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where every selected tensor lies in one flat vector.
-
-    entries: names and shapes, in the order of the vector.
-
-    Raises InputError for entries that are no layout.
-    """
-
-    entries: tuple[tuple[str, tuple[int, ...]], ...]
-
-    def __post_init__(self) -> None:
-        names = [name for name, _ in self.entries]
-        if not names or len(set(names)) != len(names):
-            raise InputError(f"a layout needs one or more different tensors, these are {names}; name each once")
-        for name, shape in self.entries:
-            if any(size < 1 for size in shape):
-                raise InputError(f"layout: tensor '{name}' has the empty shape {list(shape)}; leave it out")
-
-    @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> Layout:
-        """The layout of these tensors, in their order."""
-        return cls(tuple((name, tuple(tensor.shape)) for name, tensor in tensors.items()))
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Number of entries of every tensor."""
-        return tuple(math.prod(shape) for _, shape in self.entries)
-
-    @property
-    def size(self) -> int:
-        """Length of the vector."""
-        return sum(self.sizes)
-
-    def flatten(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, "*batch parameters"]:
-        """The vector of these tensors; leading dimensions before an entry's shape are a batch.
-
-        Raises InputError for missing or extra tensors, wrong shapes, and tensors of different types.
-        """
-        batch = self._checked_batch(tensors)
-        return torch.cat([tensors[name].reshape(*batch, -1) for name, _ in self.entries], dim=-1)
-
-    def unflatten(self, vector: Float[Tensor, "*batch parameters"]) -> dict[str, Tensor]:
-        """Inverse of `flatten`; leading dimensions stay in front of every shape.
-
-        Raises InputError for a vector of another length.
-        """
-        if vector.shape[-1:] != (self.size,):
-            raise InputError(
-                f"layout: a vector of shape {list(vector.shape)} given where the last dimension must be {self.size}"
-            )
-        pieces = vector.split(list(self.sizes), dim=-1)
-        batch = vector.shape[:-1]
-        return {
-            name: piece.reshape((*batch, *shape)) for (name, shape), piece in zip(self.entries, pieces, strict=True)
-        }
-
-    def _checked_batch(self, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
-        names = {name for name, _ in self.entries}
-        if names != set(tensors):
-            missing, extra = sorted(names - set(tensors)), sorted(set(tensors) - names)
-            raise InputError(f"layout: tensors missing: {missing}, not expected: {extra}; use those of the same model")
-        batches = set()
-        for name, shape in self.entries:
-            given = tuple(tensors[name].shape)
-            if given[len(given) - len(shape) :] != shape:
-                raise InputError(f"layout: tensor '{name}' has shape {list(given)}, expected {list(shape)}")
-            batches.add(given[: len(given) - len(shape)])
-        if len(batches) > 1 or len({tensor.dtype for tensor in tensors.values()}) > 1:
-            raise InputError("layout: the tensors differ in leading dimensions or in type; make them alike")
-        return batches.pop()
+def _tensors_of(record: Episode | Condition) -> list[tuple[str, Tensor]]:
+    """Names and values of the fields that are tensors."""
+    values = ((field.name, getattr(record, field.name)) for field in fields(record))
+    return [(name, value) for name, value in values if isinstance(value, Tensor)]

@@ -47,11 +47,9 @@ def run(backbone: Backbone, **options) -> list[dict]:
 
 
 @pytest.mark.parametrize("head", ["cosine", "linear"])
-@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
-def test_it_learns(head, optimiser):
+def test_it_learns(head):
     backbone = fresh()
-    rate = 0.02 if optimiser == "adamw" else 0.1
-    records = run(backbone, steps=40, batch=13, head=head, optimiser=optimiser, learning_rate=rate, held_out=0.3)
+    records = run(backbone, steps=40, batch=13, head=head, learning_rate=0.02, held_out=0.3)
     losses = [record["loss"] for record in records]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
     assert max(record.get("held_out_accuracy", 0.0) for record in records) > 60  # of three classes
@@ -115,10 +113,9 @@ def test_the_best_weights_are_kept(monkeypatch):
     assert len(set(seen)) == 3 and backbone.weights_hash() == seen[1]
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 @pytest.mark.parametrize("stop", [1, 3, 4, 5])
-def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, stop, optimiser):
-    options = {"optimiser": optimiser, "augment": "crop_flip"}
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, stop):
+    options = {"augment": "crop_flip"}
     whole = fresh()
     expected = run(whole, **options)
     broken = fresh()
@@ -201,22 +198,10 @@ def test_every_class_is_held_out_and_trained_on():
     assert sorted([*train.tolist(), *held_out.tolist()]) == list(range(33))
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"head": "cosin"}, "head is 'cosin'; it is one of: cosine, linear"),
-        ({"optimiser": "adam"}, "optimiser is 'adam'"),
-        ({"augment": "flip"}, "augment is 'flip'; it is one of: none, crop, crop_flip"),
-        ({"steps": 0}, "steps is 0"),
-        ({"batch": 1}, "batch is 1"),
-        ({"held_out": 1.0}, "held_out is 1.0"),
-        ({"learning_rate": 1e30, "optimiser": "sgd", "head": "linear", "steps": 30}, "not finite.*learning_rate"),
-    ],
-)
-def test_wrong_choices_are_refused(options, message):
+def test_a_loss_that_is_not_finite_is_refused_and_the_backbone_left_frozen():
     backbone = fresh()
-    with pytest.raises(InputError, match=message):
-        run(backbone, **options)
+    with pytest.raises(InputError, match=r"not finite.*learning_rate"):
+        run(backbone, learning_rate=1e30, head="linear", steps=30)
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
 
 

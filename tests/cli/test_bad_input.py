@@ -409,5 +409,5 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr("weightgen.registry.names", broken)
+    monkeypatch.setattr("weightgen.registry.summary", broken)
     assert isinstance(invoke("components").exception, ZeroDivisionError)

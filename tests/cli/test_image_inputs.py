@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from encoded_images import encode, every_kind, exif_block, jpeg, picture, tiff, turned_by
-from tiny_runs import files_below, invoke, refuse, succeed
+from tiny_runs import files_below, invoke, on, refuse, succeed
 
 ODD_EXIF = {
     "as text.jpg": jpeg(picture(), [(0xE1, b"Exif\0\0" + exif_block([turned_by(6), (0x011A, 2, 3, b"72\0")]))]),
@@ -154,11 +151,8 @@ def test_every_kind_of_image_is_sampled_and_read_again(tmp_path: Path) -> None:
 def test_a_remark_can_be_read_on_an_ascii_terminal(trained: Path, tmp_path: Path) -> None:
     folder = support(tmp_path / "Größe", "ant", "bee")
     (folder / "bee" / "é.heic").write_bytes(b"\0\0\0\x18ftypheic")
-    command = [sys.executable, "-m", "weightgen.cli.main", "generate", "--support", str(folder)]
-    command += ["--generator", str(trained), "--out", str(tmp_path / "head"), "--format", "json"]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert b"Traceback" not in done.stderr and b"passed over" in done.stderr
-    assert json.loads(done.stdout.decode())["classes"] == ["ant", "bee"]
+    command = ("generate", "--support", folder, "--generator", trained, "--out", tmp_path / "head", "--format", "json")
+    result = on("ascii", *command)
+    assert result.exit_code == 0
+    assert b"passed over" in result.stderr_bytes
+    assert json.loads(result.stdout)["classes"] == ["ant", "bee"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from generator_doubles import generator_double
-from tiny_runs import CLASSES, IMAGES_PER_CLASS, files_below, invoke, refuse, succeed
+from tiny_runs import CLASSES, IMAGES_PER_CLASS, SHARED, files_below, invoke, refuse, succeed
 from weightgen.cli.generate import written_sentence
 
 from weightgen import registry
@@ -38,7 +38,7 @@ def commands(trained: Path, pictures: Path, head: Path, images: Path, out: Path)
         "predict": ("predict", pictures / "query", "--head", head),
         "evaluate": ("evaluate", trained, *FEW),
         "ls": ("recipes", "ls"),
-        "validate": ("recipes", "validate", "metadiff"),
+        "validate": ("recipes", "validate", "metadiff", f"data={images}", *SHARED),
         "components": ("components",),
         "info": ("data", "info", images),
         "sample": ("data", "sample", images, "--queries", "3", "--out", out / "sample"),
@@ -128,7 +128,7 @@ def test_other_data_count_in_full(trained: Path, pictures: Path) -> None:
     assert "there are 3; lower" in refuse("evaluate", trained, "--data", pictures / "query", "--ways", "4")
 
 
-def test_a_report_on_request(trained: Path, tmp_path: Path, quick: None) -> None:
+def test_a_report_on_request(trained: Path, tmp_path: Path) -> None:
     succeed("evaluate", trained, *FEW, "--report", tmp_path / "report")
     assert files_below(tmp_path / "report") == {"report.md", "results.json", "steps_accuracy.png"}
 
@@ -140,7 +140,7 @@ def test_no_classes_beyond_the_episodes_own(trained: Path) -> None:
 
 @pytest.mark.parametrize("columns", ["80", "35"])
 def test_the_table_names_every_method_and_the_verdict(
-    trained: Path, quick: None, monkeypatch: pytest.MonkeyPatch, columns: str
+    trained: Path, monkeypatch: pytest.MonkeyPatch, columns: str
 ) -> None:
     """Every cell whole, within 80 characters; on a narrower terminal the terminal breaks the lines."""
     monkeypatch.setenv("COLUMNS", columns)
@@ -179,7 +179,7 @@ def test_the_table_names_every_method_and_the_verdict(
     ids=["balanced", "far from balanced", "unbalanced", "transductive"],
 )
 def test_unlabelled_images_on_request(
-    trained: Path, quick: None, tmp_path: Path, arguments: tuple[str, ...], told: dict[str, object]
+    trained: Path, tmp_path: Path, arguments: tuple[str, ...], told: dict[str, object]
 ) -> None:
     sizes = ("--ways", "2", "--shots", "1", "--episodes", "4", "--report", tmp_path)
     (one,) = json.loads(succeed("evaluate", trained, *sizes, *arguments, "--format", "json").stdout)
@@ -273,7 +273,7 @@ def test_generate_takes_a_run_or_its_generator(trained: Path, pictures: Path, tm
         assert first == second
 
 
-def test_recipes_are_listed_shown_copied_and_checked(tmp_path: Path) -> None:
+def test_recipes_are_listed_shown_copied_and_checked(images: Path, tmp_path: Path) -> None:
     listed = json.loads(succeed("recipes", "ls", "--format", "json").stdout)
     assert {"metadiff", "paper/metadiff"} <= set(listed)
     assert all(listed.values())
@@ -284,10 +284,14 @@ def test_recipes_are_listed_shown_copied_and_checked(tmp_path: Path) -> None:
     assert "exists already" in refuse("recipes", "cp", "paper/metadiff", tmp_path / "mine.yaml")
     assert (tmp_path / "mine.yaml").read_text() == shown
     succeed("recipes", "cp", "metadiff", tmp_path)
-    assert "is valid" in succeed("recipes", "validate", tmp_path / "mine.yaml", "training.steps=3").stdout
-    resolved = json.loads(succeed("recipes", "validate", "metadiff", "seed=7", "--format", "json").stdout)
+    mine = (tmp_path / "mine.yaml", f"data={images}", *SHARED)
+    assert "is valid" in succeed("recipes", "validate", *mine, "training.steps=3").stdout
+    resolved = json.loads(succeed("recipes", "validate", *mine, "seed=7", "--format", "json").stdout)
     assert resolved["seed"] == 7
     assert resolved["training"]["queries"] > 0
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(resolved))
+    again = succeed("recipes", "validate", tmp_path / "again.yaml", "--format", "json").stdout
+    assert json.loads(again) == resolved
 
 
 def test_the_schema_tells_what_every_option_means() -> None:
@@ -410,13 +414,6 @@ def test_quiet_turns_the_bars_of_other_libraries_off(images: Path) -> None:
         command = [sys.executable, "-c", script, "data", "info", str(images), *flags]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean)
         assert done.stdout.splitlines()[-1] == off
-
-
-def test_the_resolved_recipe_of_validate_is_a_recipe(tmp_path: Path) -> None:
-    resolved = json.loads(succeed("recipes", "validate", "paper/metadiff", "--format", "json").stdout)
-    (tmp_path / "again.yaml").write_text(yaml.safe_dump(resolved))
-    again = json.loads(succeed("recipes", "validate", tmp_path / "again.yaml", "--format", "json").stdout)
-    assert again == resolved
 
 
 def test_nothing_asked_is_answered_with_help() -> None:

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from tiny_runs import images, quick
 
 from weightgen.classifiers import LinearHeads
 from weightgen.evaluation.scoring import Scores
 from weightgen.interfaces import Method
 from weightgen.records import Episode, Features
 
-__all__ = ["images", "quick"]
 WIDTH = 6
 
 

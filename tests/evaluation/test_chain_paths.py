@@ -172,7 +172,7 @@ def test_the_episodes_of_all_shots_have_the_same_classes_and_the_numbers_one_see
 
 
 @pytest.fixture
-def followed(images: Path, quick: None, tmp_path: Path) -> Path:
+def followed(images: Path, tmp_path: Path) -> Path:
     """A tiny run that learnt from trajectories."""
     steps = ("scheduler.num_train_timesteps=6", "generation.steps=6", "zoo.tasks=5", "zoo.fit.epochs=7")
     arguments = ("mcdi", f"data={images}", *TINY, *steps, "--out", tmp_path / "runs", "--format", "json")

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from weightgen.evaluation.comparison import calibration_floor, class_interval, compare
+from weightgen.evaluation.comparison import calibration_floor, class_interval, compare, verdict
 from weightgen.evaluation.scoring import Scores
-from weightgen.evaluation.verdicts import verdict
 
 KINDS = {"metadiff": "generator", "one_step": "ablation", "ridge": "baseline", "cosine_centroid": "baseline"}
 

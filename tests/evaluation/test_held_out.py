@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from weightgen.evaluation.held_out import Choice, best, calibrated_scale, folds, spare
+from weightgen.evaluation.tuning import Choice, best, calibrated_scale, folds, spare
 from weightgen.features.temperature import fit_scale
 from weightgen.records import Features
 

@@ -11,7 +11,7 @@ from torchmetrics.functional.classification import binary_auroc
 from weightgen.classifiers import LinearHeads
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
-from weightgen.evaluation.out_of_distribution import auroc, familiarity, ood_aurocs, other_images
+from weightgen.evaluation.scoring import auroc, familiarity, ood_aurocs, other_images
 from weightgen.records import Episode, Features
 
 

@@ -12,8 +12,7 @@ from weightgen.classifiers import LinearHeads
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
-from weightgen.evaluation.out_of_distribution import ood_aurocs, other_images
-from weightgen.evaluation.scoring import Episodes, EpisodeSizes, Scores, score, score_all
+from weightgen.evaluation.scoring import Episodes, EpisodeSizes, Scores, ood_aurocs, other_images, score, score_all
 from weightgen.interfaces import Method
 from weightgen.records import Episode, Features
 

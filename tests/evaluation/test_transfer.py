@@ -14,11 +14,10 @@ from PIL import Image
 
 from weightgen import seeds
 from weightgen.classifiers import LinearHeads
-from weightgen.evaluation.comparison import MethodResult, compare
+from weightgen.evaluation.comparison import MethodResult, compare, in_seconds, verdict
 from weightgen.evaluation.report import size_table, transfer_json, write_report
 from weightgen.evaluation.scoring import Scores, score_all
 from weightgen.evaluation.training_sets import TrainingSets, draw_training, held_out, warm_up
-from weightgen.evaluation.verdicts import in_seconds, verdict
 from weightgen.interfaces import Method
 from weightgen.records import Episode, Features
 

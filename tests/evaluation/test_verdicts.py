@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from weightgen.evaluation.comparison import MethodResult, paired_difference
-from weightgen.evaluation.verdicts import chain_verdict, in_points, verdict
+from weightgen.evaluation.comparison import MethodResult, chain_verdict, in_points, paired_difference, verdict
 
 RESULT = MethodResult("metadiff", "generator", 80.0, 0.5, 0.0, 0.0, 0.0, 0.001, 2.0, 1.5)
 RIDGE = replace(RESULT, name="ridge", kind="baseline", accuracy=79.0)

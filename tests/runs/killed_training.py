@@ -13,10 +13,13 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+from tiny_runs import hurry
 from weightgen.cli.main import app
 
 import weightgen.runs.evaluation_run
 
+hurry(pytest.MonkeyPatch())
 weightgen.runs.evaluation_run.evaluate_run = lambda *_, **__: []
 rename = os.replace
 

@@ -86,7 +86,7 @@ def test_all_that_it_is_told_of_numbers_is_refused(walked: Path, pictures: Path,
     succeed(*command, "--samples", "1", "--steps", str(CHAIN))
 
 
-def test_draws_are_left_out_of_an_evaluation_unless_asked_for(walked: Path, quick: None, tmp_path: Path) -> None:
+def test_draws_are_left_out_of_an_evaluation_unless_asked_for(walked: Path, tmp_path: Path) -> None:
     (evaluation,) = json.loads(
         succeed("evaluate", walked, "--shots", 1, "--report", tmp_path / "report", "--format", "json").stdout
     )
@@ -167,7 +167,7 @@ def test_interrupted_in_the_zoo_and_in_training_it_ends_with_the_same_bits(
     assert (run / "metrics.jsonl").read_text() == (calm / "metrics.jsonl").read_text()
 
 
-def test_a_runs_own_recipe_is_as_valid_as_the_one_it_came_from(walked: Path, images: Path, quick: None) -> None:
+def test_a_runs_own_recipe_is_as_valid_as_the_one_it_came_from(walked: Path, images: Path) -> None:
     """Also that of a chain shorter than the usual number of steps of draws, which the resolved recipe spells out."""
     recipe = RunFolder(walked).recipe()
     assert recipe == load_recipe("mcdi", [f"data={images}", *TINY_MCDI])

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from generator_doubles import generator_double
+from weightgen.cli.evaluate import training_sizes
 
-from weightgen.config.protocol_flags import held_out_share, training_sizes
 from weightgen.errors import InputError
 from weightgen.evaluation.tuning import CrossValidation
 from weightgen.methods.sgd_head import SgdHead
 from weightgen.runs.methods import build_methods, chosen_methods, known_methods
+from weightgen.runs.transfer_evaluation import held_out_share
 
 EPISODES: dict[str, Any] = {"protocol": "episodes", "pipeline": generator_double()}
 TRANSFER: dict[str, Any] = {"protocol": "transfer", "pipeline": generator_double()}

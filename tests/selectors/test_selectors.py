@@ -16,15 +16,7 @@ from weightgen.errors import InputError
 from weightgen.interfaces import Selector
 from weightgen.selectors._module_names import ModuleNames
 
-MODELS = [
-    "test_vit",
-    "test_resnet",
-    "test_efficientnet",
-    "test_convnext",
-    "mobilenetv3_small_050",
-    "conv4",
-    "resnet12",
-]
+MODELS = ["test_vit", "test_resnet", "test_convnext", "conv4"]
 LAYERS = ["conv", "conv2", "conv_pw", "qkv", "mlp.fc1"]  # every model has some
 OPTIONS = {"pattern": {"target_modules": LAYERS}, "lora": {"target_modules": LAYERS, "rank": 2}}
 

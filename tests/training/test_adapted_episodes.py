@@ -22,6 +22,7 @@ from weightgen.objectives.query_loss import QueryLoss
 from weightgen.records import Episode, Features
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.spaces.class_rows import ClassRows
+from weightgen.training import folds as training_folds
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold, cross_fitted
@@ -48,15 +49,17 @@ def loss_of(objective: Any, *, fitted: bool = False) -> EpisodeLoss:
 
 @pytest.fixture(scope="module")
 def folds(base_features: Features) -> tuple[Fold, ...]:
-    return cross_fitted(
-        base_features,
-        folds=2,
-        standardizer=Standardizer(feature_width=8),
-        conditioner=DatasetStatistics(),
-        space=ClassRows(),
-        shots=(1, 6),
-        seed=1,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_folds, "_EPISODES", 10)
+        return cross_fitted(
+            base_features,
+            folds=2,
+            standardizer=Standardizer(feature_width=8),
+            conditioner=DatasetStatistics(),
+            space=ClassRows(),
+            shots=(1, 6),
+            seed=1,
+        )
 
 
 def path_of(fold: Fold, episode: Episode) -> torch.Tensor:

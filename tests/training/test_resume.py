@@ -23,8 +23,10 @@ def rising(module: torch.nn.Module) -> float:
     return -falling(module)
 
 
-@pytest.mark.parametrize("score", [None, falling, rising])
-@pytest.mark.parametrize("records_seen", [1, 3, 4, 5, 8])
+@pytest.mark.parametrize(
+    ("score", "records_seen"),
+    [(None, 1), (None, 4), (None, 8), (falling, 3), (falling, 5), (rising, 1), (rising, 4), (rising, 8)],
+)
 def test_resume_is_bit_identical(make_run: MakeRun, score: Callable | None, records_seen: int) -> None:
     """Stopped before the first checkpoint, at one, between two, and after evaluations."""
     whole = make_run("whole", score=score)
@@ -76,7 +78,7 @@ def test_dropout_too_is_a_function_of_the_step(make_run: MakeRun) -> None:
     assert not torch.equal(plain.weights(), whole.weights())
 
 
-@pytest.mark.parametrize("records_seen", [1, 2, 5, 7])
+@pytest.mark.parametrize("records_seen", [2, 5])
 def test_unlabelled_images_come_back_too(make_run: MakeRun, records_seen: int) -> None:
     """Every other step has none, and leaves the weights that trust them without a gradient or a moment."""
     options = {"unlabelled": (3, 8), "ways": (2, 4)}
@@ -99,7 +101,7 @@ def test_training_leaves_the_global_state_alone(make_run: MakeRun) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant_with_warmup", "polynomial"])
+@pytest.mark.parametrize("schedule", ["cosine", "polynomial"])
 def test_the_learning_rate_goes_on_where_it_was(make_run: MakeRun, schedule: str) -> None:
     options = {"schedule": schedule, "warmup_steps": 4}
     rates = [record["learning_rate"] for record in make_run("whole", options=options).records()]
@@ -109,7 +111,7 @@ def test_the_learning_rate_goes_on_where_it_was(make_run: MakeRun, schedule: str
     assert rates[:4] == pytest.approx([0.00125, 0.0025, 0.00375, 0.005])
 
 
-@pytest.mark.parametrize("records_seen", [1, 4, 5, 6])
+@pytest.mark.parametrize("records_seen", [1, 4, 5])
 def test_an_interrupted_run_leaves_the_metrics_of_a_whole_one(
     make_run: MakeRun, tmp_path: Path, records_seen: int
 ) -> None:

@@ -11,8 +11,7 @@ import torch
 from made_up_chunks import made_up_plan
 from made_up_pixels import made_up_pixels
 
-from weightgen.config.loading import load_recipe
-from weightgen.config.paths import with_absolute_paths
+from weightgen.config.loading import load_recipe, with_absolute_paths
 from weightgen.errors import InputError
 from weightgen.files import write_tensors
 from weightgen.spaces.class_rows import ClassRows

@@ -1,5 +1,5 @@
 """Frozen timm networks and their features; importing this package registers `conv4` and `resnet12` with timm."""
 
-from weightgen.backbones import few_shot_networks
+from weightgen.backbones.few_shot_networks import conv4, resnet12
 
-__all__ = ["few_shot_networks"]
+__all__ = ["conv4", "resnet12"]

@@ -18,7 +18,7 @@ from weightgen.backbones.preprocessing import Preprocessing
 from weightgen.data.labelled import FEATURES, encoded
 from weightgen.data.pictures import decoded
 from weightgen.errors import InputError
-from weightgen.records import TURNED, Features
+from weightgen.records import Features
 
 _CHUNK = 1024
 
@@ -85,25 +85,17 @@ class ImageReader:
         return torch.stack([self._preprocess.pixels(decoded(encoded(e), _name(e, row))) for e, row in pairs])
 
 
-def pixels_of(backbone: Backbone, dataset: datasets.Dataset, *, quarter_turns: tuple[int, ...] = (0,)) -> Features:
+def pixels_of(backbone: Backbone, dataset: datasets.Dataset, *, quarter_turns: int = 0) -> Features:
     """Every image at the backbone's input size as one flat row of bytes, in memory.
 
     dataset: columns `image` (datasets.Image) and `label` (ClassLabel), rows sorted by class.
-    quarter_turns: turns by so many times 90°; every one makes classes of its own.
+    quarter_turns: turn every image by so many times 90° first.
 
     Raises InputError when an image cannot be decoded, or labels are not sorted.
     """
     reader = ImageReader(dataset, backbone.preprocess)
-    upright, classes = reader.read_all(), len(reader.class_names)
-    return Features(
-        values=torch.cat([upright.rot90(turns, (-2, -1)).flatten(1) for turns in quarter_turns]),
-        labels=torch.cat([reader.labels + i * classes for i in range(len(quarter_turns))]),
-        class_names=tuple(
-            name if turns == 0 else f"{name}{TURNED}{90 * turns}°"
-            for turns in quarter_turns
-            for name in reader.class_names
-        ),
-    )
+    values = reader.read_all().rot90(quarter_turns, (-2, -1)).flatten(1)
+    return Features(values, reader.labels, reader.class_names)
 
 
 def _name(example: Mapping[str, Any], row: int) -> str:

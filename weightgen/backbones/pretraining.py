@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import torch
@@ -24,7 +24,7 @@ from weightgen.seeds import derive, generator
 
 _IN_MEMORY_BYTES = 2 * 1024**3
 _EVALUATION_BATCH = 512
-AUGMENTATIONS = ("none", "crop", "crop_flip")
+_WEIGHT_DECAY = 0.01
 
 
 class CosineHead(nn.Module):
@@ -55,12 +55,10 @@ def pretrain(
     steps: int,
     batch: int = 128,
     learning_rate: float = 0.002,
-    optimiser: str = "adamw",
-    weight_decay: float = 0.01,
-    head: str = "cosine",
+    head: Literal["cosine", "linear"] = "cosine",
     keep_head: bool = False,
     label_smoothing: float = 0.1,
-    augment: str = "crop",
+    augment: Literal["none", "crop", "crop_flip"] = "crop",
     held_out: float = 0.1,
     evaluate_every: int | None = None,
     checkpoint_dir: Path | None = None,
@@ -71,7 +69,6 @@ def pretrain(
     dataset: columns `image` and `label`; `held_out` of every class's images (one at least) choose the best
         weights, which the backbone holds, frozen, when the generator is exhausted.
     learning_rate: highest of a cosine schedule after a warm-up over a tenth of the steps.
-    optimiser: "adamw" or "sgd" (with Nesterov momentum 0.9).
     head: "cosine" or "linear". keep_head: make a linear head the backbone's classifier.
     augment: "none"; "crop" shifts by up to an eighth of the image, "crop_flip" also mirrors.
     evaluate_every: steps between evaluations and checkpoints; a tenth of all steps if not given.
@@ -80,7 +77,6 @@ def pretrain(
     Records: {"stage": "pretraining", "step", "loss", "held_out_accuracy" (percent, when evaluated)}; steps count
     from 1. Raises InputError for a class with one image, a checkpoint of another run, and a loss that is not finite.
     """
-    _check(steps=steps, batch=batch, held_out=held_out, head=head, optimiser=optimiser, augment=augment)
     reader = ImageReader(dataset, backbone.preprocess)
     pool = _Pool(reader, progress)
     train_rows, held_out_rows = _split(reader, held_out, seed)
@@ -93,11 +89,11 @@ def pretrain(
         raise InputError(f"backbone.pretraining.keep_head: a {head} head is no layer of the network; set head: linear")
     layer.to(device)
     network = nn.ModuleDict({"trunk": backbone.trunk, "head": layer})
-    choices = [seed, steps, batch, learning_rate, optimiser, weight_decay, head, label_smoothing, augment, held_out]
+    choices: list[object] = [seed, steps, batch, learning_rate, _WEIGHT_DECAY, head, label_smoothing, augment, held_out]
     choices += ["head beside the trunk"]  # in the checkpoint; earlier versions kept the best trunk alone
     run = text_hash(json.dumps([*choices, evaluate_every, reader.class_names]), backbone.weights_hash(), pool.hash())
     backbone.trunk.requires_grad_(True)
-    descent = _optimiser(network, optimiser, learning_rate, weight_decay)
+    descent = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=_WEIGHT_DECAY)
     schedule = get_scheduler("cosine", descent, num_warmup_steps=steps // 10, num_training_steps=steps)
     state = PretrainingState(network, descent, schedule, run, None if checkpoint_dir is None else Path(checkpoint_dir))
     try:
@@ -149,26 +145,6 @@ class _Pool:
         """Changes with the data: with every pixel where all are in memory, else with the labels alone."""
         pixels = {} if self._pixels is None else {"pixels": self._pixels}
         return tensors_hash({"labels": self._reader.labels, **pixels})
-
-
-def _check(*, steps: int, batch: int, held_out: float, **names: str) -> None:
-    known = {"head": tuple(_HEADS), "optimiser": ("adamw", "sgd"), "augment": AUGMENTATIONS}
-    for key, name in names.items():
-        if name not in known[key]:
-            raise InputError(f"backbone.pretraining.{key} is '{name}'; it is one of: {', '.join(known[key])}")
-    for key, value, right in (("steps", steps, steps >= 1), ("batch", batch, batch >= 2)):
-        if not right:
-            raise InputError(f"backbone.pretraining.{key} is {value}; give a larger number")
-    if not 0 < held_out < 1:
-        raise InputError(f"backbone.pretraining.held_out is {held_out}; give a fraction between 0 and 1")
-
-
-def _optimiser(network: nn.Module, name: str, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    if name == "sgd":
-        return torch.optim.SGD(
-            network.parameters(), lr=learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay
-        )
-    return torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
 
 
 def _split(reader: ImageReader, held_out: float, seed: int) -> tuple[Int[Tensor, " train"], Int[Tensor, " held_out"]]:

@@ -68,7 +68,7 @@ class PretrainingOptions(Section):
 
     steps: PositiveInt = 500
     """Optimiser steps."""
-    batch: PositiveInt = 128
+    batch: Annotated[int, Field(ge=2)] = 128
     """Images in one step."""
     learning_rate: PositiveFloat | None = None
     """Peak learning rate; None takes the default of `weightgen.backbones.pretraining`."""

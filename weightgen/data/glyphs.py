@@ -96,7 +96,7 @@ def _render(
             names.append(name)
         encoded += _pngs(_moved(torch.cat(drawings), torch.cat(motions), size))
         if progress is not None:
-            progress("rendering glyphs", len(names), classes or _candidates())
+            progress("rendering glyphs", len(names), classes or len(_coverage()))
     schema = Features({"image": Image(decode=False), "label": ClassLabel(names=names)}).arrow_schema
     images = pa.array([{"bytes": png, "path": None} for png in encoded], schema.field("image").type)
     labels = pa.array(np.repeat(np.arange(len(names)), images_per_class))
@@ -189,10 +189,6 @@ def _coverage() -> dict[int, list[int]]:
         for code in sorted(held_by)
         if len(held_by[code]) >= _FACES_NEEDED and unicodedata.category(chr(code))[0] in "LS" and code not in _BRAILLE
     }
-
-
-def _candidates() -> int:
-    return len(_coverage())
 
 
 @lru_cache

@@ -34,14 +34,14 @@ def find_images(folder: Path) -> list[Path]:
     return images
 
 
-def find_classes(folder: Path, *, fewest: int = 2, remark: bool = True) -> dict[str, list[Path]]:
+def find_classes(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
     """Classes of an image folder: every subfolder is a class, its name in NFC the class's name, both sorted.
 
     Only images directly in a subfolder count, so that a folder of splits (train/cat, test/cat) is not mistaken for
     classes. Passed over: hidden files and folders, what desktops leave behind, files beside the class folders, files
     that are not images, links back to the folder or above it. Any other name is fine.
 
-    Logs one warning of files that may be meant as images and are none, if `remark`. Raises InputError when the folder
+    Logs one warning of files that may be meant as images and are none. Raises InputError when the folder
     is missing, a class has no image, two classes are the same folder or have names that look alike, or there are fewer
     than `fewest` classes, 1 or 2.
     """
@@ -68,8 +68,7 @@ def find_classes(folder: Path, *, fewest: int = 2, remark: bool = True) -> dict[
         raise InputError(
             f"{shown(folder)}: has one class only ({shown(subfolders[0])}); add a folder for another class"
         )
-    if remark:
-        _remark(folder, passed_over)
+    _remark(folder, passed_over)
     return dict(sorted(classes.items()))
 
 

@@ -52,12 +52,10 @@ def select_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
     Nothing is decoded or copied. Raises InputError for a name that is unknown or given twice.
     """
     names = [composed(name) for name in names]
-    position = {name: i for i, name in enumerate(class_names(dataset))}
-    _check_names(names, position)
+    wanted = np.array(positions(names, class_names(dataset), of="the data") if names else [], dtype=np.int64)
     counts = class_counts(dataset)
     starts = np.concatenate([[0], counts.cumsum()])
-    wanted = np.array([position[name] for name in names], dtype=np.int64)
-    table = _columns(dataset).drop_columns("label")
+    table = dataset.with_format("arrow")[:].drop_columns("label")
     chosen = pa.concat_tables([table.slice(0, 0), *(table.slice(starts[i], counts[i]) for i in wanted)])
     return labelled_table(chosen, np.repeat(np.arange(len(names)), counts[wanted]), names, kinds={**dataset.features})
 
@@ -228,20 +226,8 @@ def labelled_table(columns: pa.Table, labels: np.ndarray, names: Sequence[str], 
     return Dataset(InMemoryTable(table), fingerprint=generate_random_fingerprint())
 
 
-def _columns(dataset: Dataset) -> Any:
-    return dataset.with_format("arrow")[:]
-
-
 def _labels(dataset: Dataset) -> np.ndarray:
     return dataset.select_columns("label").with_format("arrow")[:].column("label").to_numpy()
-
-
-def _check_names(names: Sequence[str], known: dict[str, int]) -> None:
-    for i, name in enumerate(names):
-        if name not in known:
-            raise InputError(f"the data has no class '{name}'{nearest(name, known)}")
-        if name in names[:i]:
-            raise InputError(f"class '{name}' is named twice; name it once")
 
 
 def position(name: str, names: Sequence[str]) -> int | None:
@@ -252,13 +238,13 @@ def position(name: str, names: Sequence[str]) -> int | None:
     return alike[0] if len(alike) == 1 else None
 
 
-def positions(chosen: Sequence[str], names: Sequence[str]) -> list[int]:
-    """Positions of some classes. Raises InputError for none, one that is unknown, and one that is named twice."""
+def positions(chosen: Sequence[str], names: Sequence[str], *, of: str = "the head") -> list[int]:
+    """Positions of some classes `of` something. Raises InputError for none, an unknown one, and one named twice."""
     places: list[int] = []
     for name in chosen:
         place = position(name, names)
         if place is None:
-            raise InputError(f"the head has no class {name!r}{nearest(name, names)}")
+            raise InputError(f"{of} has no class {name!r}{nearest(name, names)}")
         if place in places:
             raise InputError(f"class {names[place]!r} is named twice; name it once")
         places.append(place)

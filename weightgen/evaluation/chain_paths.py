@@ -154,25 +154,30 @@ def true_paths(
 def walk(
     pipeline: WeightGenerationPipeline, features: Features, paths: TruePaths, sizes: EpisodeSizes, *, seed: int
 ) -> Walk:
-    """Run the generator's chain, and the same without its network from the same noise, and measure both."""
-    own, bare = (
-        chain_states(pipeline, features, paths.classes, sizes, shown=SHOWN, denoiser=denoiser, seed=seed)
+    """Run the generator's chain, and the same without its network from the same noise, and measure both.
+
+    `seed` and its place decide the images and the noise of an episode.
+    """
+    inner = _inner_ends(pipeline)
+    (own, shown), (bare, _) = (
+        _followed(pipeline, EpisodeSampler(features), paths.classes, sizes, inner, denoiser=denoiser, seed=seed)
         for denoiser in (None, pipeline.denoiser.without_network)
     )
-    first = len(paths.epochs) - len(own.ends)
+    number = len(inner) + 1
+    first = len(paths.epochs) - number
     targets = paths.targets[:, first:]
     # Of the other episodes alone: a mean of few that has the episode's own rows in it knows something of them.
     rows = targets.mean(2, keepdim=True)
     others = (rows.sum(0) - rows) / (len(rows) - 1)
-    distances = [_distances(states, targets) for states in (own.at_ends, bare.at_ends, others)]
+    distances = [_distances(states, targets) for states in (own, bare, others)]
     return Walk(
         shots=shots_label(sizes["shots"]),
         distances=tuple(
             TargetDistances(first + i + 1, paths.epochs[first + i], *(each[i] for each in distances))
-            for i in range(len(own.ends))
+            for i in range(number)
         ),
-        states=own.shown,
-        ends=own.ends,
+        states=shown,
+        ends=(*inner, shown.shape[1] - 1),
     )
 
 
@@ -185,66 +190,37 @@ def _distances(
     return [Distance(float(each.mean()), half_width(each)) for each in relative.unbind(1)]
 
 
-@dataclass(frozen=True)
-class ChainStates:
-    """Standardised rows on the way from noise.
-
-    at_ends: where the segments end, of all episodes; of a chain without segments, where it ends.
-    shown: the noise, and the rows after every denoiser call, of the first episodes.
-    ends: places in `shown` where the segments end.
-    """
-
-    at_ends: Float[Tensor, "episodes ends ways feature"]
-    shown: Float[Tensor, "shown states ways feature"]
-    ends: tuple[int, ...]
-
-
-@torch.no_grad()
-def chain_states(
+def _followed(
     pipeline: WeightGenerationPipeline,
-    features: Features,
+    sampler: EpisodeSampler,
     classes: Int[Tensor, "episodes ways"],
     sizes: EpisodeSizes,
+    inner: Sequence[int],
     *,
-    shown: int,
-    denoiser: Denoise | None = None,
-    seed: int = 0,
-) -> ChainStates:
-    """Run the chain on episodes of these classes; seed and place decide the images and the noise of an episode.
-
-    Args:
-        classes: rows of the features' `class_names`.
-        shown: episodes of which every state is kept.
-        denoiser: used instead of the generator's own.
-    """
-    sampler, inner = EpisodeSampler(features), _inner_ends(pipeline)
-    watches: list[_Watch] = []
-    at_ends = []
+    denoiser: Denoise | None,
+    seed: int,
+) -> tuple[Float[Tensor, "episodes ends ways feature"], Float[Tensor, "shown states ways feature"]]:
+    """Rows where the segments of a chain end, of all episodes; and all states of the first ones, the noise first."""
+    ends, shown = [], []
     for start in range(0, len(classes), _EPISODES_AT_ONCE):
         part = classes[start : start + _EPISODES_AT_ONCE]
         draw = seeds.generator(seed, "chain episodes", start)
         episode = sampler.sample(batch=len(part), classes=part, generator=draw, **sizes)
         noise = [seeds.generator(seed, "chain noise", start + i) for i in range(len(part))]
-        watch = _Watch(inner, shown=max(0, shown - start))
-        last = pipeline.tokens(episode, noise, samples=1, denoiser=denoiser, watch=watch)[:, 0]
-        watches.append(watch)
-        at_ends.append(torch.stack([*watch.at_ends, last], 1).cpu())
-    states = torch.cat([torch.stack(watch.states, 1) for watch in watches]).cpu()
-    return ChainStates(torch.cat(at_ends), states, (*inner, states.shape[1] - 1))
+        at_ends: list[Tensor] = []
+        states: list[Tensor] = []
 
+        def watch(
+            rows: Tensor, ends: list[Tensor] = at_ends, kept: list[Tensor] = states, most: int = max(0, SHOWN - start)
+        ) -> None:
+            if len(kept) in inner:
+                ends.append(rows)
+            kept.append(rows[:most].clone())  # a view would keep the whole batch
 
-class _Watch:
-    """Keeps what is needed of a chain's states: everything of the first episodes, the ends of segments of all."""
-
-    def __init__(self, inner: Sequence[int], *, shown: int) -> None:
-        self._inner, self._shown = inner, shown
-        self.at_ends: list[Tensor] = []
-        self.states: list[Tensor] = []
-
-    def __call__(self, rows: Float[Tensor, "batch ways feature"]) -> None:
-        if len(self.states) in self._inner:
-            self.at_ends.append(rows)
-        self.states.append(rows[: self._shown].clone())  # a view would keep the whole batch
+        at_ends.append(pipeline.tokens(episode, noise, samples=1, denoiser=denoiser, watch=watch)[:, 0])
+        ends.append(torch.stack(at_ends, 1).cpu())
+        shown.append(torch.stack(states, 1).cpu())
+    return torch.cat(ends), torch.cat(shown)
 
 
 def _inner_ends(pipeline: WeightGenerationPipeline) -> tuple[int, ...]:

@@ -11,11 +11,10 @@ from typing import Any
 
 from weightgen.episodes.shots import Shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
-from weightgen.evaluation.chain_paths import ChainPaths, Walk
-from weightgen.evaluation.comparison import LINEAR_PROBE, MethodResult
+from weightgen.evaluation.chain_paths import ChainPaths
+from weightgen.evaluation.comparison import LINEAR_PROBE, MethodResult, in_points, in_seconds, verdict
 from weightgen.evaluation.figures import chain_picture, learning_picture, steps_picture
 from weightgen.evaluation.training_sets import words
-from weightgen.evaluation.verdicts import in_points, in_seconds, verdict
 from weightgen.files import write_bytes, write_json, write_text
 
 TRANSFER = "transfer"
@@ -147,8 +146,10 @@ def write_report(
         write_bytes(folder / "steps_accuracy.png", steps_picture(curve))
         sections.append(_curve_section(curve))
     if chain is not None:
-        pairs = zip(comparisons, chain.walks, strict=True)
-        comparisons = [{**comparison, "chain_paths": _walk_json(chain, walk)} for comparison, walk in pairs]
+        missed = [
+            {"episodes": len(chain.paths.targets), "targets": list(map(asdict, w.distances))} for w in chain.walks
+        ]
+        comparisons = [{**one, "chain_paths": of} for one, of in zip(comparisons, missed, strict=True)]
         write_bytes(folder / "chain.png", chain_picture(chain))
         sections.append(_chain_section(chain))
     write_json(folder / "results.json", list(comparisons))
@@ -216,13 +217,10 @@ def _chain_section(chain: ChainPaths) -> str:
     return "\n\n".join(["## The chain and the local targets", picture, said, markdown(rows, left=0)])
 
 
-def _walk_json(chain: ChainPaths, walk: Walk) -> dict[str, Any]:
-    return {"episodes": len(chain.paths.targets), "targets": [asdict(each) for each in walk.distances]}
-
-
 def _methods(results: Sequence[MethodResult], keys: Sequence[str]) -> list[dict[str, Any]]:
     rows = [{**asdict(result), "ms_per_episode": 1000 * result.seconds} for result in results]
-    return [{key: _finite(each[key]) for key in keys} for each in rows]
+    finite = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]
+    return [{key: row[key] for key in keys} for row in finite]
 
 
 def _value(key: str, written: Callable[[float], str]) -> Callable[[Results, Results], str]:
@@ -285,7 +283,3 @@ def _unlabelled(draw: UnlabelledDraw, *, queries: int) -> dict[str, Any]:
         "distractors": 0.0 if own else draw.distractors,
         "transductive": own,
     }
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

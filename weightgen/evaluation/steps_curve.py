@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 from weightgen.episodes.sampler import EpisodeSampler
-from weightgen.episodes.shots import Shots, shots_label, shots_words
-from weightgen.episodes.unlabelled import UnlabelledDraw
+from weightgen.episodes.shots import shots_label, shots_words
 from weightgen.evaluation.comparison import half_width
 from weightgen.evaluation.scoring import EpisodeSizes, score
 from weightgen.interfaces import GeneratedHeads, Method
@@ -35,7 +34,6 @@ class _Setting(Method):
     pipeline: WeightGenerationPipeline
     scheduler: Any
     steps: int
-    name: str
 
     @torch.no_grad()
     def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> GeneratedHeads:
@@ -48,13 +46,10 @@ def steps_curve(
     pipeline: WeightGenerationPipeline,
     features: Features,
     *,
-    ways: int,
-    shots: Shots,
-    queries: int,
     seed: int,
-    unlabelled: UnlabelledDraw | None = None,
     episodes: int = 100,
     progress: Callable[[str, int, int], None] | None = None,
+    **sizes: Unpack[EpisodeSizes],
 ) -> list[dict[str, Any]]:
     """Points {"scheduler", "steps", "shots", "accuracy", "ci95"}, all on the same episodes.
 
@@ -63,26 +58,14 @@ def steps_curve(
     """
     if not pipeline.can_draw:
         return []
-    settings = [
-        _Setting(pipeline, swap_scheduler(name, pipeline.scheduler), steps, f"{name}/{steps}")
-        for name in SCHEDULERS
-        for steps in STEPS
-        if steps <= pipeline.scheduler.config.num_train_timesteps
-    ]
+    longest, shots = pipeline.scheduler.config.num_train_timesteps, shots_label(sizes["shots"])
+    settings = [(name, steps) for name in SCHEDULERS for steps in STEPS if steps <= longest]
     points, sampler = [], EpisodeSampler(features)
-    sizes = EpisodeSizes(ways=ways, shots=shots, queries=queries, unlabelled=unlabelled)
-    for i, setting in enumerate(settings):
-        scores = score(setting, sampler, episodes=episodes, seed=seed, **sizes)
-        accuracy = 100 * scores.accuracies
-        points.append(
-            {
-                "scheduler": setting.name.partition("/")[0],
-                "steps": setting.steps,
-                "shots": shots_label(shots),
-                "accuracy": float(accuracy.mean()),
-                "ci95": half_width(accuracy),
-            }
-        )
+    for i, (name, steps) in enumerate(settings):
+        setting = _Setting(pipeline, swap_scheduler(name, pipeline.scheduler), steps)
+        accuracy = 100 * score(setting, sampler, episodes=episodes, seed=seed, **sizes).accuracies
+        judged = {"accuracy": float(accuracy.mean()), "ci95": half_width(accuracy)}
+        points.append({"scheduler": name, "steps": steps, "shots": shots, **judged})
         if progress is not None:
-            progress(f"steps against accuracy, {shots_words(shots_label(shots))}", i + 1, len(settings))
+            progress(f"steps against accuracy, {shots_words(shots)}", i + 1, len(settings))
     return points

@@ -74,10 +74,10 @@ def draw_training(train: Features, images: int | None, *, seed: int, draw: int) 
     """
     if images is None:
         return train
-    starts, rows = (train.counts.cumsum(0) - train.counts).tolist(), []
-    for start, count, name in zip(starts, train.counts.tolist(), train.class_names, strict=True):
-        order = torch.randperm(count, generator=seeds.generator(seed, "training set", draw, name))
-        rows.append(start + order[:images].sort().values)
+    rows = []
+    for name, own in train.rows_by_class():
+        order = torch.randperm(len(own), generator=seeds.generator(seed, "training set", draw, name))
+        rows.append(own[order[:images].sort().values])
     chosen = torch.cat(rows)
     return Features(train.values[chosen], train.labels[chosen], train.class_names)
 
@@ -94,11 +94,9 @@ def held_out_rows(
 ) -> Bool[Tensor, " images"]:
     """Which rows of a data set, sorted by class, are for the test; each class's do not depend on the others."""
     out = torch.zeros(int(counts.sum()), dtype=torch.bool)
-    starts = (counts.cumsum(0) - counts).tolist()
-    for start, count, name in zip(starts, counts.tolist(), names, strict=True):
-        number = min(max(round(share * count), 1), count - 1)
-        order = torch.randperm(count, generator=seeds.generator(seed, "test set", name))
-        out[start + order[:number]] = True
+    for name, own in zip(names, out.split(counts.tolist()), strict=True):
+        number = min(max(round(share * len(own)), 1), len(own) - 1)
+        own[torch.randperm(len(own), generator=seeds.generator(seed, "test set", name))[:number]] = True
     return out
 
 

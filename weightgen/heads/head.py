@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
+import timm
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+import weightgen
 from weightgen.backbones.backbone import Backbone
 from weightgen.classifiers import LinearHeads
 from weightgen.data.images import read_image
@@ -31,7 +33,6 @@ from weightgen.heads.prediction import (
 )
 from weightgen.heads.support_summary import SupportSummary
 
-_PACKAGES = ("weightgen", "timm", "diffusers")
 _FEWEST = 2
 _MOST_NAMED = 20
 
@@ -350,21 +351,13 @@ def _completed(provenance: Mapping[str, object], backbone: Backbone) -> dict[str
             f"the backbone's weights (model.safetensors) are {weights}, and the head was written for "
             f"{provenance['backbone_weights']}; generate the head again"
         )
-    versions = {f"{name}_version": _version(name) for name in _PACKAGES}
-    versions["torch_version"] = torch.__version__  # with its build, which the package's metadata leaves out
+    versions = {f"{one.__name__}_version": one.__version__ for one in (weightgen, timm, diffusers, torch)}
     return {
         **({} if "weightgen_version" in provenance else versions),
         **{key: str(value) for key, value in provenance.items()},
         "backbone": backbone.architecture,
         "backbone_weights": weights,
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"  # a checkout on PYTHONPATH
 
 
 def _check_draws(draws: LinearHeads, *, ways: int, feature_width: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.classifiers import combinations
 from weightgen.methods._unlabelled import Clouds, UnlabelledMethod
 
 
@@ -29,12 +30,7 @@ class BdCspn(UnlabelledMethod):
 
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:
-        return [
-            {"within_shrinkage": within, "temperature": temperature, "shift": shift}
-            for within in (0.2, 0.8)
-            for temperature in (1.0, 2.5, 5.0, 10.0)
-            for shift in (True, False)
-        ]
+        return combinations(within_shrinkage=(0.2, 0.8), temperature=(1.0, 2.5, 5.0, 10.0), shift=(True, False))
 
     def refined(self, clouds: Clouds) -> Float[Tensor, "batch ways coordinates"]:
         return rectified(clouds, temperature=self.temperature, shift=self.shift)

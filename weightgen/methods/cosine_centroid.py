@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.classifiers import combinations
 from weightgen.interfaces import Classifier
 from weightgen.methods._classical import ClassicalMethod, Cosines, Frame, Rows
 from weightgen.records import Episode
@@ -41,8 +42,8 @@ class CosineCentroid(ClassicalMethod):
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:
         if base_classes:
-            return [{"centre": centre, "unit_support": unit} for centre in (True, False) for unit in (True, False)]
-        return [{"centre": centre, "unit_support": False, "own_lengths": True} for centre in (True, False)]
+            return combinations(centre=(True, False), unit_support=(True, False))
+        return combinations(centre=(True, False), unit_support=[False], own_lengths=[True])
 
     def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Classifier:
         """Heads, or with `own_lengths` cosines; nothing is drawn from `rngs`."""

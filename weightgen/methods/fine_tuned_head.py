@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from weightgen.classifiers import PADDING_BIAS
+from weightgen.classifiers import PADDING_BIAS, combinations
 from weightgen.methods._classical import ClassicalMethod, Frame, Rows
 from weightgen.records import Episode
 
@@ -35,12 +35,7 @@ class FineTunedHead(ClassicalMethod):
 
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:
-        return [
-            {"epochs": epochs, "learning_rate": learning_rate, "unit_support": unit}
-            for epochs in (10, 100)
-            for learning_rate in (0.001, 0.01, 0.1)
-            for unit in (True, False)
-        ]
+        return combinations(epochs=(10, 100), learning_rate=(0.001, 0.01, 0.1), unit_support=(True, False))
 
     @torch.no_grad()
     def rows(self, episode: Episode, frame: Frame) -> Rows:

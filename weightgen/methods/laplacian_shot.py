@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.classifiers import combinations
 from weightgen.methods._unlabelled import Clouds, UnlabelledMethod
 from weightgen.methods.bd_cspn import rectified
 
@@ -38,9 +38,8 @@ class LaplacianShot(UnlabelledMethod):
 
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:
-        names = ("within_shrinkage", "neighbours", "strength", "logit_scale", "shift")
-        values = product((0.2, 0.8), (3, 10), (0.2, 0.7), (2.5, 10.0), (False, True))
-        return [dict(zip(names, combination, strict=True)) for combination in values]
+        pull = {"neighbours": (3, 10), "strength": (0.2, 0.7), "logit_scale": (2.5, 10.0), "shift": (False, True)}
+        return combinations(within_shrinkage=(0.2, 0.8), **pull)
 
     def refined(self, clouds: Clouds) -> Float[Tensor, "batch ways coordinates"]:
         prototypes = rectified(clouds, temperature=_RECTIFYING_TEMPERATURE, shift=self.shift)

@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from weightgen.classifiers import combinations
 from weightgen.errors import InputError
 from weightgen.interfaces import Classifier
 from weightgen.methods._classical import ClassicalMethod, Frame, Rows
@@ -44,13 +45,9 @@ class LogisticRegression(ClassicalMethod):
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:
         if not base_classes:
-            penalties = (10 ** (2 * exponent / 3 - 1) for exponent in range(7))
-            return [{"inverse_penalty": c, "unit_support": False} for c in penalties]
-        return [
-            {"inverse_penalty": inverse_penalty, "unit_support": unit}
-            for inverse_penalty in (0.01, 0.1, 1.0, 10.0, 100.0)
-            for unit in (True, False)
-        ]
+            penalties = [10 ** (2 * exponent / 3 - 1) for exponent in range(7)]
+            return combinations(inverse_penalty=penalties, unit_support=[False])
+        return combinations(inverse_penalty=(0.01, 0.1, 1.0, 10.0, 100.0), unit_support=(True, False))
 
     @classmethod
     def fit_each(cls, episode: Episode, grid: Sequence[Mapping[str, Any]]) -> list[Classifier]:

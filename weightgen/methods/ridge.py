@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.classifiers import combinations
 from weightgen.methods._classical import ClassicalMethod, Frame, Rows
 from weightgen.methods._discriminant import PrincipalAxes
 from weightgen.records import Episode
@@ -36,13 +37,9 @@ class Ridge(ClassicalMethod):
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:
         if not base_classes:
-            penalties = (10 ** (exponent / 2) for exponent in range(-6, 7))
-            return [{"penalty": penalty, "unit_support": False, "balanced": False} for penalty in penalties]
-        return [
-            {"penalty": penalty, "unit_support": unit}
-            for penalty in (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
-            for unit in (True, False)
-        ]
+            penalties = [10 ** (exponent / 2) for exponent in range(-6, 7)]
+            return combinations(penalty=penalties, unit_support=[False], balanced=[False])
+        return combinations(penalty=(0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0), unit_support=(True, False))
 
     @classmethod
     def leave_one_out(

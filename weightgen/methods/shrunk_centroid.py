@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.classifiers import combinations
 from weightgen.features.class_statistics import ClassStatistics, shrink_to_isotropic
 from weightgen.methods._classical import ClassicalMethod, Frame, Rows
 from weightgen.records import Episode
@@ -43,12 +44,8 @@ class ShrunkCentroid(ClassicalMethod):
 
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:
-        return [
-            {"within_shrinkage": within, "between_shrinkage": between, "unit_support": unit}
-            for within in (0.1, 0.5, 0.9)
-            for between in (0.1, 0.8, 0.98, 1.0)
-            for unit in (True, False)
-        ]
+        between = (0.1, 0.8, 0.98, 1.0)
+        return combinations(within_shrinkage=(0.1, 0.5, 0.9), between_shrinkage=between, unit_support=(True, False))
 
     def rows(self, episode: Episode, frame: Frame) -> Rows:
         means = self.statistics.radius * frame.means(episode, unit=self.unit_support)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.classifiers import combinations
 from weightgen.methods._unlabelled import Clouds, UnlabelledMethod
 
 
@@ -31,12 +32,7 @@ class SoftKmeans(UnlabelledMethod):
 
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:
-        return [
-            {"within_shrinkage": within, "temperature": temperature, "weight": weight}
-            for within in (0.2, 0.5, 0.8)
-            for temperature in (5.0, 10.0, 20.0)
-            for weight in (0.3, 1.0)
-        ]
+        return combinations(within_shrinkage=(0.2, 0.5, 0.8), temperature=(5.0, 10.0, 20.0), weight=(0.3, 1.0))
 
     def refined(self, clouds: Clouds) -> Float[Tensor, "batch ways coordinates"]:
         prototypes = clouds.prototypes()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.classifiers import combinations
 from weightgen.methods._unlabelled import Clouds, UnlabelledMethod
 
 _ROUNDS = 30
@@ -37,9 +37,8 @@ class Tim(UnlabelledMethod):
 
     @classmethod
     def grid(cls, *, base_classes: bool) -> list[dict[str, Any]]:
-        names = ("within_shrinkage", "temperature", "confidence", "support_weight", "by_distance")
-        values = product((0.2, 0.8), (3.0, 15.0), (0.1, 1.0), (0.1, 1.0), (False, True))
-        return [dict(zip(names, combination, strict=True)) for combination in values]
+        weights = {"confidence": (0.1, 1.0), "support_weight": (0.1, 1.0), "by_distance": (False, True)}
+        return combinations(within_shrinkage=(0.2, 0.8), temperature=(3.0, 15.0), **weights)
 
     def read(
         self, prototypes: Float[Tensor, "batch ways coordinates"]

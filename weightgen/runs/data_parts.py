@@ -16,7 +16,7 @@ from weightgen.backbones.feature_cache import features_of
 from weightgen.config.recipe import DataOptions
 from weightgen.data.class_splits import ClassSplit, named_split, split_classes
 from weightgen.data.feature_data import FEATURES
-from weightgen.data.sources import class_counts, class_names, data_fingerprint, open_data, select_classes
+from weightgen.data.sources import class_counts, class_names, open_data, select_classes
 from weightgen.errors import InputError
 from weightgen.evaluation.training_sets import held_out_rows
 from weightgen.features.standardizer import Standardizer
@@ -92,14 +92,21 @@ def base_features(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Features:
     """Features of the classes that a generator learns from, and that baselines are tuned on."""
-    compute = partial(features_of, backbone, device=device, progress=progress)
+    return _base(options, parts, partial(features_of, backbone, device=device, progress=progress))
+
+
+def base_pixels(options: DataOptions, backbone: Backbone, parts: DataParts) -> Features:
+    """Pixels of the same images, of the same classes in the same order."""
+    return _base(options, parts, partial(pixels_of, backbone))
+
+
+def _base(options: DataOptions, parts: DataParts, read: Callable[..., Features]) -> Features:
+    """What `read` makes of all base images; turned ones are classes of their own."""
     each = []
     for images in (parts.base, *parts.further):
-        seen = partial(compute, images, data_fingerprint=data_fingerprint(images))
-        if options.turned:
-            each += [_turned(seen(quarter_turns=turns), turns) for turns in (1, 2, 3)]
-        else:
-            each.append(seen())
+        for turns in (1, 2, 3) if options.turned else (0,):
+            own, ending = read(images, quarter_turns=turns), f"{TURNED}{90 * turns}°" if turns else ""
+            each.append(replace(own, class_names=tuple(name + ending for name in own.class_names)))
     return _joined(each)
 
 
@@ -118,8 +125,7 @@ def space_features(
     each = []
     for source, named in space_specs(options):
         backbone, images = Backbone.named(named), open_data(source, seed=seed)
-        fingerprint = data_fingerprint(images)
-        features = features_of(backbone, images, data_fingerprint=fingerprint, device=device, progress=progress)
+        features = features_of(backbone, images, device=device, progress=progress)
         each.append(SpaceFeatures(features, Standardizer.of_backbone(backbone)))
     return each
 
@@ -133,10 +139,6 @@ def space_specs(options: DataOptions) -> list[tuple[str, str]]:
             raise InputError(f"data.spaces: {spec} names no backbone; write SPEC@BACKBONE or features:FILE.safetensors")
         pairs.append((source or spec, named))
     return pairs
-
-
-def _turned(features: Features, turns: int) -> Features:
-    return replace(features, class_names=tuple(f"{name}{TURNED}{90 * turns}°" for name in features.class_names))
 
 
 def _joined(parts: Sequence[Features]) -> Features:
@@ -159,12 +161,6 @@ def _unused(name: str, taken: Container[str]) -> str:
     """The name, or with the first number that makes it another than those taken."""
     numbered = (f"{name} ({number})" for number in itertools.count(2))
     return name if name not in taken else next(other for other in numbered if other not in taken)
-
-
-def base_pixels(options: DataOptions, backbone: Backbone, parts: DataParts) -> Features:
-    """Pixels of the same images, of the same classes in the same order."""
-    turns = (1, 2, 3) if options.turned else (0,)
-    return _joined([pixels_of(backbone, images, quarter_turns=turns) for images in (parts.base, *parts.further)])
 
 
 def _split(options: DataOptions, names: tuple[str, ...], *, seed: int, pretraining: bool) -> ClassSplit:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,20 +15,19 @@ from torch import Tensor
 from weightgen.backbones.decoding import pixels_of
 from weightgen.backbones.feature_cache import features_of
 from weightgen.config.build import build_targets
-from weightgen.config.paths import absolute_spec
+from weightgen.config.loading import absolute_spec
 from weightgen.config.recipe import Recipe
 from weightgen.data.sources import data_fingerprint, open_data, select_classes
 from weightgen.episodes.sampler import EpisodeSampler
-from weightgen.episodes.shots import Shots, parse_shots, shots_label, shots_words
+from weightgen.episodes.shots import parse_shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.chain_paths import ChainPaths, chain_paths
-from weightgen.evaluation.comparison import compare
+from weightgen.evaluation.comparison import chain_verdict, compare
 from weightgen.evaluation.report import episodes_json, write_report
-from weightgen.evaluation.scoring import Episodes, EpisodeSizes, Scores, score_all
+from weightgen.evaluation.scoring import Episodes, EpisodeSizes, score_all
 from weightgen.evaluation.steps_curve import steps_curve
 from weightgen.evaluation.tuning import BaseClassFolds
-from weightgen.evaluation.verdicts import chain_verdict
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features
 from weightgen.runs.data_parts import DataParts, base_features, open_parts
@@ -81,8 +80,13 @@ def evaluate_run(
     ways = options.ways if ways is None else ways
     queries = options.queries if queries is None else queries
     episodes = options.episodes if episodes is None else episodes
-    numbers = _chosen_shots(options.shots if shots is None else shots)
-    _check_numbers(ways=[ways], queries=[queries], episodes=[episodes])
+    try:
+        numbers = [parse_shots(given) for given in (options.shots if shots is None else shots)]
+    except ValueError as error:
+        raise InputError(f"--shots is {error}") from None
+    for name, number, least in (("ways", ways, 2), ("queries", queries, 1), ("episodes", episodes, 2)):
+        if number < least:
+            raise InputError(f"--{name} is {number}; it must be {least} or more")
     fit = build_targets(recipe).fit
     names = chosen_methods(
         methods, protocol="episodes", unlabelled=unlabelled is not None, fitted=fit is not None, pipeline=pipeline
@@ -94,7 +98,7 @@ def evaluate_run(
     if not len(images):
         raise InputError(f"{run.path}: its recipe keeps no {split} classes to evaluate on; give --data SPEC")
     sizes = [EpisodeSizes(ways=ways, shots=n, queries=queries, unlabelled=unlabelled) for n in numbers]
-    unseen = features_of(pipeline.backbone, images, data_fingerprint=data_fingerprint(images), progress=progress)
+    unseen = features_of(pipeline.backbone, images, progress=progress)
     inputs = pixels_of(pipeline.backbone, images) if pipeline.space.takes_images else unseen
     training = base_features(recipe.data, pipeline.backbone, parts, progress=progress)
     setting = _Setting(recipe, pipeline, unseen, inputs, source, run.path.absolute().name, episodes, seed)
@@ -106,21 +110,6 @@ def evaluate_run(
             curve += steps_curve(pipeline, inputs, episodes=fewer, seed=seed, progress=progress, **each)
         write_report(report, results, curve, _chain_paths(setting, sizes, progress=progress))
     return results
-
-
-def _chosen_shots(shots: Sequence[int | str]) -> list[Shots]:
-    try:
-        return [parse_shots(given) for given in shots]
-    except ValueError as error:
-        raise InputError(f"--shots is {error}") from None
-
-
-def _check_numbers(**numbers: Sequence[int]) -> None:
-    for name, given in numbers.items():
-        least = 2 if name in ("ways", "episodes") else 1
-        for number in given:
-            if number < least:
-                raise InputError(f"--{name} is {number}; it must be {least} or more")
 
 
 def chosen_images(
@@ -190,7 +179,14 @@ def _evaluate(
         seed=setting.seed,
         backbone=pipeline.backbone.architecture,
         generator=setting.run,
-        chain=_chain(scores) if GENERATOR in methods else None,
+        chain=None
+        if GENERATOR not in methods
+        else chain_verdict(
+            scores,
+            generator=GENERATOR,
+            parts={part: lacking for part, lacking in PARTS.items() if lacking in scores},
+            inductive=INDUCTIVE if INDUCTIVE in scores else None,
+        ),
         **sizes,
     )
 
@@ -211,12 +207,6 @@ def _chain_paths(setting: _Setting, sizes: Sequence[EpisodeSizes], *, progress: 
         seed=setting.seed,
         progress=progress,
     )
-
-
-def _chain(scores: Mapping[str, Scores]) -> str | None:
-    parts = {part: lacking for part, lacking in PARTS.items() if lacking in scores}
-    inductive = INDUCTIVE if INDUCTIVE in scores else None
-    return chain_verdict(scores, generator=GENERATOR, parts=parts, inductive=inductive)
 
 
 @torch.no_grad()

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weightgen.config.build import import_components
-from weightgen.config.loading import load_recipe, recipe_hash
-from weightgen.config.paths import with_portable_paths
+from weightgen.config.loading import load_recipe, recipe_hash, with_portable_paths
 from weightgen.config.recipe import Recipe
 from weightgen.errors import InputError
 from weightgen.pipeline import WeightGenerationPipeline

@@ -12,8 +12,8 @@ from datasets import Dataset
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import MOST_KEPT, features_of
 from weightgen.backbones.packaged import DEFAULT_BACKBONE
-from weightgen.data.feature_data import is_features
-from weightgen.data.sources import data_fingerprint, open_support, open_unlabelled, row_name
+from weightgen.data.feature_data import has_features, is_features
+from weightgen.data.sources import open_support, open_unlabelled, row_name
 from weightgen.errors import InputError
 from weightgen.evaluation.support_estimate import similar_classes, support_estimate
 from weightgen.heads.folder import check_target
@@ -77,16 +77,16 @@ def write_head(
         "generator": seeded(seed, "generate"),
     }
     judged: dict[str, Any] = {}
+    dataset = open_support(support, fewest=2 if old is None else 1)
     if old is None:
-        dataset = open_support(support)
         head = pipeline(dataset, unlabelled=unlabelled, **chosen)
         judged = leave_one_out(pipeline, dataset, unlabelled, steps=steps, samples=samples, seed=seed)
         head = head.with_provenance(leave_one_out=judged["sentence"])
     else:
-        head = pipeline.extend(old, support, rewrite=rewrite, **chosen)
+        head = pipeline.extend(old, dataset, rewrite=rewrite, **chosen)
     head.save_pretrained(target)
     if remark is not None:
-        introduce(chosen_generator, pipeline, support, remark)
+        introduce(chosen_generator, pipeline, dataset, remark)
     return {
         "head": str(target),
         "generator": str(chosen_generator),
@@ -122,12 +122,9 @@ def leave_one_out(
     if len(dataset) > MOST_KEPT:
         return {"sentence": "not estimated: the support is large enough to keep images of it for a test"}
     backbone, besides = pipeline.backbone, None
-    features = features_of(backbone, dataset, data_fingerprint=data_fingerprint(dataset), device=pipeline.device)
+    features = features_of(backbone, dataset, device=pipeline.device)
     if unlabelled is not None:
-        beside = open_unlabelled(unlabelled, besides=dataset)
-        besides = features_of(
-            backbone, beside, data_fingerprint=data_fingerprint(beside), device=pipeline.device
-        ).values
+        besides = features_of(backbone, open_unlabelled(unlabelled, besides=dataset), device=pipeline.device).values
     estimate = support_estimate(pipeline, features, unlabelled=besides, steps=steps, samples=samples, seed=seed)
     if estimate is None:
         return {
@@ -149,7 +146,7 @@ def leave_one_out(
 
 
 def introduce(
-    folder: Path, pipeline: WeightGenerationPipeline, support: str | Path, remark: Callable[[str], None]
+    folder: Path, pipeline: WeightGenerationPipeline, support: Dataset, remark: Callable[[str], None]
 ) -> None:
     """Say which generator writes a head, and whether the support is of the kind of its training images."""
     backbone, images = pipeline.backbone, pipeline.config.images or {}
@@ -160,7 +157,7 @@ def introduce(
             f"{backbone.architecture} comes without a pretrained linear classifier: the universal generator takes its "
             "features as they are"
         )
-    warning = None if is_features(support) else mismatch(ImageKind.of_folder(Path(support)), backbone, images)
+    warning = None if has_features(support) else mismatch(ImageKind.of(support), backbone, images)
     if warning is not None:
         remark(warning)
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from PIL.Image import Image
 
 from weightgen.backbones.backbone import Backbone, FeatureBackbone
-from weightgen.data.images import find_classes, read_image
 from weightgen.data.labelled import encoded
 from weightgen.data.pictures import decoded
 
@@ -31,28 +28,15 @@ class ImageKind:
     side: int
 
     @classmethod
-    def of(cls, images: Iterable[Image]) -> ImageKind:
-        """The kind of some images, one at least, in the modes "L" and "RGB"."""
+    def of(cls, dataset: Dataset) -> ImageKind:
+        """The kind of images that `open_data` has opened, by some of them from beginning to end."""
         colours, sides = [], []
-        for image in images:
+        for row in np.linspace(0, len(dataset) - 1, min(_LOOKED_AT, len(dataset))).astype(int).tolist():
+            image = decoded(encoded(dataset[row]["image"]), "data")
             channels = np.asarray(image.convert("RGB"), dtype=np.int16)
             colours.append(float((channels.max(-1) - channels.min(-1)).mean()) > _CHROMA)
             sides.append(min(image.size))
         return cls(colour=sum(colours) * 2 > len(colours), side=round(statistics.median(sides)))
-
-    @classmethod
-    def of_dataset(cls, dataset: Dataset) -> ImageKind:
-        """The kind of images that `open_data` has opened."""
-        rows = (dataset[row]["image"] for row in _spread(range(len(dataset))))
-        return cls.of(decoded(encoded(row), "data") for row in rows)
-
-    @classmethod
-    def of_folder(cls, folder: Path) -> ImageKind:
-        """The kind of images in class folders."""
-        # whoever opened the folder has remarked on what is not an image
-        classes = find_classes(folder.expanduser(), fewest=1, remark=False)
-        paths = [path for images in classes.values() for path in images]
-        return cls.of(map(read_image, _spread(paths)))
 
     def __str__(self) -> str:
         return f"{'colour' if self.colour else 'grey'} images of {self.side} pixels"
@@ -96,8 +80,3 @@ def _seen(backbone: Backbone) -> ImageKind | None:
 
 def _trained_kind(trained_on: Mapping[str, Any]) -> ImageKind:
     return ImageKind(colour=bool(trained_on["colour"]), side=int(trained_on["side"]))
-
-
-def _spread(items: Any) -> list[Any]:
-    """Some of all, from beginning to end."""
-    return [items[i] for i in np.linspace(0, len(items) - 1, min(_LOOKED_AT, len(items))).astype(int)]

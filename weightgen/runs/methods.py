@@ -48,19 +48,16 @@ def chosen_methods(
     Raises InputError for a name that is unknown, given twice, or of a method that cannot run here.
     """
     known = known_methods(asked or ())
+    setting: dict[str, Any] = {"protocol": protocol, "unlabelled": unlabelled, "fitted": fitted}
+    objections = {name: _objection(name, method, pipeline=pipeline, **setting) for name, (method, _) in known.items()}
     if asked:
         _check_names(asked, known)
         for name in asked:
-            if known[name][0].fits_parameters and not fitted:
-                raise InputError(f"method '{name}' fits as the zoo did, and this zoo was not fitted; leave it out")
-            _check_setting(name, known[name][0], protocol=protocol, unlabelled=unlabelled, pipeline=pipeline)
+            if objections[name] is not None:
+                raise InputError(f"method '{name}'{objections[name]}")
         return list(dict.fromkeys([*asked, RAW_CENTROID]))
-    excluded = set() if fitted else {name for name, (method, _) in known.items() if method.fits_parameters}
-    excluded |= {DRAWS} if unlabelled or not pipeline.can_draw else set()
-    for name, (method, _) in known.items():
-        beside = method.uses_unlabelled and not unlabelled
-        if beside or (method.inside_backbone and not pipeline.space.takes_images):
-            excluded.add(name)
+    excluded = {DRAWS} if unlabelled else set()
+    excluded |= {name for name, objection in objections.items() if objection is not None}
     return [name for name, (method, _) in known.items() if protocol in method.protocols and name not in excluded]
 
 
@@ -105,14 +102,24 @@ def _check_names(asked: Sequence[str], known: Iterable[str]) -> None:
             raise InputError(f"method '{name}' is named twice; name it once")
 
 
-def _check_setting(
-    name: str, method: type[Method], *, protocol: str, unlabelled: bool, pipeline: WeightGenerationPipeline
-) -> None:
+def _objection(
+    name: str,
+    method: type[Method],
+    *,
+    protocol: str,
+    unlabelled: bool,
+    fitted: bool,
+    pipeline: WeightGenerationPipeline,
+) -> str | None:
+    """Why a method cannot run here, and the remedy; None where it can."""
     if name == DRAWS and not pipeline.can_draw:
-        raise InputError(f"method '{name}': this generator writes a single head; leave the method out")
+        return ": this generator writes a single head; leave the method out"
     if method.inside_backbone and not pipeline.space.takes_images:
-        raise InputError(f"method '{name}' is for generators that write inside the backbone; leave it out")
+        return " is for generators that write inside the backbone; leave it out"
+    if method.fits_parameters and not fitted:
+        return " fits as the zoo did, and this zoo was not fitted; leave it out"
     if protocol == "transfer" and (method.uses_unlabelled or getattr(method, "base_classes", None) == "needed"):
-        raise InputError(f"method '{name}' is for episodes; leave it out where whole training sets are compared")
+        return " is for episodes; leave it out where whole training sets are compared"
     if method.uses_unlabelled and not unlabelled:
-        raise InputError(f"method '{name}' needs unlabelled images; give --unlabelled N, or leave the method out")
+        return " needs unlabelled images; give --unlabelled N, or leave the method out"
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,7 @@ from accelerate import Accelerator
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pretraining import pretrain
 from weightgen.config.build import build_backbone, build_space, build_targets, check_backbone, check_components
-from weightgen.config.loading import to_yaml
-from weightgen.config.paths import with_absolute_paths
+from weightgen.config.loading import to_yaml, with_absolute_paths
 from weightgen.config.recipe import Recipe
 from weightgen.data.feature_data import has_features
 from weightgen.data.sources import class_counts, class_names, open_data
@@ -25,14 +24,12 @@ from weightgen.errors import InputError
 from weightgen.files import new_folder, write_text
 from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts, space_features, space_specs
 from weightgen.runs.folder import RunFolder
-from weightgen.runs.generator_training import GeneratorTraining
+from weightgen.runs.generator_training import GeneratorTraining, Progress
 from weightgen.runs.image_kind import ImageKind
 from weightgen.seeds import derive
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator
 from weightgen.zoo.store import ZooFolder
-
-Progress = Callable[[str, int, int], None]
 
 
 def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: Progress | None = None) -> bool:
@@ -142,7 +139,7 @@ def _prepared(
     spaces = space_features(recipe.data, seed=recipe.seed, device=str(accelerator.device), progress=progress)
     training = GeneratorTraining(recipe, backbone, base, accelerator, inputs=inputs, spaces=spaces)
     if not has_features(parts.base):
-        kind = ImageKind.of_dataset(parts.base)
+        kind = ImageKind.of(parts.base)
         source = recipe.data.source if recipe.data.source.startswith("hub:") else Path(recipe.data.source).name
         training.pipeline.register_to_config(images={"source": source, **asdict(kind)})
     if training.zoo_plan.targets.fitted:

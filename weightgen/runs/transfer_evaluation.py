@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from weightgen.backbones.feature_cache import features_of
-from weightgen.config.protocol_flags import held_out_share
 from weightgen.data.sources import data_fingerprint, open_data
 from weightgen.errors import InputError
 from weightgen.evaluation.comparison import compare
@@ -132,4 +131,18 @@ def _features(
     train = features_of(pipeline.backbone, images, data_fingerprint=fingerprint, progress=progress)
     if share is not None:
         return held_out(train, share, seed=seed)
-    return train, features_of(pipeline.backbone, judged, data_fingerprint=data_fingerprint(judged), progress=progress)
+    return train, features_of(pipeline.backbone, judged, progress=progress)
+
+
+def held_out_share(test: str) -> float | None:
+    """The share of --data that --test holds out; None where it names a data set.
+
+    Raises InputError for a number outside the range of a share.
+    """
+    try:
+        share = float(test)
+    except ValueError:
+        return None
+    if not 0 < share < 1:
+        raise InputError(f"--test is {test}; a share lies between 0 and 1 (a folder of that name is ./{test})")
+    return share

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import diffusers
@@ -54,17 +55,24 @@ def scheduler_names() -> list[str]:
 
     Left out are those without a choice of spacing, and those whose packages are not installed.
     """
+    return sorted(_classes())
+
+
+@cache
+def _classes() -> dict[str, type[SchedulerMixin]]:
     compatible = {name: getattr(diffusers, name) for name in DDPMScheduler._compatibles}
-    usable = [name for name, kind in compatible.items() if "timestep_spacing" in inspect.signature(kind).parameters]
-    return sorted([*usable, *_OWN])
+    usable = {
+        name: kind for name, kind in compatible.items() if "timestep_spacing" in inspect.signature(kind).parameters
+    }
+    return {**usable, **_OWN}
 
 
 def scheduler_class(name: str) -> type[SchedulerMixin]:
     """A scheduler class of diffusers, or one of our own. Raises InputError with the nearest right name."""
-    known = scheduler_names()
+    known = _classes()
     if name not in known:
         raise InputError(f"unknown scheduler '{name}'{nearest(str(name), known)}")
-    return _OWN.get(name) or getattr(diffusers, name)
+    return known[name]
 
 
 def build_scheduler(name: str, options: Mapping[str, Any]) -> SchedulerMixin:
@@ -106,7 +114,7 @@ def check_scheduler(scheduler: SchedulerMixin, chain: Mapping[str, Any]) -> None
 
     Raises InputError, which names the difference and the way to make one that fits.
     """
-    name, classes = type(scheduler).__name__, tuple(map(scheduler_class, scheduler_names()))
+    name, classes = type(scheduler).__name__, tuple(_classes().values())
     if not isinstance(scheduler, SchedulerMixin) or not isinstance(scheduler, classes):
         raise InputError(f"scheduler {name} cannot run this chain; use one of {', '.join(scheduler_names())}")
     for key, given in chain_of(scheduler).items():

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from weightgen.cli.evaluate import unlabelled_draw
 
-from weightgen.config.unlabelled_flags import unlabelled_draw
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 
