@@ -199,7 +199,11 @@ def generator(name: str, space: str, *overrides: str, training: bool = False) ->
     """A recipe's generator of heads with explicit weights; with the scheduler of its training if asked for."""
     recipe, readout = recipe_of(name, *overrides), SPACES[space]["readout"]
     pipeline = build_generator(
-        recipe, backbone(), standardizer(space), readout=readout, base_classes=inputs.BASE_CLASSES
+        recipe,
+        backbone(),
+        standardizer(space),
+        readout=readout,
+        classes=[str(number) for number in range(inputs.BASE_CLASSES)],
     )
     for salt in ("denoiser", "conditioner"):
         fill(getattr(pipeline, salt), salt=salt)

@@ -124,9 +124,7 @@ def test_a_backbone_without_its_head_and_too_many_classes_are_refused(pictures: 
 
 
 @pytest.mark.slow
-def test_a_generator_that_is_told_which_classes_writes_a_head_for_some_of_them(
-    images: Path, tmp_path: Path, quick: None
-) -> None:
+def test_a_generator_that_is_told_which_classes_writes_a_head_for_some_of_them(images: Path, tmp_path: Path) -> None:
     options = [override for override in SHARED if not override.startswith(("data.", "training.held", "evaluation.q"))]
     data = (
         f"data={images}",
