@@ -42,7 +42,7 @@ def small(recipe: Recipe) -> list[str]:
         return [*TINY_FIXED]
     names = (recipe.backbone.model or "", recipe.denoiser.name, recipe.conditioner.name, recipe.space.name)
     zoo = TINY_ZOO if recipe.zoo.targets == "trajectories" else ()
-    settled = SHRINKAGES if recipe.standardizer.within_shrinkage is None else ()
+    settled = SHRINKAGES if recipe.standardizer.map == "whiten" else ()
     always = [*SHARED, "evaluation.episodes=4", *settled, *zoo]
     return [*always, *(override for name in names for override in SMALL.get(name, ()))]
 

@@ -138,7 +138,8 @@ class StandardizerOptions(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> StandardizerOptions:
-        beside = sorted(self.model_fields_set - {"map"})
+        defaults = {name: field.default for name, field in type(self).model_fields.items() if name != "map"}
+        beside = sorted(name for name, default in defaults.items() if getattr(self, name) != default)
         if self.map == "classifier" and beside:
             raise ValueError(f"map: classifier follows from the backbone alone; drop {beside[0]}")
         if self.map == "identity" and self.unit_length:
