@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from weightgen.records import Episode
@@ -116,6 +116,12 @@ class LinearHeads:
     def probabilities(self, features: Float[Tensor, "batch images feature"]) -> Float[Tensor, "batch images ways"]:
         """Class probabilities of the mixture of all draws."""
         return self.logits(features).softmax(-1).to(self.weight)
+
+    def replaced(self, which: Int[Tensor, " others"], others: LinearHeads) -> LinearHeads:
+        """The same batch with other heads for some of its episodes."""
+        weight, bias = self.weight.clone(), self.bias.clone()
+        weight[which], bias[which] = others.weight, others.bias
+        return LinearHeads(weight, bias)
 
     def mean(self) -> LinearHeads:
         """One head per episode, the average of its draws."""

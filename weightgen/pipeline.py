@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -16,16 +16,17 @@ import torch
 from datasets import Dataset
 from diffusers import SchedulerMixin
 from diffusers.configuration_utils import register_to_config
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.decoding import pixels_of
 from weightgen.backbones.feature_cache import feature_batches
-from weightgen.classifiers import LinearHeads
+from weightgen.classifiers import Calibration, LinearHeads
 from weightgen.data.sources import class_names, open_support, open_unlabelled
 from weightgen.episodes.dataset_episode import dataset_episode, episode_of
 from weightgen.errors import InputError
+from weightgen.features.other_kinds import distance_from_base
 from weightgen.features.standardizer import Standardizer
 from weightgen.heads.head import Head
 from weightgen.heads.support_summary import SupportSummary
@@ -68,8 +69,13 @@ class WeightGenerationPipeline(GeneratorPipeline):
     Config: `calibration` holds the factor on logits for every number of shots, `draw_calibration` that of several
     draws; `steps` and `samples` are the defaults of a call, `draw_steps` those of several draws; `provenance` is
     written into every head; `chain` is what the denoiser learnt of its chain, that of `scheduler` if None: a scheduler
-    of another chain is refused; `images` are those it was trained on: `source`, `colour` and `side` in pixels.
+    of another chain is refused; `images` are those it was trained on: `source`, `colour` and `side` in pixels;
+    `kind_limits` say from which `distance_from_base` on, by shots, a support is of another kind than these.
     """
+
+    alternative: Callable[[Backbone], WeightGenerationPipeline] | None = None
+    """Makes the generator that serves images of another kind than the training classes, `universal_generator`; commands
+    set it. None: they are served as the others."""
 
     @register_to_config
     def __init__(
@@ -90,6 +96,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         provenance: dict[str, str] | None = None,
         chain: Mapping[str, Any] | None = None,
         images: Mapping[str, Any] | None = None,
+        kind_limits: Sequence[Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -135,6 +142,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
             )
         beside = None if unlabelled is None else open_unlabelled(unlabelled, besides=dataset)
         episode = self._episode_of(dataset, beside)
+        if bool(self.of_another_kind(episode)):
+            return self._universal(dataset, unlabelled=unlabelled, num_samples=num_samples, generator=generator)
         chosen: dict[str, Any] = {"steps": num_inference_steps, "samples": num_samples}
         return self._written(episode, class_names(dataset), generator, dataset=dataset, **chosen)
 
@@ -217,7 +226,27 @@ class WeightGenerationPipeline(GeneratorPipeline):
             generators: one per episode, so that a head does not depend on its neighbours in the batch.
             chosen: see `Chosen`.
         """
-        return self._heads(self._standardised(episode), generators, inputs=episode.support_only(), **chosen)
+        inside = self._standardised(episode)
+        heads = self._heads(inside, generators, inputs=episode.support_only(), **chosen)
+        others = self.of_another_kind(inside).nonzero()[:, 0].cpu()
+        if chosen.get("denoiser") is not None or not len(others):
+            return heads
+        noise = [generators[i] for i in others.tolist()]
+        universal = self._universal.heads(episode[others], noise, samples=chosen.get("samples"))
+        return heads.linear.replaced(others, universal.linear.to(self.device))
+
+    def of_another_kind(self, episode: Episode) -> Bool[Tensor, " batch"]:
+        """Which standardised episodes look like none of the training classes, and are left to `alternative`."""
+        if self.alternative is None or not self.config.kind_limits:
+            return torch.zeros(len(episode), dtype=torch.bool, device=self.device)
+        shots = episode.counts.sum(-1) / (episode.counts > 0).sum(-1).clamp(min=1)
+        limits = Calibration.of(self.config.kind_limits).at(shots)
+        return distance_from_base(episode, self.standardizer) > limits
+
+    @cached_property
+    def _universal(self) -> WeightGenerationPipeline:
+        assert self.alternative is not None
+        return self.alternative(self.backbone)
 
     def decode(self, tokens: Float[Tensor, "batch draws tokens width"], episode: Episode) -> GeneratedHeads:
         """Heads of given tokens for episodes of what they act on; class rows live in the standardised space."""

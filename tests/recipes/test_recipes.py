@@ -31,6 +31,10 @@ SMALL = {
     "chunk_transformer": ("denoiser.width=12", "denoiser.depth=1", "space.token_width=9", "training.folds=1"),
 }
 """How a backbone, a denoiser or a conditioner becomes small; one that is not here is taken as it is."""
+TRAINED_HERE = (
+    *("backbone.model=conv4", "backbone.pretrained=false", "data.classes=null", "training.unlabelled=[3, 4]"),
+)
+"""What a recipe for a pretrained backbone takes beside, to be carried out with a tiny one."""
 METHOD_KEYS = {
     *("name", "kind", "accuracy", "ci95", "delta", "delta_ci95", "delta_ci95_classes"),
     *("ms_per_episode", "ece", "norm_ratio", "novelty", "ece_floor", "ood_auroc", "drift"),
@@ -43,6 +47,9 @@ def small(recipe: Recipe) -> list[str]:
     names = (recipe.backbone.model or "", recipe.denoiser.name, recipe.conditioner.name, recipe.space.name)
     zoo = TINY_ZOO if recipe.zoo.targets == "trajectories" else ()
     settled = SHRINKAGES if recipe.standardizer.map == "whiten" else ()
+    if recipe.backbone.pretraining is None:
+        names = ("conv4", *names)
+        settled = (*settled, *TRAINED_HERE)
     always = [*SHARED, "evaluation.episodes=4", *settled, *zoo]
     return [*always, *(override for name in names for override in SMALL.get(name, ()))]
 
@@ -114,7 +121,7 @@ def test_a_small_version_runs_from_end_to_end(
     # Fewer steps are nothing to draw for a chain in segments, nor are its paths where they are costly to fit.
     pictures = {"png"} if generator.can_draw or not generator.costly else set()
     (alone,) = (one for one in made["evaluations"] if one["shots"] == 1)
-    assert alone["backbone"] == load_recipe(name).backbone.model
+    assert alone["backbone"] == load_recipe(name, small(load_recipe(name))).backbone.model
     assert [one["name"] for one in alone["methods"]] == methods
     assert all(set(one) == METHOD_KEYS for one in alone["methods"])
     assert (alone["ways"], alone["queries"]) == (WAYS, QUERIES)

@@ -11,6 +11,7 @@ from weightgen.config.loading import load_recipe, recipe_hash, with_portable_pat
 from weightgen.config.recipe import Recipe
 from weightgen.errors import InputError
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.universal.generator import universal_generator
 
 _RECIPE = "recipe.yaml"
 
@@ -46,7 +47,9 @@ class RunFolder:
             recipe = self.path / _RECIPE
             raise InputError(f"{self.path}: has no trained generator yet; finish it with weightgen train {recipe}")
         import_components(self.recipe())
-        return WeightGenerationPipeline.from_pretrained(self.path / "generator")
+        pipeline = WeightGenerationPipeline.from_pretrained(self.path / "generator")
+        pipeline.alternative = universal_generator
+        return pipeline
 
 
 def run_folder(recipe: Recipe, name: str, runs: Path) -> RunFolder:

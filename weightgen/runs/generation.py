@@ -87,6 +87,11 @@ def write_head(
     head.save_pretrained(target)
     if remark is not None:
         introduce(chosen_generator, pipeline, dataset, remark)
+        if head.provenance.get("generator") == UNIVERSAL and str(chosen_generator) != UNIVERSAL:
+            remark(
+                f"these images are of another kind than the classes that {chosen_generator} was trained on; the head "
+                "was written by the universal generator"
+            )
     return {
         "head": str(target),
         "generator": str(chosen_generator),

@@ -14,6 +14,7 @@ from weightgen.classifiers import Calibration
 from weightgen.config.build import build_generator, build_objective, build_targets, generation_scheduler
 from weightgen.config.recipe import Recipe
 from weightgen.episodes.unlabelled import DISTRACTOR_CLASSES, UnlabelledDraw
+from weightgen.features.other_kinds import distance_limits
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import LearntSpace, ParameterSpace
 from weightgen.pipeline import WeightGenerationPipeline
@@ -195,6 +196,9 @@ class GeneratorTraining:
         if pipeline.space.takes_images:  # its values were fitted to the images of the folds
             views = views[-1:]
         ways, seed = self.recipe.evaluation.ways, self.recipe.seed
+        if not pipeline.costly and standardizer.config.map in ("scale", "whiten"):
+            limits = distance_limits([(view.inputs, view.standardizer) for view in views], ways=ways, seed=seed)
+            pipeline.register_to_config(kind_limits=limits)
         knots = {"calibration": calibrated(pipeline, views, ways=ways, samples=1, seed=seed).knots}
         if pipeline.can_draw:
             knots["draw_calibration"] = calibrated(pipeline, views, ways=ways, samples=_DRAWS, seed=seed).knots

@@ -1,0 +1,97 @@
+"""What tells a support of another kind from one of classes like the base classes, and who serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.features.other_kinds import distance_from_base, distance_limits
+from weightgen.features.standardizer import Standardizer
+from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Episode, Features
+from weightgen.seeds import generator
+from weightgen.universal.generator import universal_generator
+
+MakeFeatures = Callable[..., Features]
+FAR = 12.0
+
+
+def moved(episode: Episode, by: float) -> Episode:
+    return replace(episode, **{name: getattr(episode, name) + by for name in ("support", "query", "unlabelled")})
+
+
+def noise(episode: Episode) -> list[torch.Generator]:
+    return [generator(3, "noise", i) for i in range(len(episode))]
+
+
+@pytest.fixture
+def pipeline(make_generator: Callable[..., WeightGenerationPipeline]) -> WeightGenerationPipeline:
+    made = make_generator(kind_limits=[[1.0, 4.0]])
+    made.alternative = universal_generator
+    return made
+
+
+@pytest.mark.parametrize("shots", [1, 6])
+def test_classes_of_the_same_population_lie_at_one_on_average(make_features: MakeFeatures, shots: int) -> None:
+    features = make_features(classes=300)
+    standardizer = Standardizer(feature_width=8, between_shrinkage=0.0).fit(features)
+    episode = EpisodeSampler(features).sample(
+        batch=400, ways=4, shots=shots, queries=1, generator=generator(0, "episodes")
+    )
+    seen = distance_from_base(standardizer.standardize(episode), standardizer)
+    assert float(seen.mean()) == pytest.approx(1.0, abs=0.15)
+
+
+def test_padding_does_not_matter(draw_episode: Callable[..., Episode], base_standardizer: Standardizer) -> None:
+    episode = base_standardizer.standardize(draw_episode())
+    wider = replace(
+        episode,
+        support=torch.nn.functional.pad(episode.support, (0, 0, 0, 0, 0, 2)),
+        support_mask=torch.nn.functional.pad(episode.support_mask, (0, 0, 0, 2)),
+        classes=torch.nn.functional.pad(episode.classes, (0, 2)),
+    )
+    first, second = (distance_from_base(each, base_standardizer) for each in (episode, wider))
+    torch.testing.assert_close(first, second)
+
+
+def test_limits_hold_for_99_of_100_episodes_of_unseen_classes(make_features: MakeFeatures) -> None:
+    features = make_features(classes=60)
+    standardizer = Standardizer(feature_width=8).fit(features.of_classes(features.class_names[:30]))
+    unseen = features.of_classes(features.class_names[30:])
+    limits = dict(distance_limits([(unseen, standardizer)], ways=4, seed=1))
+    episode = EpisodeSampler(unseen).sample(batch=500, ways=4, shots=5, queries=1, generator=generator(0, "more"))
+    below = distance_from_base(standardizer.standardize(episode), standardizer) <= limits[5.0]
+    assert sorted(limits) == [1.0, 2.0, 5.0, 10.0]
+    assert float(below.float().mean()) > 0.97
+
+
+@torch.no_grad()
+def test_only_episodes_of_another_kind_are_left_to_the_universal_generator(
+    pipeline: WeightGenerationPipeline, draw_episode: Callable[..., Episode]
+) -> None:
+    known, other = draw_episode(shots=3), moved(draw_episode(shots=3), FAR)
+    mixed = Episode(**{key: torch.cat([value[:1], getattr(other, key)[1:]]) for key, value in vars(known).items()
+                       if isinstance(value, torch.Tensor)})  # fmt: skip
+    written = pipeline.heads(mixed, noise(mixed)).linear
+    pipeline.alternative = None
+    own = pipeline.heads(mixed, noise(mixed)).linear
+    universal = universal_generator(pipeline.backbone).heads(mixed, noise(mixed)).linear
+    assert torch.equal(written.weight[0], own.weight[0])
+    seen = [head.logits(mixed.query)[1].softmax(-1) for head in (written, universal, own)]
+    torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=0.02)
+    assert float((seen[0] - seen[2]).abs().max()) > 0.1
+
+
+@torch.no_grad()
+def test_an_ablation_is_never_left_to_the_universal_generator(
+    pipeline: WeightGenerationPipeline, draw_episode: Callable[..., Episode]
+) -> None:
+    other = moved(draw_episode(shots=3), FAR)
+    asked = {"denoiser": pipeline.denoiser.without_network}
+    first = pipeline.heads(other, noise(other), **asked).linear
+    pipeline.alternative = None
+    assert torch.equal(first.weight, pipeline.heads(other, noise(other), **asked).linear.weight)
