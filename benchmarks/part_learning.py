@@ -18,11 +18,10 @@ from torch import Tensor
 
 from weightgen import seeds
 from weightgen.backbones.decoding import pixels_of
-from weightgen.classifiers import Calibration
 from weightgen.config.recipe import Recipe
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Features
+from weightgen.records import Calibration, Features
 from weightgen.runs.data_parts import base_pixels, open_parts
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import zoo_seed

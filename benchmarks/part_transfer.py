@@ -30,7 +30,6 @@ from torch import Tensor
 
 from weightgen import seeds
 from weightgen.backbones.decoding import pixels_of
-from weightgen.classifiers import Calibration, LinearHeads
 from weightgen.config.recipe import Recipe
 from weightgen.data.sources import open_data
 from weightgen.episodes.dataset_episode import episode_of
@@ -40,7 +39,7 @@ from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import Method
 from weightgen.methods.generated import Generated
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Features
+from weightgen.records import Calibration, Episode, Features, LinearHeads
 from weightgen.runs.data_parts import base_pixels, open_parts
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import zoo_seed

@@ -9,12 +9,12 @@ import torch
 from made_up_pixels import WIDTH, made_up_pixels, pixel_episode, small_backbone
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.classifiers import Calibration
 from weightgen.conditioners.local_targets import LocalTargets
 from weightgen.denoisers.chunk_transformer import ChunkTransformer
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import ZooTargets
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Calibration
 from weightgen.registry import create
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.seeds import generator

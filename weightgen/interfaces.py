@@ -11,7 +11,6 @@ from diffusers import ConfigMixin, ModelMixin
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from weightgen.classifiers import Calibration
 from weightgen.classifiers import Classifier as Classifier
 from weightgen.classifiers import GeneratedHeads as GeneratedHeads
 from weightgen.classifiers import Method as Method
@@ -24,7 +23,7 @@ from weightgen.parameter_spaces import FitProblem as FitProblem
 from weightgen.parameter_spaces import LearntSpace as LearntSpace
 from weightgen.parameter_spaces import ParameterSpace as ParameterSpace
 from weightgen.parameter_spaces import ZooTargets as ZooTargets
-from weightgen.records import Condition, Episode
+from weightgen.records import Calibration, Condition, Episode
 from weightgen.selection import Selector as Selector
 
 if TYPE_CHECKING:

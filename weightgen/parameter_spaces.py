@@ -12,9 +12,9 @@ from diffusers import ConfigMixin, ModelMixin
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from weightgen.classifiers import Calibration, GeneratedHeads, LinearHeads
+from weightgen.classifiers import GeneratedHeads
 from weightgen.errors import InputError
-from weightgen.records import Condition, Episode, Features, Space
+from weightgen.records import Calibration, Condition, Episode, Features, LinearHeads, Space
 
 if TYPE_CHECKING:
     from weightgen.backbones.backbone import Backbone

@@ -6,11 +6,12 @@ condition, the chain, the tokens that it ends at, the head that these are decode
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import torch
 from datasets import Dataset
@@ -22,39 +23,23 @@ from torch import Tensor
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.decoding import pixels_of
 from weightgen.backbones.feature_cache import feature_batches
-from weightgen.classifiers import Calibration, LinearHeads
 from weightgen.data.sources import class_names, open_support, open_unlabelled
 from weightgen.episodes.dataset_episode import dataset_episode, episode_of
 from weightgen.errors import InputError
 from weightgen.features.other_kinds import distance_from_base
 from weightgen.features.standardizer import Standardizer
+from weightgen.files import tensors_hash, text_hash
 from weightgen.heads.head import Head
 from weightgen.heads.support_summary import SupportSummary
 from weightgen.interfaces import AdaptsBackbone, Conditioner, Denoiser, FeatureSpace, GeneratedHeads, ParameterSpace
-from weightgen.pipeline_io import GeneratorPipeline
-from weightgen.records import Condition, Episode, Features
+from weightgen.pipeline_io import Chosen, Denoise, GeneratorPipeline
+from weightgen.records import Calibration, Condition, Episode, Features, LinearHeads
 from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain
 from weightgen.schedulers.schedulers import check_scheduler, swap_scheduler
 from weightgen.seeds import generator as seeded
 
 _IMAGES_AT_ONCE = 1024
 _NOTHING: Mapping[str, str] = {}
-Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
-"""What a denoiser does: noisy tokens, times and condition to a prediction."""
-
-
-class Chosen(TypedDict, total=False):
-    """How a chain is run, where not as the generator's config says.
-
-    steps: denoiser calls in a row. samples: draws per episode.
-    denoiser: used instead of the generator's own (what would another one have done?).
-    watch: is shown the chain's tokens on the way (`reverse_chain`), the samples of an episode next to each other.
-    """
-
-    steps: int | None
-    samples: int | None
-    denoiser: Denoise | None
-    watch: Callable[[Tensor], None] | None
 
 
 class WeightGenerationPipeline(GeneratorPipeline):
@@ -279,19 +264,30 @@ class WeightGenerationPipeline(GeneratorPipeline):
         return self._heads(episode, generators, inputs=episode, **chosen)
 
     @property
-    def can_draw(self) -> bool:
-        """Whether there can be several draws: a chain in segments has no noise, and not every space keeps them."""
-        return self.space.draws and self.scheduler.config.get("segments", 1) == 1
+    def device(self) -> torch.device:
+        """Where the chain runs."""
+        return self.standardizer.mean.device
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """The only classes that it writes classifiers for, in its order; None: any classes."""
         return self.space.class_names if self.space.class_names is not None else self.conditioner.class_names
 
-    @property
-    def costly(self) -> bool:
-        """Whether every episode takes a feature space or a backbone of its own, so that few are judged on the way."""
-        return self.conditioner.adapts or self.space.takes_images
+    def scale(self, samples: int) -> Calibration:
+        """Factor on logits by the number of shots, of a single head or of several draws."""
+        return Calibration.of(self.config.draw_calibration if samples > 1 else self.config.calibration)
+
+    def generator_hash(self) -> str:
+        """16 hex digits of all that decides what statistics mean and which rows are written from them.
+
+        Scheduler, steps and samples do not count: they are the choice of a call.
+        """
+        hashed = [self.backbone.weights_hash(), self.backbone.preprocessing_key()]
+        for component in (self.standardizer, self.conditioner, self.denoiser, self.space):
+            options = {key: value for key, value in component.config.items() if not key.startswith("_")}
+            tensors = tensors_hash(component.state_dict())
+            hashed += [type(component).__name__, json.dumps(options, sort_keys=True), tensors]
+        return text_hash(*hashed, json.dumps([self.config.calibration, self.config.draw_calibration]))
 
     def chain(self, steps: int | None, samples: int) -> tuple[SchedulerMixin, int]:
         """The scheduler that a call runs, and for how many steps; the generator's own number if None.

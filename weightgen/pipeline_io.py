@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
+from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.classifiers import Calibration
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import (
@@ -23,12 +22,11 @@ from weightgen.files import (
     push_folder,
     read_json,
     read_tensors,
-    tensors_hash,
-    text_hash,
     write_json,
     write_tensors,
 )
 from weightgen.interfaces import Conditioner, Denoiser, ParameterSpace
+from weightgen.records import Condition
 from weightgen.registry import nearest
 from weightgen.schedulers.schedulers import chain_of, check_scheduler, scheduler_class
 from weightgen.spaces.class_rows import ClassRows
@@ -56,6 +54,24 @@ _RENAMED_SINCE_0_1 = {
 """Tensors and options, by the words of their names between dots."""
 _OF_PARTS = "PartPipeline"
 """Class of the generators of 0.1 that wrote parameters inside the backbone."""
+
+
+Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
+"""What a denoiser does: noisy tokens, times and condition to a prediction."""
+
+
+class Chosen(TypedDict, total=False):
+    """How a chain is run, where not as the generator's config says.
+
+    steps: denoiser calls in a row. samples: draws per episode.
+    denoiser: used instead of the generator's own (what would another one have done?).
+    watch: is shown the chain's tokens on the way (`reverse_chain`), the samples of an episode next to each other.
+    """
+
+    steps: int | None
+    samples: int | None
+    denoiser: Denoise | None
+    watch: Callable[[Tensor], None] | None
 
 
 class GeneratorPipeline(DiffusionPipeline):
@@ -150,25 +166,14 @@ class GeneratorPipeline(DiffusionPipeline):
         return pipeline
 
     @property
-    def device(self) -> torch.device:
-        """Where the chain runs."""
-        return self.standardizer.mean.device
+    def can_draw(self) -> bool:
+        """Whether there can be several draws: a chain in segments has no noise, and not every space keeps them."""
+        return self.space.draws and self.scheduler.config.get("segments", 1) == 1
 
-    def scale(self, samples: int) -> Calibration:
-        """Factor on logits by the number of shots, of a single head or of several draws."""
-        return Calibration.of(self.config.draw_calibration if samples > 1 else self.config.calibration)
-
-    def generator_hash(self) -> str:
-        """16 hex digits of all that decides what statistics mean and which rows are written from them.
-
-        Scheduler, steps and samples do not count: they are the choice of a call.
-        """
-        hashed = [self.backbone.weights_hash(), self.backbone.preprocessing_key()]
-        for component in (self.standardizer, self.conditioner, self.denoiser, self.space):
-            options = {key: value for key, value in component.config.items() if not key.startswith("_")}
-            tensors = tensors_hash(component.state_dict())
-            hashed += [type(component).__name__, json.dumps(options, sort_keys=True), tensors]
-        return text_hash(*hashed, json.dumps([self.config.calibration, self.config.draw_calibration]))
+    @property
+    def costly(self) -> bool:
+        """Whether every episode takes a feature space or a backbone of its own, so that few are judged on the way."""
+        return self.conditioner.adapts or self.space.takes_images
 
     def _modules(self) -> list[torch.nn.Module]:
         return [getattr(self, name) for name in (*_KINDS, "backbone")]

@@ -1,17 +1,23 @@
-"""The records that travel between stages: features, episodes and conditions."""
+"""The records that travel between stages: features, episodes, conditions and linear heads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from weightgen.classifiers import Classifier
+
 TURNED = ", turned by "
 """Ends the name of a class that turns the images of another; what follows says how far."""
+PADDING_BIAS = -1e9
+"""The logit of a class without support images: finite, so that no 0·∞ arises later, and so low that its probability is
+exactly 0 in single precision."""
 
 
 @dataclass(frozen=True)
@@ -259,6 +265,111 @@ class Condition:
     def with_gradient(self, gradient: Float[Tensor, "batch ways feature"]) -> Condition:
         """The same condition with the gradient at the noisy rows."""
         return replace(self, gradient=gradient)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The logit scale for every number of shots.
+
+    knots: (shots, factor), shots ascending; in between the logarithm is linear in the logarithm of the shots, beyond
+        the ends it stays.
+    """
+
+    knots: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
+
+    @classmethod
+    def flat(cls, factor: float) -> Calibration:
+        """The same factor for any shots."""
+        return cls(((1.0, factor),))
+
+    @classmethod
+    def of(cls, knots: Sequence[Sequence[float]]) -> Calibration:
+        """From what JSON makes of `knots`."""
+        calibration = cls(tuple((float(shots), float(factor)) for shots, factor in knots))
+        if not calibration.knots or not all(0 < number < float("inf") for knot in calibration.knots for number in knot):
+            raise ValueError(f"{list(knots)} is no calibration: it takes pairs of positive numbers")
+        return calibration
+
+    def at(self, shots: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """The factor for each number of shots."""
+        where, factors = torch.tensor(self.knots, dtype=shots.dtype, device=shots.device).log().unbind(-1)
+        where = where.contiguous()
+        place = shots.clamp(min=1).log().clamp(where[0], where[-1])
+        if len(where) == 1:
+            return factors.exp().expand_as(shots)
+        right = torch.searchsorted(where, place).clamp(1, len(where) - 1)
+        share = (place - where[right - 1]) / (where[right] - where[right - 1])
+        return torch.lerp(factors[right - 1], factors[right], share).exp()
+
+
+@dataclass(frozen=True)
+class LinearHeads:
+    """Linear heads on raw backbone features: logits = features · weightᵀ + bias.
+
+    One head per episode and draw. `weight` and `bias` are what is exported, nothing else decides.
+    """
+
+    weight: Float[Tensor, "batch samples ways feature"]
+    bias: Float[Tensor, "batch samples ways"]
+
+    def logits(self, features: Float[Tensor, "batch images feature"]) -> Float[Tensor, "batch images ways"]:
+        """Logits of the mixture of all draws, of a single one those of the linear layer.
+
+        Softmax gives the mean of the draws' probabilities, and the logarithm of the sum of exponentials is that over
+        all draws; in double precision, for single precision calls many a probability exactly 1.
+        """
+        logits = self.draw_logits(features)
+        if self.weight.shape[1] == 1:
+            return logits[:, 0]
+        logits = logits.double()
+        return logits.log_softmax(-1).logsumexp(1).log_softmax(-1) + logits.logsumexp((1, 3))[..., None]
+
+    def draw_logits(
+        self, features: Float[Tensor, "batch images feature"]
+    ) -> Float[Tensor, "batch samples images ways"]:
+        """Logits of every draw by itself."""
+        return torch.einsum("bif,bswf->bsiw", features, self.weight) + self.bias[:, :, None]
+
+    @property
+    def linear(self) -> LinearHeads:
+        """Itself: nothing but the last layer was written."""
+        return self
+
+    def probabilities(self, features: Float[Tensor, "batch images feature"]) -> Float[Tensor, "batch images ways"]:
+        """Class probabilities of the mixture of all draws."""
+        return self.logits(features).softmax(-1).to(self.weight)
+
+    def replaced(self, which: Int[Tensor, " others"], others: LinearHeads) -> LinearHeads:
+        """The same batch with other heads for some of its episodes."""
+        weight, bias = self.weight.clone(), self.bias.clone()
+        weight[which], bias[which] = others.weight, others.bias
+        return LinearHeads(weight, bias)
+
+    def mean(self) -> LinearHeads:
+        """One head per episode, the average of its draws."""
+        return LinearHeads(self.weight.mean(1, keepdim=True), self.bias.mean(1, keepdim=True))
+
+    def to(self, device: torch.device | str) -> LinearHeads:
+        """The same on another device."""
+        return LinearHeads(self.weight.to(device), self.bias.to(device))
+
+
+@dataclass(frozen=True)
+class OneByOne:
+    """Classifiers of the episodes of a batch one after the other.
+
+    members: one per episode, for its real classes. real: the classes that have support images.
+    """
+
+    members: Sequence[Classifier]
+    real: Bool[Tensor, "batch ways"]
+
+    def logits(self, features: Float[Tensor, "batch images feature"]) -> Float[Tensor, "batch images ways"]:
+        """Each episode's by its own member."""
+        logits = features.new_full((*features.shape[:2], self.real.shape[1]), PADDING_BIAS)
+        for i, member in enumerate(self.members):
+            logits[i, :, self.real[i]] = member.logits(features[i : i + 1])[0].to(logits)
+        return logits
 
 
 def _tensors_of(record: Episode | Condition) -> list[tuple[str, Tensor]]:

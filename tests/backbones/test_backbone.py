@@ -13,9 +13,9 @@ from timm.models import save_for_hf
 
 from weightgen.backbones import construction
 from weightgen.backbones.backbone import Backbone
-from weightgen.classifiers import LinearHeads
 from weightgen.errors import InputError
 from weightgen.heads.head import Head
+from weightgen.records import LinearHeads
 
 FAMILIES = {
     "conv4": {"width": 6},

@@ -12,9 +12,8 @@ from tiny_runs import files_below, invoke, refuse, succeed
 
 from weightgen import Head, load_head
 from weightgen.backbones.backbone import Backbone
-from weightgen.classifiers import LinearHeads
 from weightgen.heads.support_summary import SupportSummary
-from weightgen.records import Statistics
+from weightgen.records import LinearHeads, Statistics
 
 NAMES = ("a=b", "[red] 猫", "-dash", "grey wagtail")
 WIDTH, DRAWS, KEPT = 6, 2, 3

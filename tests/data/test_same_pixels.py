@@ -18,12 +18,12 @@ from PIL import Image
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.decoding import ImageReader
 from weightgen.backbones.preprocessing import Preprocessing
-from weightgen.classifiers import LinearHeads
 from weightgen.data.images import read_image
 from weightgen.data.pictures import decoded, plain
 from weightgen.data.sources import data_fingerprint, open_data
 from weightgen.errors import InputError
 from weightgen.heads.head import Head
+from weightgen.records import LinearHeads
 
 PREPROCESSING = {
     channels: Preprocessing({"input_size": (channels, 16, 16), "mean": (0.5,) * channels, "std": (0.5,) * channels})

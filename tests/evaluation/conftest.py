@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from weightgen.classifiers import LinearHeads
 from weightgen.evaluation.scoring import Scores
 from weightgen.interfaces import Method
-from weightgen.records import Episode, Features
+from weightgen.records import Episode, Features, LinearHeads
 
 WIDTH = 6
 

@@ -8,11 +8,10 @@ import pytest
 import torch
 from torchmetrics.functional.classification import binary_auroc
 
-from weightgen.classifiers import LinearHeads
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation.scoring import auroc, familiarity, ood_aurocs, other_images
-from weightgen.records import Episode, Features
+from weightgen.records import Episode, Features, LinearHeads
 
 
 @pytest.fixture

@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from weightgen import seeds
-from weightgen.classifiers import LinearHeads
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.scoring import Episodes, EpisodeSizes, Scores, ood_aurocs, other_images, score, score_all
 from weightgen.interfaces import Method
-from weightgen.records import Episode, Features
+from weightgen.records import Episode, Features, LinearHeads
 
 SETTING: dict[str, Any] = {"ways": 3, "shots": 2, "queries": 4, "episodes": 7, "seed": 5, "batch": 5}
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from weightgen.classifiers import LinearHeads
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.evaluation import steps_curve as module
 from weightgen.evaluation.steps_curve import steps_curve
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Features
+from weightgen.records import Episode, Features, LinearHeads
 
 
 def test_points_and_what_the_generator_sees(

@@ -13,13 +13,12 @@ import torch
 from PIL import Image
 
 from weightgen import seeds
-from weightgen.classifiers import LinearHeads
 from weightgen.evaluation.comparison import MethodResult, compare, in_seconds, verdict
 from weightgen.evaluation.report import size_table, transfer_json, write_report
 from weightgen.evaluation.scoring import Scores, score_all
 from weightgen.evaluation.training_sets import TrainingSets, draw_training, held_out, warm_up
 from weightgen.interfaces import Method
-from weightgen.records import Episode, Features
+from weightgen.records import Episode, Features, LinearHeads
 
 KINDS = {"generator": "generator", "ridge": "baseline", "logistic_regression": "baseline"}
 

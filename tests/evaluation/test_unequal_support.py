@@ -12,7 +12,6 @@ from generator_doubles import generator_double
 from torch import Tensor
 
 from weightgen import registry
-from weightgen.classifiers import LinearHeads
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.episodes.sampler import EpisodeSampler
@@ -20,7 +19,7 @@ from weightgen.features.class_statistics import ClassStatistics
 from weightgen.features.gaussian_posterior import even_bias, shared_mean
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import Conditioner, TunableMethod
-from weightgen.records import Episode, Features
+from weightgen.records import Episode, Features, LinearHeads
 from weightgen.runs.methods import build_methods, chosen_methods, known_methods
 from weightgen.spaces.class_rows import RowReader
 

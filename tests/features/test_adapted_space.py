@@ -10,11 +10,10 @@ import torch
 from episode_changes import permuted, shuffled_support
 from made_up_data_sets import WIDTH, data_set
 
-from weightgen.classifiers import LinearHeads
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
 from weightgen.features.adapted_space import AdaptedSpace
 from weightgen.features.standardizer import Standardizer
-from weightgen.records import Episode, Statistics
+from weightgen.records import Episode, LinearHeads, Statistics
 from weightgen.spaces.class_rows import RowReader
 
 TENSORS = ("centre", "whitening", "images")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from weightgen.classifiers import Calibration
 from weightgen.features.temperature import fit_mixture_scale, fit_scale
+from weightgen.records import Calibration
 
 
 def drawn(scale: float, *, factor: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:

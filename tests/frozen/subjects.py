@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 from weightgen import WeightGenerationPipeline, registry
 from weightgen.backbones.backbone import Backbone
-from weightgen.classifiers import Calibration, LinearHeads
 from weightgen.config.build import build_generator, build_objective, generation_scheduler
 from weightgen.config.loading import load_recipe
 from weightgen.episodes.dataset_episode import episode_of as data_set_episode
@@ -35,7 +34,7 @@ from weightgen.features.class_statistics import ClassStatistics
 from weightgen.features.standardizer import Standardizer
 from weightgen.heads.head import load_head
 from weightgen.interfaces import Classifier
-from weightgen.records import Episode, Features
+from weightgen.records import Calibration, Episode, Features, LinearHeads
 from weightgen.runs.methods import build_methods
 from weightgen.schedulers.schedulers import swap_scheduler
 from weightgen.spaces.chunks import AdaptedHeads

@@ -10,10 +10,9 @@ import torch
 from PIL import Image
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.classifiers import LinearHeads
 from weightgen.heads.head import Head
 from weightgen.heads.support_summary import SupportSummary
-from weightgen.records import Statistics
+from weightgen.records import LinearHeads, Statistics
 
 NAMES = ("Ä ö 猫 🐈", 'it\'s "quoted" `back`', "a/b\\c ${x} {y}\n#")
 

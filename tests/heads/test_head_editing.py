@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from weightgen.cli.head import read_renaming
 
 from weightgen import Head, load_head
-from weightgen.classifiers import LinearHeads
 from weightgen.errors import InputError
+from weightgen.records import LinearHeads
 
 CAT, QUOTED, BREAK = "Ä ö 猫 🐈", 'it\'s "quoted" `back`', "a/b\\c ${x} {y}\n#"  # as `make` names them
 

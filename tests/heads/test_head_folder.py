@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from weightgen import files, load_head
-from weightgen.classifiers import LinearHeads
 from weightgen.errors import InputError
+from weightgen.records import LinearHeads
 
 MODELS = [
     ("test_vit", None),

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from weightgen import load_head
-from weightgen.classifiers import LinearHeads
 from weightgen.errors import InputError
 from weightgen.heads.prediction import normalised_entropy
+from weightgen.records import LinearHeads
 
 
 def rows(predictions) -> torch.Tensor:

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from weightgen.classifiers import LinearHeads
 from weightgen.episodes.dataset_episode import episode_of
 from weightgen.errors import InputError
 from weightgen.methods.generated import Draws, Generated, Inductive, NoDenoiser, OneStep, RandomDenoiser
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Features
+from weightgen.records import Episode, Features, LinearHeads
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.schedulers.schedulers import build_scheduler, chain_of
 

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from weightgen import registry
-from weightgen.classifiers import PADDING_BIAS, LinearHeads
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.features.class_statistics import ClassStatistics
 from weightgen.interfaces import TunableMethod
-from weightgen.records import Episode
+from weightgen.records import PADDING_BIAS, Episode, LinearHeads
 
 LABELLED = ["cosine_centroid", "fine_tuned_head", "logistic_regression", "ridge", "shrunk_centroid", "shrunk_lda"]
 UNLABELLED = ["bd_cspn", "laplacian_shot", "soft_kmeans", "tim"]

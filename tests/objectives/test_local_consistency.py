@@ -10,12 +10,11 @@ import pytest
 import torch
 from episode_changes import padded
 
-from weightgen.classifiers import Calibration
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.objectives.local_consistency import LocalConsistency
-from weightgen.records import Episode
+from weightgen.records import Calibration, Episode
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.spaces.class_rows import ClassRows

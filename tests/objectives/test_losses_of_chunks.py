@@ -8,14 +8,13 @@ import pytest
 import torch
 from episode_changes import padded
 
-from weightgen.classifiers import Calibration
 from weightgen.conditioners.local_targets import LocalTargets
 from weightgen.denoisers.chunk_transformer import ChunkTransformer
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import Objective
 from weightgen.objectives.local_consistency import LocalConsistency
 from weightgen.objectives.noise_prediction import NoisePrediction
-from weightgen.records import Episode
+from weightgen.records import Calibration, Episode
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.spaces.chunks import Chunks
 from weightgen.training.episode_loss import EpisodeLoss

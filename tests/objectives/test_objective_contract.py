@@ -12,7 +12,6 @@ from diffusers import SchedulerMixin
 from episode_changes import padded
 
 from weightgen import registry
-from weightgen.classifiers import Calibration
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.denoisers.class_transformer import ClassTransformer
 from weightgen.denoisers.gradient_mlp import GradientMlp
@@ -21,7 +20,7 @@ from weightgen.interfaces import Denoiser, Objective
 from weightgen.objectives.local_consistency import LocalConsistency
 from weightgen.objectives.noise_prediction import NoisePrediction
 from weightgen.objectives.query_loss import QueryLoss
-from weightgen.records import Episode, Features
+from weightgen.records import Calibration, Episode, Features
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.spaces.class_rows import ClassRows

@@ -15,10 +15,9 @@ import torch
 from diffusers import DDIMScheduler
 
 from weightgen import WeightGenerationPipeline
-from weightgen.classifiers import LinearHeads
 from weightgen.errors import InputError
 from weightgen.files import read_json, read_tensors, write_json, write_tensors
-from weightgen.records import Episode
+from weightgen.records import Episode, LinearHeads
 from weightgen.seeds import generator as seeded
 from weightgen.spaces.class_rows import ClassRows
 

@@ -14,12 +14,11 @@ from PIL import Image
 
 from weightgen import Head, WeightGenerationPipeline, load_head
 from weightgen.backbones.backbone import Backbone
-from weightgen.classifiers import LinearHeads
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
 from weightgen.denoisers.learnt_descent import LearntDescent
 from weightgen.errors import InputError
 from weightgen.features.adapted_space import AdaptedSpace
-from weightgen.records import Features
+from weightgen.records import Features, LinearHeads
 
 MakeGenerator = Callable[..., WeightGenerationPipeline]
 OLD: Mapping[str, int] = {"ant": 2, "bee": 5, "cat": 3}

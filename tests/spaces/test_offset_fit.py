@@ -12,9 +12,8 @@ from made_up_chunks import made_up_chunks
 from made_up_pixels import WIDTH, made_up_pixels, pixel_episode, small_backbone
 from torch.nn.functional import cross_entropy, normalize
 
-from weightgen.classifiers import Calibration
 from weightgen.features.standardizer import Standardizer
-from weightgen.records import Episode, Features
+from weightgen.records import Calibration, Episode, Features
 from weightgen.seeds import generator
 from weightgen.spaces.chunks import Chunks, OffsetFit
 from weightgen.zoo.build import Source, ZooPlan, build_zoo, fit_support, fit_tasks

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from weightgen.classifiers import Calibration
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
-from weightgen.records import Features
+from weightgen.records import Calibration, Features
 from weightgen.spaces.class_rows import RowReader
 
 MakeFeatures = Callable[..., Features]

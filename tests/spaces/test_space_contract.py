@@ -15,12 +15,11 @@ from made_up_pixels import WIDTH, made_up_pixels, pixel_episode, small_backbone
 
 from weightgen import registry
 from weightgen.backbones.backbone import Backbone
-from weightgen.classifiers import Calibration
 from weightgen.conditioners.local_targets import LocalTargets
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import AdaptsBackbone, ClassifiesFeatures, FitProblem, GeneratedHeads, ParameterSpace
-from weightgen.records import Condition, Episode, Features
+from weightgen.records import Calibration, Condition, Episode, Features
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.seeds import generator
 from weightgen.spaces.class_rows import ClassRows

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from weightgen import registry
-from weightgen.classifiers import Calibration
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.features.standardizer import Standardizer
-from weightgen.records import Episode, Features
+from weightgen.records import Calibration, Episode, Features
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.spaces.class_rows import ClassRows
 from weightgen.training.episode_loss import EpisodeLoss

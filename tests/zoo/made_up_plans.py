@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-from weightgen.classifiers import Calibration
 from weightgen.features.standardizer import Standardizer
-from weightgen.records import Features
+from weightgen.records import Calibration, Features
 from weightgen.spaces.class_rows import ClassRows, Readout
 from weightgen.zoo.build import Source, ZooPlan
 from weightgen.zoo.fit import FitOptions

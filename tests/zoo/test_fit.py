@@ -9,9 +9,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from weightgen.classifiers import Calibration
 from weightgen.features.standardizer import Standardizer
-from weightgen.records import Episode
+from weightgen.records import Calibration, Episode
 from weightgen.spaces.class_rows import ClassRows, RowReader
 from weightgen.zoo import fit as module
 from weightgen.zoo.fit import FitOptions, Fitted

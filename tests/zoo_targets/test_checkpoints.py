@@ -10,10 +10,9 @@ import torch
 from made_up_chunks import made_up_plan
 from made_up_pixels import WIDTH, made_up_pixels
 
-from weightgen.classifiers import Calibration
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
-from weightgen.records import Features
+from weightgen.records import Calibration, Features
 from weightgen.registry import create
 from weightgen.spaces.class_rows import ClassRows
 from weightgen.zoo.build import Source, ZooPlan, build_zoo

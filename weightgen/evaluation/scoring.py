@@ -14,13 +14,12 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from weightgen import seeds
-from weightgen.classifiers import LinearHeads
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.shots import Shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.interfaces import Classifier, Method
-from weightgen.records import Episode, Features
+from weightgen.records import Episode, Features, LinearHeads
 
 Unit = Literal["episodes", "images"]
 

@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from weightgen import seeds
-from weightgen.classifiers import OneByOne
 from weightgen.episodes.dataset_episode import episode_of
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.shots import Shots, fewest_and_most
@@ -22,7 +21,7 @@ from weightgen.errors import InputError
 from weightgen.features.class_statistics import ClassStatistics
 from weightgen.features.temperature import fit_scale
 from weightgen.interfaces import Classifier, Method, TunableMethod
-from weightgen.records import Episode, Features
+from weightgen.records import Episode, Features, OneByOne
 
 AnyMethod = TypeVar("AnyMethod", bound=TunableMethod)
 

@@ -9,12 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.classifiers import LinearHeads
 from weightgen.errors import InputError
 from weightgen.features.gaussian_posterior import shared_mean
 from weightgen.features.standardizer import Standardizer
 from weightgen.features.whitening import DenseWhitening, LowRankWhitening, Whitening
-from weightgen.records import Episode, Space, Statistics
+from weightgen.records import Episode, LinearHeads, Space, Statistics
 
 _FEW = 3  # times the images below the features, their inner products are the quicker way to a root
 

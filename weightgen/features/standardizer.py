@@ -12,10 +12,9 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.classifiers import LinearHeads
 from weightgen.errors import InputError
 from weightgen.features.class_statistics import ClassStatistics, shrink_to_isotropic
-from weightgen.records import Episode, Features, Space
+from weightgen.records import Episode, Features, LinearHeads, Space
 
 if TYPE_CHECKING:
     from weightgen.backbones.backbone import Backbone

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from weightgen.backbones import construction
 from weightgen.backbones.backbone import Backbone, FeatureBackbone
-from weightgen.classifiers import LinearHeads
 from weightgen.data.labelled import check_class_names
 from weightgen.errors import InputError
 from weightgen.files import is_litter, new_folder, read_json, read_tensors, write_json, write_tensors, write_text
 from weightgen.heads.model_card import model_card
 from weightgen.heads.support_summary import FILE as SUPPORT
 from weightgen.heads.support_summary import SupportSummary
+from weightgen.records import LinearHeads
 
 if TYPE_CHECKING:
     from weightgen.heads.head import Head

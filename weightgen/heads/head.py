@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 import weightgen
 from weightgen.backbones.backbone import Backbone
-from weightgen.classifiers import LinearHeads
 from weightgen.data.images import read_image
 from weightgen.data.labelled import check_class_names, composed, positions
 from weightgen.data.pictures import plain
@@ -32,6 +31,7 @@ from weightgen.heads.prediction import (
     network_features,
 )
 from weightgen.heads.support_summary import SupportSummary
+from weightgen.records import LinearHeads
 
 _FEWEST = 2
 _MOST_NAMED = 20

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.classifiers import LinearHeads
 from weightgen.data.images import find_images
 from weightgen.errors import InputError
+from weightgen.records import LinearHeads
 
 Pixels = Image.Image | np.ndarray
 Images = Sequence[Path | str | Pixels] | Path | str | Pixels

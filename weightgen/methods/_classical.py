@@ -9,12 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from weightgen.classifiers import PADDING_BIAS, LinearHeads
 from weightgen.features.class_statistics import ClassStatistics
 from weightgen.features.gaussian_posterior import even_bias, shared_mean
 from weightgen.interfaces import Classifier, TunableMethod
 from weightgen.methods._joint_eigenbasis import joint_eigenbasis
-from weightgen.records import Episode
+from weightgen.records import PADDING_BIAS, Episode, LinearHeads
 
 Rows = tuple[Float[Tensor, "batch ways feature"], Float[Tensor, "batch ways"]]
 """Weight and bias of linear heads, at scale 1."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from weightgen.classifiers import PADDING_BIAS, combinations
+from weightgen.classifiers import combinations
 from weightgen.methods._classical import ClassicalMethod, Frame, Rows
-from weightgen.records import Episode
+from weightgen.records import PADDING_BIAS, Episode
 
 
 @dataclass(kw_only=True, eq=False)

@@ -10,10 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.classifiers import Calibration
 from weightgen.interfaces import GeneratedHeads, Method
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Features
+from weightgen.records import Calibration, Episode, Features
 from weightgen.zoo.build import Source, fit_support, fit_tasks
 from weightgen.zoo.fit import FitOptions
 

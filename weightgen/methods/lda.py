@@ -8,11 +8,10 @@ import torch
 from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
-from weightgen.classifiers import LinearHeads
 from weightgen.interfaces import Method
 from weightgen.methods._classical import Frame, one_by_one
 from weightgen.methods._discriminant import Discriminant
-from weightgen.records import Episode
+from weightgen.records import Episode, LinearHeads
 
 _SCALE = 10.0  # where no image differs from the mean of its class, so that nothing says how sure to be
 

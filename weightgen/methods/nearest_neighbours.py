@@ -11,11 +11,10 @@ from jaxtyping import Float, Int
 from sklearn.neighbors import NearestNeighbors as SklearnNearestNeighbors
 from torch import Tensor
 
-from weightgen.classifiers import OneByOne
 from weightgen.features.class_statistics import ClassStatistics
 from weightgen.interfaces import TunableMethod
 from weightgen.methods._classical import Frame
-from weightgen.records import Episode
+from weightgen.records import Episode, OneByOne
 
 NEIGHBOURS = (1, 3, 5, 11, 21)
 _TEMPERATURE = 0.07

@@ -11,10 +11,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from weightgen import seeds
-from weightgen.classifiers import LinearHeads
 from weightgen.interfaces import Method
 from weightgen.methods._classical import Frame, one_by_one
-from weightgen.records import Episode
+from weightgen.records import Episode, LinearHeads
 
 BATCH = 64
 LEARNING_RATE = 0.03

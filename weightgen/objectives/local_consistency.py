@@ -17,7 +17,7 @@ from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-    from weightgen.classifiers import Calibration
+    from weightgen.records import Calibration
 
 
 class LocalConsistency(Objective):

@@ -15,7 +15,7 @@ from weightgen.records import Episode
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-    from weightgen.classifiers import Calibration
+    from weightgen.records import Calibration
 
 
 class QueryLoss(Objective):

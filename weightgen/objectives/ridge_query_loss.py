@@ -9,13 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.classifiers import Calibration
 from weightgen.features.ridge_rows import WeightedImages, ridge_penalty
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import ClassifiesFeatures, Conditioner, Denoiser, FeatureSpace, Objective, ParameterSpace
 from weightgen.objectives.noise_prediction import denoise_once
 from weightgen.objectives.query_loss import clean_tokens
-from weightgen.records import Condition, Episode
+from weightgen.records import Calibration, Condition, Episode
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin

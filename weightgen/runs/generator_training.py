@@ -10,7 +10,6 @@ import torch
 from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.classifiers import Calibration
 from weightgen.config.build import build_generator, build_objective, build_targets, generation_scheduler
 from weightgen.config.recipe import Recipe
 from weightgen.episodes.unlabelled import DISTRACTOR_CLASSES, UnlabelledDraw
@@ -18,7 +17,7 @@ from weightgen.features.other_kinds import distance_limits
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import LearntSpace, ParameterSpace
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Features
+from weightgen.records import Calibration, Features
 from weightgen.registry import get
 from weightgen.runs.data_parts import SpaceFeatures
 from weightgen.seeds import derive, generator

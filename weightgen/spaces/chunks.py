@@ -17,11 +17,10 @@ from torch.optim.swa_utils import update_bn
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.construction import without_prefix
-from weightgen.classifiers import PADDING_BIAS, Calibration, LinearHeads
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import AdaptsBackbone, FeatureSpace, FitProblem, GeneratedHeads, ParameterSpace, Selector
-from weightgen.records import Condition, Episode
+from weightgen.records import PADDING_BIAS, Calibration, Condition, Episode, LinearHeads
 from weightgen.registry import create
 
 _IMAGES_AT_ONCE = 128

@@ -12,12 +12,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from weightgen.classifiers import PADDING_BIAS, Calibration, LinearHeads
 from weightgen.errors import InputError
 from weightgen.features.gaussian_posterior import even_bias
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import ClassifiesFeatures, FeatureSpace, ParameterSpace
-from weightgen.records import Condition, Episode, Features
+from weightgen.records import PADDING_BIAS, Calibration, Condition, Episode, Features, LinearHeads
 from weightgen.registry import nearest
 from weightgen.spaces._row_fit import RowFit, RowLogits
 

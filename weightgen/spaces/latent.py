@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.classifiers import Calibration
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import (
     AdaptsBackbone,
@@ -22,7 +21,7 @@ from weightgen.interfaces import (
     LearntSpace,
     ParameterSpace,
 )
-from weightgen.records import Condition, Episode, Features
+from weightgen.records import Calibration, Condition, Episode, Features
 from weightgen.registry import create
 from weightgen.spaces._autoencoders import Autoencoder, ConvAutoencoder, RowAutoencoder
 

@@ -13,11 +13,10 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from weightgen.backbones.backbone import Backbone, classifier_matrix
-from weightgen.classifiers import PADDING_BIAS, Calibration, LinearHeads
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import FeatureSpace, FitProblem
-from weightgen.records import Episode
+from weightgen.records import PADDING_BIAS, Calibration, Episode, LinearHeads
 from weightgen.spaces.chunks import AdaptableBackbone, Chunks
 
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from weightgen.classifiers import Calibration
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.features.standardizer import Standardizer
 from weightgen.features.temperature import fit_mixture_scale, fit_scale
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Features
+from weightgen.records import Calibration, Features
 from weightgen.seeds import generator
 
 SHOTS = (1, 2, 5, 10, 20, 50, 100)

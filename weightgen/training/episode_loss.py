@@ -7,10 +7,9 @@ from diffusers import SchedulerMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from weightgen.classifiers import Calibration
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import Conditioner, Denoiser, Objective, ParameterSpace
-from weightgen.records import Episode
+from weightgen.records import Calibration, Episode
 
 
 class EpisodeLoss(nn.Module):

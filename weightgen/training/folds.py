@@ -11,14 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.classifiers import Calibration
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.features.temperature import fit_scale
 from weightgen.interfaces import ClassifiesFeatures, Conditioner, FeatureSpace, ParameterSpace
-from weightgen.records import Episode, Features
+from weightgen.records import Calibration, Episode, Features
 from weightgen.seeds import derive, generator
 from weightgen.spaces.class_rows import ClassRows
 from weightgen.zoo.members import Zoo

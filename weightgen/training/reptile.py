@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from weightgen.classifiers import Calibration
 from weightgen.features.standardizer import Standardizer
-from weightgen.records import Episode
+from weightgen.records import Calibration, Episode
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.options import ReptileOptions
 

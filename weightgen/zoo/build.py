@@ -11,11 +11,10 @@ from accelerate import Accelerator
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from weightgen.classifiers import Calibration
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, text_hash
 from weightgen.interfaces import FitProblem, ParameterSpace, ZooTargets
-from weightgen.records import Episode, Features
+from weightgen.records import Calibration, Episode, Features
 from weightgen.seeds import generator
 from weightgen.zoo.fit import FitOptions, Fitted, fit
 from weightgen.zoo.members import Shard, Zoo
