@@ -26,7 +26,6 @@ from weightgen.backbones.feature_cache import feature_batches
 from weightgen.data.sources import class_names, open_support, open_unlabelled
 from weightgen.episodes.dataset_episode import dataset_episode, episode_of
 from weightgen.errors import InputError
-from weightgen.features.other_kinds import distance_from_base
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, text_hash
 from weightgen.heads.head import Head
@@ -226,7 +225,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
             return torch.zeros(len(episode), dtype=torch.bool, device=self.device)
         shots = episode.counts.sum(-1) / (episode.counts > 0).sum(-1).clamp(min=1)
         limits = Calibration.of(self.config.kind_limits).at(shots)
-        return distance_from_base(episode, self.standardizer) > limits
+        return self.standardizer.distance_from_base(episode) > limits
 
     @cached_property
     def _universal(self) -> WeightGenerationPipeline:

@@ -220,6 +220,19 @@ class Standardizer(ModelMixin, ConfigMixin):
             query=self.query(episode.query),
         )
 
+    def distance_from_base(self, episode: Episode) -> Float[Tensor, " batch"]:
+        """How far the mean of a standardised support lies from that of the base classes, for each episode.
+
+        Squared, in units of what is expected of classes drawn from the same population: about 1 for those, well above
+        for images of another kind, which all lie on one side.
+        """
+        real = (episode.counts > 0).to(episode.support)
+        ways = real.sum(-1)
+        mean = (episode.support_means() * real[..., None]).sum(1) / ways[:, None]
+        images = (real / episode.counts.clamp(min=1)).sum(-1) / ways.square()
+        expected = self.prior_variance.sum() / ways + mean.shape[-1] * self.noise_variance * images
+        return mean.square().sum(-1) / expected
+
     @property
     def standardized_origin(self) -> Float[Tensor, " feature"]:
         """The origin of lengths and angles, in the generator's space."""

@@ -13,7 +13,6 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.config.build import build_generator, build_objective, build_targets, generation_scheduler
 from weightgen.config.recipe import Recipe
 from weightgen.episodes.unlabelled import DISTRACTOR_CLASSES, UnlabelledDraw
-from weightgen.features.other_kinds import distance_limits
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import LearntSpace, ParameterSpace
 from weightgen.pipeline import WeightGenerationPipeline
@@ -21,7 +20,7 @@ from weightgen.records import Calibration, Features
 from weightgen.registry import get
 from weightgen.runs.data_parts import SpaceFeatures
 from weightgen.seeds import derive, generator
-from weightgen.training.calibration import View, calibrated
+from weightgen.training.calibration import View, calibrated, kind_limits
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold, cross_fitted, mean_likelihood_scale
@@ -196,8 +195,7 @@ class GeneratorTraining:
             views = views[-1:]
         ways, seed = self.recipe.evaluation.ways, self.recipe.seed
         if not pipeline.costly and standardizer.config.map in ("scale", "whiten"):
-            limits = distance_limits([(view.inputs, view.standardizer) for view in views], ways=ways, seed=seed)
-            pipeline.register_to_config(kind_limits=limits)
+            pipeline.register_to_config(kind_limits=kind_limits(views, ways=ways, seed=seed))
         knots = {"calibration": calibrated(pipeline, views, ways=ways, samples=1, seed=seed).knots}
         if pipeline.can_draw:
             knots["draw_calibration"] = calibrated(pipeline, views, ways=ways, samples=_DRAWS, seed=seed).knots

@@ -21,6 +21,7 @@ _MOST_SHOTS = 10  # where every image goes through a backbone of its own
 _EPISODES = 30
 _DATA_SETS, _DRAWN_DATA_SETS = 12, 3  # where each gets a space of its own, and is gone through again for every draw
 _QUERIES = 10
+_SUPPORTS, _SAME_KIND = 200, 0.99
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,34 @@ def calibrated(
             scale = first if samples == 1 else fit_mixture_scale(logits, labels, start=first)
             knots.append((float(shots), scale))
     return Calibration(tuple(knots))
+
+
+def kind_limits(views: Sequence[View], *, ways: int, seed: int) -> list[tuple[float, float]]:
+    """(shots, distance): what 99 % of supports of unseen base classes stay below (`Standardizer.distance_from_base`).
+
+    Args:
+        views: held-out classes and folds of base classes, of features.
+    """
+    limits = []
+    for shots in SHOTS:
+        seen = [
+            view.standardizer.distance_from_base(
+                view.standardizer.standardize(
+                    EpisodeSampler(view.inputs).sample(
+                        batch=_SUPPORTS,
+                        ways=min(ways, len(view.inputs.class_names)),
+                        shots=shots,
+                        queries=1,
+                        generator=generator(seed, "kind", shots),
+                    )
+                )
+            )
+            for view in views
+            if int(view.inputs.counts.min()) > shots
+        ]
+        if seen:
+            limits.append((float(shots), float(torch.cat(seen).quantile(_SAME_KIND))))
+    return limits
 
 
 @torch.no_grad()

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from weightgen.episodes.sampler import EpisodeSampler
-from weightgen.features.other_kinds import distance_from_base, distance_limits
 from weightgen.features.standardizer import Standardizer
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Episode, Features
 from weightgen.seeds import generator
+from weightgen.training.calibration import View, kind_limits
 from weightgen.universal.generator import universal_generator
 
 MakeFeatures = Callable[..., Features]
@@ -42,7 +42,7 @@ def test_classes_of_the_same_population_lie_at_one_on_average(make_features: Mak
     episode = EpisodeSampler(features).sample(
         batch=400, ways=4, shots=shots, queries=1, generator=generator(0, "episodes")
     )
-    seen = distance_from_base(standardizer.standardize(episode), standardizer)
+    seen = standardizer.distance_from_base(standardizer.standardize(episode))
     assert float(seen.mean()) == pytest.approx(1.0, abs=0.15)
 
 
@@ -54,7 +54,7 @@ def test_padding_does_not_matter(draw_episode: Callable[..., Episode], base_stan
         support_mask=torch.nn.functional.pad(episode.support_mask, (0, 0, 0, 2)),
         classes=torch.nn.functional.pad(episode.classes, (0, 2)),
     )
-    first, second = (distance_from_base(each, base_standardizer) for each in (episode, wider))
+    first, second = (base_standardizer.distance_from_base(each) for each in (episode, wider))
     torch.testing.assert_close(first, second)
 
 
@@ -62,9 +62,9 @@ def test_limits_hold_for_99_of_100_episodes_of_unseen_classes(make_features: Mak
     features = make_features(classes=60)
     standardizer = Standardizer(feature_width=8).fit(features.of_classes(features.class_names[:30]))
     unseen = features.of_classes(features.class_names[30:])
-    limits = dict(distance_limits([(unseen, standardizer)], ways=4, seed=1))
+    limits = dict(kind_limits([View(unseen, standardizer)], ways=4, seed=1))
     episode = EpisodeSampler(unseen).sample(batch=500, ways=4, shots=5, queries=1, generator=generator(0, "more"))
-    below = distance_from_base(standardizer.standardize(episode), standardizer) <= limits[5.0]
+    below = standardizer.distance_from_base(standardizer.standardize(episode)) <= limits[5.0]
     assert sorted(limits) == [1.0, 2.0, 5.0, 10.0]
     assert float(below.float().mean()) > 0.97
 
