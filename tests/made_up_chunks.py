@@ -12,19 +12,23 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.conditioners.local_targets import LocalTargets
 from weightgen.denoisers.chunk_transformer import ChunkTransformer
 from weightgen.features.standardizer import Standardizer
+from weightgen.interfaces import ZooTargets
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Calibration
 from weightgen.registry import create
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.seeds import generator
 from weightgen.spaces.chunks import AdaptableBackbone, Chunks
+from weightgen.spaces.network import Network
+from weightgen.zoo.build import Source, ZooPlan
 
 CHAIN, TOKEN_WIDTH = 6, 9
 SELECTORS: dict[str, dict[str, Any]] = {
-    "all": {},
     "norm_affine": {},
     "bias": {},
     "last_block": {},
     "pattern": {"target_modules": ["blocks.1.conv"]},
+    "all": {},
     "lora": {"target_modules": ["blocks.1.conv", "blocks.2.conv"], "rank": 2},
 }
 """Of parameters inside the backbone, with options that a conv4 has something for."""
@@ -38,6 +42,42 @@ def made_up_chunks(selector: str = "norm_affine", *, backbone: Backbone | None =
     space.attach(backbone)
     space.fit([made_up_offsets(space)])
     return space
+
+
+def made_up_classifier(classes: int = 6) -> torch.nn.Linear:
+    """Of the classes of `made_up_pixels`."""
+    layer = torch.nn.Linear(WIDTH, classes)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator(2, "classifier")))
+    return layer.requires_grad_(False)
+
+
+def made_up_network(backbone: Backbone, selector: str = "all", **options: Any) -> Network:
+    """Attached to a backbone with a classifier, and fitted to made-up offsets."""
+    chosen = create("selectors", selector, options)
+    sizes = AdaptableBackbone(backbone, chosen, model=Network.model(backbone)).layout.sizes
+    space = Network(
+        selector={"name": selector, **options},
+        sizes=sizes,
+        classes=made_up_pixels().class_names,
+        token_width=TOKEN_WIDTH,
+        start="fresh",
+    )
+    space.attach(backbone)
+    space.fit([made_up_offsets(space)])
+    return space
+
+
+def made_up_plan(
+    targets: ZooTargets, selector: str = "all", *, seed: int = 0, options: dict[str, Any] | None = None
+) -> ZooPlan:
+    """Of a zoo of small networks for six classes."""
+    backbone = small_backbone()
+    backbone.classifier = made_up_classifier()
+    space, standardizer = made_up_network(backbone, selector, **(options or {})), Standardizer(feature_width=WIDTH)
+    source = Source(space, made_up_pixels(), standardizer, torch.zeros(1, WIDTH), Calibration())
+    return ZooPlan(targets, (source,), (2, 4), seed=seed, backbone="made up")
 
 
 def made_up_offsets(space: Chunks) -> torch.Tensor:

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from made_up_chunks import made_up_plan
 from tiny_runs import SHARED, SHRINKAGES, succeed
 
-from weightgen.interfaces import Conditioner, Denoiser, Method, Objective, ParameterSpace, Selector
-from weightgen.registry import get
+from weightgen.interfaces import Conditioner, Denoiser, Method, Objective, ParameterSpace, Selector, ZooTargets
+from weightgen.registry import create, get
 
 GUIDE = Path(__file__).parents[1] / "docs" / "extending.md"
 EXAMPLES = {
@@ -21,6 +23,7 @@ EXAMPLES = {
     "support_medians": ("conditioners", Conditioner),
     "straight_line": ("denoisers", Denoiser),
     "absolute_error": ("objectives", Objective),
+    "averaged_runs": ("zoo_targets", ZooTargets),
     "nearest_image": ("methods", Method),
 }
 
@@ -101,3 +104,13 @@ def test_a_method_of_two_components_and_a_recipe_is_compared(project: Path, imag
     (run,) = Path("runs").glob("mine-*")
     index = json.loads((run / "generator" / "model_index.json").read_text())
     assert index["denoiser"] == ["my_flow.velocity_field", "VelocityField"]
+
+
+@pytest.mark.usefixtures("project")
+def test_a_zoo_is_made_of_the_example() -> None:
+    of_runs = create("zoo_targets", "checkpoints", {"count": 4})
+    averaged = create("zoo_targets", "my_project.averaged_runs", {"count": 4})
+    plain, near = (made_up_plan(targets).fit_shard(0).targets for targets in (of_runs, averaged))
+    torch.testing.assert_close(near.mean(0), plain.mean(0))
+    assert near.std(0).sum() == pytest.approx(float(plain.std(0).sum()) / 2)
+    assert made_up_plan(of_runs).key() != made_up_plan(averaged).key()

@@ -48,6 +48,17 @@ TINY_MCDI = (
 """Overrides that make `mcdi` tiny, and let it learn something in its few steps."""
 
 
+TINY_FIXED = (
+    *("data.classes=4", "data.test_images=0.4", "backbone.options.img_size=16", "backbone.options.width=5"),
+    *("backbone.pretraining.steps=4", "backbone.pretraining.batch=7", "zoo.count=6", "zoo.batch=9"),
+    *("space.of.token_width=9", "space.steps=5", "space.hidden=5", "space.depth=2", "space.batch=4"),
+    *("denoiser.width=12", "denoiser.depth=1", "scheduler.num_train_timesteps=9", "generation.steps=3"),
+    *("training.steps=6", "training.checkpoint_every=2", "training.episodes_per_step=2", "training.ways=[4,4]"),
+    *("evaluation.ways=4", "evaluation.shots=[1,2]", "evaluation.queries=2", "evaluation.episodes=3"),
+)
+"""Overrides that make `pdiff` tiny, for four classes of nine images or more."""
+
+
 def invoke(*arguments: str | Path, encoding: str = "utf-8") -> Result:
     """Run the command in this process, with few episodes to choose by."""
     with pytest.MonkeyPatch.context() as patch:

@@ -51,6 +51,7 @@ class Method(ABC):
     uses_unlabelled: whether it is there for unlabelled images, and takes part only where there are some.
     takes_inputs: whether it is fitted to what a generator's heads act on, which may be images, and not to features.
     inside_backbone: whether it is there for generators that write inside the backbone alone.
+    fits_parameters: whether it fits parameters as those of the zoo were.
     """
 
     kind: ClassVar[Literal["generator", "ablation", "baseline", "oracle"]] = "baseline"
@@ -58,6 +59,7 @@ class Method(ABC):
     uses_unlabelled: ClassVar[bool] = False
     takes_inputs: ClassVar[bool] = False
     inside_backbone: ClassVar[bool] = False
+    fits_parameters: ClassVar[bool] = False
 
     @classmethod
     def variants(cls) -> dict[str, tuple[type[Method], dict[str, Any]]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -171,6 +171,10 @@ class WeightGenerationPipeline(GeneratorPipeline):
                 "this generator writes parameters inside the backbone, for the classes at hand; generate a head anew "
                 "from all images"
             )
+        if self.class_names is not None:
+            raise InputError(
+                "this generator knows its classes and sees no images; generate a head anew for all classes"
+            )
         kept = head.check_extensible(backbone=self.backbone.weights_hash(), generator=self.generator_hash())
         dataset = open_support(support, fewest=1)
         added = class_names(dataset)
@@ -243,7 +247,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
     ) -> Float[Tensor, "batch ways feature"]:
         """The class rows of single heads as points among raw features."""
         each = self._denoised(self._standardised(episode), generators, samples=1)
-        return torch.cat([features.restore(rows[:, 0]) for rows, _, features in each])
+        return torch.cat([features.restore(self.space.decode(rows[:, 0])) for rows, _, features in each])
 
     @torch.no_grad()
     def dataset_heads(
@@ -253,13 +257,20 @@ class WeightGenerationPipeline(GeneratorPipeline):
 
         Not for spaces that take images.
         """
-        episode = self._dataset_episode(features.values.split(_IMAGES_AT_ONCE), features.labels, None)
+        episode = self._dataset_episode(
+            features.values.split(_IMAGES_AT_ONCE), features.labels, self._places(features.class_names)
+        )
         return self._heads(episode, generators, inputs=episode, **chosen)
 
     @property
     def device(self) -> torch.device:
         """Where the chain runs."""
         return self.standardizer.mean.device
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The only classes that it writes classifiers for, in its order; None: any classes."""
+        return self.space.class_names if self.space.class_names is not None else self.conditioner.class_names
 
     def scale(self, samples: int) -> Calibration:
         """Factor on logits by the number of shots, of a single head or of several draws."""
@@ -293,25 +304,40 @@ class WeightGenerationPipeline(GeneratorPipeline):
         own = self.config.draw_steps if drawing else self.config.steps
         return scheduler, own if steps is None else steps
 
+    def _places(self, names: Sequence[str]) -> Int[Tensor, "1 ways"]:
+        """Of classes among those that the generator knows, or in their own order. Raises InputError for others."""
+        known = self.class_names
+        if known is None:
+            return torch.arange(len(names))[None]
+        if unknown := [name for name in names if name not in set(known)]:
+            raise InputError(
+                f"class '{unknown[0]}' is none of the {len(known)} that this generator knows, and it writes for no "
+                "others; give a support of these, or train with a conditioner that sees images"
+            )
+        return torch.tensor([[known.index(name) for name in names]])
+
     def _feature_batches(self, dataset: Dataset) -> Iterator[Float[Tensor, "images feature"]]:
         return feature_batches(self.backbone, dataset, device=str(self.device))
 
     def _episode_of(self, dataset: Dataset, beside: Dataset | None = None) -> Episode:
         """Labelled images, and unlabelled ones beside them, in the generator's space."""
         labels = torch.tensor(dataset["label"][:])
+        places = self._places(class_names(dataset))
         unlabelled = None if beside is None else torch.cat(list(self._feature_batches(beside)))
-        return self._dataset_episode(self._feature_batches(dataset), labels, unlabelled)
+        return self._dataset_episode(self._feature_batches(dataset), labels, places, unlabelled)
 
     def _dataset_episode(
         self,
         batches: Iterable[Float[Tensor, "images feature"]],
         labels: Int[Tensor, " images"],
-        unlabelled: Float[Tensor, "extra feature"] | None,
+        places: Int[Tensor, "1 ways"],
+        unlabelled: Float[Tensor, "extra feature"] | None = None,
     ) -> Episode:
         """A data set in the generator's space, from raw features in the order of its labels."""
         standardised = (self.standardizer.support(values.to(self.device)) for values in batches)
         draw, classes = seeded(0, "sampled images"), int(labels.max()) + 1
         episode = dataset_episode(standardised, labels, classes=classes, generator=draw)
+        episode = replace(episode, classes=places.to(episode.classes))
         if unlabelled is None:
             return episode
         beside = self.standardizer.support(unlabelled.to(self.device))[None]
@@ -395,10 +421,11 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """
         noise = [generator or seeded(0, "generate")]
         ((tokens, own, features),) = self._denoised(episode, noise, steps=steps, samples=samples)
-        heads = self._decoded(tokens, own.counts, features, lambda: episode_of(pixels_of(self.backbone, dataset)))
+        inputs = cache(lambda: replace(episode_of(pixels_of(self.backbone, dataset)), classes=self._places(names)))
+        heads = self._decoded(tokens, own.counts, features, inputs)
         backbone, inside, summary = self.backbone, (), None
-        if isinstance(self.space, AdaptsBackbone):
-            backbone, inside = self.space.backbone(tokens[0, 0])
+        if isinstance(self.space, AdaptsBackbone) and self.space.takes_images:
+            backbone, inside = self.space.backbone(tokens[0, 0], inputs)
             provenance = {**provenance, "adapted_from": self.backbone.weights_hash()}
         else:
             summary = SupportSummary.of(episode, space=features.tensors(), generator=self.generator_hash())

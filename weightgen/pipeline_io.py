@@ -275,9 +275,8 @@ def _check_sizes(components: dict[str, Any], folder: Path) -> None:
         "feature_width": components["backbone"].feature_width,
         "num_train_timesteps": components["scheduler"].config.num_train_timesteps,
     }
-    space = components["space"].config
-    sizes |= {key: space[key] for key in ("sizes", "token_width") if key in space}
-    for name in _KINDS:
+    sizes |= components["space"].shape_options
+    for name in (name for name in _KINDS if name != "space"):
         for key, size in sizes.items():
             own = components[name].config.get(key, size)
             if own != size:

@@ -108,4 +108,4 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _matches(class_name: str, file_name: str) -> bool:
-    return class_name.lower() == file_name.replace("_", "").lower()
+    return class_name.lower().rstrip("_") == file_name.replace("_", "").lower()

@@ -69,6 +69,27 @@ def test_records_and_the_state_afterwards():
     assert backbone.weights_hash() != before
 
 
+def test_a_kept_head_is_the_best_one_and_is_saved_with_the_backbone(tmp_path):
+    backbone = fresh()
+    records = run(backbone, steps=30, batch=13, head="linear", keep_head=True, learning_rate=0.02, held_out=0.3)
+    reader = pretraining.ImageReader(pictures(), backbone.preprocess)
+    held_out = pretraining._split(reader, 0.3, 4)[1]
+    images = backbone.preprocess.normalise(reader.read(held_out.tolist()))
+    for one in (backbone, saved(backbone, tmp_path)):
+        right = (one.classifier(one(images)).argmax(1) == reader.labels[held_out]).float().mean()
+        assert 100 * float(right) == pytest.approx(max(r.get("held_out_accuracy", 0.0) for r in records))
+    other = fresh()
+    run(other, head="linear")
+    assert other.classifier is None
+    with pytest.raises(InputError, match="a cosine head is no layer of the network; set head: linear"):
+        run(fresh(), keep_head=True)
+
+
+def saved(backbone: Backbone, folder: Path) -> Backbone:
+    backbone.save_pretrained(folder)
+    return Backbone.from_pretrained(folder)
+
+
 def test_same_seed_same_weights():
     hashes = []
     for seed in (4, 4, 5):

@@ -198,7 +198,11 @@ def generator(name: str, space: str, *overrides: str, training: bool = False) ->
     """A recipe's generator of heads with explicit weights; with the scheduler of its training if asked for."""
     recipe, readout = recipe_of(name, *overrides), SPACES[space]["readout"]
     pipeline = build_generator(
-        recipe, backbone(), standardizer(space), readout=readout, base_classes=inputs.BASE_CLASSES
+        recipe,
+        backbone(),
+        standardizer(space),
+        readout=readout,
+        classes=[str(number) for number in range(inputs.BASE_CLASSES)],
     )
     for salt in ("denoiser", "conditioner"):
         fill(getattr(pipeline, salt), salt=salt)
@@ -216,7 +220,7 @@ def parts_generator(selector: str, *, training: bool = False) -> WeightGeneratio
     recipe, network = recipe_of("mcdi_norm_affine", *sizes, *SELECTORS[selector]), backbone()
     # not whitened: the axes of so few classes would be a matter of rounding, and these networks see coordinates
     pixels, fitted = features_of(inputs.pixel_classes()), Standardizer(feature_width=inputs.WIDTH, map="scale")
-    pipeline = build_generator(recipe, network, fitted, readout="cosine", base_classes=0)
+    pipeline = build_generator(recipe, network, fitted, readout="cosine", classes=())
     space = pipeline.space
     own = space.adaptable.features(torch.zeros_like(space.adaptable.own), pixels.values)
     fitted.fit(replace(pixels, values=own))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_runs import CLASSES, QUERIES, SHARED, SHOTS, SHRINKAGES, TINY_ZOO, WAYS, files_below, succeed
+from tiny_runs import CLASSES, QUERIES, SHARED, SHOTS, SHRINKAGES, TINY_FIXED, TINY_ZOO, WAYS, files_below, succeed
 
 from weightgen.config.build import check_components
 from weightgen.config.loading import check, load_recipe, recipe_names, to_yaml
@@ -27,6 +27,8 @@ SMALL = {
     "learnt_descent": ("denoiser.width=9", "denoiser.rounds=2"),
     "local_targets": ("conditioner.width=7",),
     "OneStepScheduler": ("generation.steps=1",),
+    "dataset_encoder": ("conditioner.width=8",),
+    "latent": ("space.width=5", "space.hidden=32", "space.steps=200", "space.learning_rate=0.01"),
     "chunk_transformer": ("denoiser.width=12", "denoiser.depth=1", "space.token_width=9", "training.folds=1"),
 }
 """How a backbone, a denoiser, a conditioner or a chain becomes small; one that is not here is taken as it is."""
@@ -41,7 +43,10 @@ METHOD_KEYS = {
 
 
 def small(recipe: Recipe) -> list[str]:
-    names = (recipe.backbone.model or "", recipe.denoiser.name, recipe.conditioner.name, recipe.scheduler.name)
+    if recipe.data.test_images:
+        return [*TINY_FIXED]
+    names = (recipe.backbone.model or "", recipe.denoiser.name, recipe.conditioner.name, recipe.space.name)
+    names = (*names, recipe.scheduler.name)
     zoo = TINY_ZOO if recipe.zoo.targets == "trajectories" else ()
     settled = SHRINKAGES if recipe.standardizer.map == "whiten" else ()
     if recipe.backbone.pretraining is None:
@@ -52,6 +57,7 @@ def small(recipe: Recipe) -> list[str]:
 
 
 def test_there_are_recipes() -> None:
+    assert {"pdiff", "d2nwg"} <= set(NAMES)
     assert {"metadiff", "mcdi", "paper/metadiff", "transfer/metadiff", "transfer/mcdi"} <= set(NAMES)
     assert recipe_names() == NAMES
 
@@ -85,7 +91,7 @@ def test_sections_stand_in_the_order_of_the_data(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if not load_recipe(name).data.test_images])
 def test_a_small_version_runs_from_end_to_end(
     name: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

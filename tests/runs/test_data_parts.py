@@ -12,7 +12,7 @@ from tiny_runs import CLASSES
 
 from weightgen.config.recipe import DataOptions
 from weightgen.data.class_splits import named_split
-from weightgen.data.sources import class_names
+from weightgen.data.sources import class_counts, class_names, data_fingerprint
 from weightgen.errors import InputError
 from weightgen.runs.data_parts import DataParts, open_parts
 
@@ -115,3 +115,25 @@ def test_more_classes_than_there_are(images: Path) -> None:
 def test_an_unknown_class(images: Path) -> None:
     with pytest.raises(InputError, match="nowhere"):
         parts_of(source=str(images), novel=["nowhere"])
+
+
+def test_test_images_are_of_every_base_class_and_in_no_other_part(images: Path) -> None:
+    options = {"source": str(images), "classes": 7, "validation": 0, "novel": 0, "test_images": 0.3}
+    parts, again = parts_of(**options), parts_of(**options)  # type: ignore[arg-type]
+    assert class_names(parts.base) == class_names(parts.novel) == class_names(parts.backbone)
+    assert len(class_names(parts.base)) == 7
+    assert set(class_counts(parts.novel)) == {4}
+    assert set(class_counts(parts.base)) == {9}
+    first, second = (
+        {row["bytes"] for row in part.with_format("arrow")[:]["image"].to_pylist()}
+        for part in (parts.base, parts.novel)
+    )
+    assert first.isdisjoint(second)
+    assert data_fingerprint(again.novel) == data_fingerprint(parts.novel)
+
+
+def test_some_classes_are_drawn_by_the_seed_and_too_many_are_refused(images: Path) -> None:
+    first, other = (class_names(parts_of(source=str(images), classes=9, seed=seed).base) for seed in (0, 1))
+    assert first != other
+    with pytest.raises(InputError, match=r"data.classes is 27 and .* has 26 classes; lower it"):
+        parts_of(source=str(images), classes=27)

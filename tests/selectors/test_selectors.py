@@ -60,7 +60,7 @@ def test_read_and_write_are_exact_inverses_and_leave_the_rest_alone(name: str, m
     vector = selector.read(model)
     assert vector.shape == (layout.size,) and not vector.requires_grad
 
-    other = torch.randn_like(vector)
+    other = layout.flatten(selector.admissible(layout.unflatten(torch.randn_like(vector))))
     selector.write(model, other)
     assert torch.equal(selector.read(model), other)
     written = layout.unflatten(other)
@@ -97,7 +97,7 @@ def test_wrong_vectors_are_refused_and_nothing_is_written(name: str, model: nn.M
 @pytest.mark.parametrize("name", registry.names("selectors"))
 def test_a_model_without_the_part_is_refused_in_one_line(name: str) -> None:
     selector = made(name)
-    bare = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False))
+    bare = nn.Sequential(nn.ReLU() if name == "all" else nn.Conv2d(1, 2, 3, bias=False))
     with pytest.raises(InputError) as caught:
         selector.read(bare)
     assert "Sequential" in str(caught.value) and "\n" not in str(caught.value)
@@ -121,7 +121,7 @@ def test_a_functional_call_with_the_vector_is_what_writing_gives(name: str, mode
     vector, before = selector.read(model), outputs(model)
     other = vector + 0.1 * torch.randn(vector.shape, generator=torch.Generator().manual_seed(2))
     given = selector.layout(model).unflatten(other)
-    assert set(given) <= set(dict(model.named_parameters()))
+    assert set(given) <= set(model.state_dict())
     with torch.no_grad():
         called = torch.func.functional_call(model, given, images_for(model))
     assert torch.equal(outputs(model), before)
@@ -130,7 +130,9 @@ def test_a_functional_call_with_the_vector_is_what_writing_gives(name: str, mode
     assert not torch.equal(called, before)
 
 
-@pytest.mark.parametrize("name", [name for name in registry.names("selectors") if name not in ("head", "norm_affine")])
+@pytest.mark.parametrize(
+    "name", [name for name in registry.names("selectors") if name not in ("head", "norm_affine", "all")]
+)
 def test_trunk_selectors_leave_the_head_out(name: str, model: nn.Module) -> None:
     selector = made(name)
     selector.prepare(model)
@@ -195,6 +197,20 @@ def test_last_block_reaches_from_the_last_block_to_the_head_filled_or_not(name: 
     assert found == names[begin : begin + len(found)]
     model.set_submodule(model.pretrained_cfg["classifier"], nn.Identity())
     assert list(made("last_block").tensors(model)) == found
+
+
+def test_all_is_every_parameter_and_the_statistics_unless_they_are_renewed(model: nn.Module) -> None:
+    parameters = {name for name, _ in model.named_parameters()}
+    statistics = {name for name, _ in model.named_buffers() if name.endswith(("running_mean", "running_var"))}
+    assert set(made("all", renew_statistics=True).tensors(model)) == parameters
+    assert set(made("all").tensors(model)) == parameters | statistics
+
+
+def test_no_written_variance_is_negative() -> None:
+    model, selector = fresh("conv4"), made("all")
+    selector.write(model, torch.full((selector.layout(model).size,), -2.0))
+    assert all(float(norm.running_var.min()) > 0 for norm in model.modules() if isinstance(norm, nn.BatchNorm2d))
+    assert torch.isfinite(outputs(model)).all()
 
 
 def test_last_block_without_groups_or_stages_is_refused() -> None:

@@ -89,7 +89,8 @@ def pretrain(
         raise InputError(f"backbone.pretraining.keep_head: a {head} head is no layer of the network; set head: linear")
     layer.to(device)
     network = nn.ModuleDict({"trunk": backbone.trunk, "head": layer})
-    choices = [seed, steps, batch, learning_rate, _WEIGHT_DECAY, head, label_smoothing, augment, held_out]
+    choices: list[object] = [seed, steps, batch, learning_rate, _WEIGHT_DECAY, head, label_smoothing, augment, held_out]
+    choices += ["head beside the trunk"]  # in the checkpoint; earlier versions kept the best trunk alone
     run = text_hash(json.dumps([*choices, evaluate_every, reader.class_names]), backbone.weights_hash(), pool.hash())
     backbone.trunk.requires_grad_(True)
     descent = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=_WEIGHT_DECAY)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,8 +34,8 @@ from weightgen.spaces.class_rows import Readout
 _SMALL_WIDTH = 8
 _GIVEN = {
     "selector": set(),
-    "space": {"selector", "sizes", "readout"},
-    "conditioner": {"feature_width"},
+    "space": {"selector", "sizes", "readout", "classes", "feature_width"},
+    "conditioner": {"feature_width", "classes"},
     "denoiser": {"feature_width", "num_train_timesteps", "base_classes", "sizes", "token_width"},
     "objective": set(),
 }
@@ -54,7 +53,7 @@ def check_components(recipe: Recipe) -> None:
     # What a constructor refuses should not wait for a backbone.
     space, objective = build_space(recipe, sizes=(_SMALL_WIDTH,)), build_objective(recipe)
     check_space(recipe, space)
-    supplied = _given(recipe, _SMALL_WIDTH, base_classes=0, space=space)
+    supplied = _given(recipe, _SMALL_WIDTH, classes=(), space=space)
     denoiser, conditioner = (_component(recipe, section, supplied) for section in ("denoiser", "conditioner"))
     check_kinds(recipe, space, denoiser, conditioner, objective)
     check_together(recipe, denoiser, conditioner)
@@ -95,15 +94,15 @@ def check_backbone(options: BackboneOptions, *, seed: int) -> None:
 
 
 def build_generator(
-    recipe: Recipe, backbone: Backbone, standardizer: Standardizer, *, readout: Readout, base_classes: int
+    recipe: Recipe, backbone: Backbone, standardizer: Standardizer, *, readout: Readout, classes: Sequence[str]
 ) -> WeightGenerationPipeline:
-    """An untrained generator on a fitted standardizer, to learn from so many classes; its scheduler is training's.
+    """An untrained generator on a fitted standardizer, to learn from these classes; its scheduler is training's.
 
     What its space has to fit is yet to be fitted.
     """
-    space = build_space(recipe, readout=readout, backbone=backbone)
+    space = build_space(recipe, readout=readout, backbone=backbone, classes=classes)
     scheduler = build_scheduler(recipe.scheduler.name, _scheduler_options(recipe))
-    given = _given(recipe, backbone.feature_width, base_classes=base_classes, space=space)
+    given = _given(recipe, backbone.feature_width, classes=classes, space=space)
     # Components draw their first weights from torch's global state; the caller's stays as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(recipe.seed, "components"))
@@ -129,18 +128,29 @@ def build_space(
     readout: Readout = "gaussian",
     backbone: Backbone | None = None,
     sizes: tuple[int, ...] = (),
+    classes: Sequence[str] = (),
 ) -> ParameterSpace:
     """The parameter space of a recipe, for the selected tensors of a backbone or for tensors of given `sizes`."""
-    space, given = get("spaces", recipe.space.name), dict[str, Any](readout=readout, sizes=sizes)
-    taken = option_names(space)
-    if "selector" in taken:
-        given["selector"] = {"name": recipe.selector.name, **recipe.selector.options}
-    if "sizes" in taken and backbone is not None:
-        trunk, selector = copy.deepcopy(backbone.trunk), build_selector(recipe)
-        selector.prepare(trunk)
-        given["sizes"] = selector.layout(trunk).sizes
-    chosen = {key: value for key, value in given.items() if key in taken}
-    return create("spaces", recipe.space.name, recipe.space.options, **chosen)
+    given = dict[str, Any](readout=readout, sizes=list(sizes), classes=list(classes))
+    given["selector"] = {"name": recipe.selector.name, **recipe.selector.options}
+    given["feature_width"] = _SMALL_WIDTH if backbone is None else backbone.feature_width
+    options, inner = recipe.space.options, recipe.space.options.get("of")
+    innermost = get("spaces", recipe.space.name)
+    if isinstance(inner, Mapping) and "name" in inner:  # a space over another, which takes the same
+        innermost, own = get("spaces", inner["name"]), {key: inner[key] for key in inner if key != "name"}
+        check_options(innermost, own, place="space.of", given=_GIVEN["space"])
+    if backbone is not None and "sizes" in option_names(innermost):
+        model, selector = innermost.model(backbone), build_selector(recipe)
+        selector.prepare(model)
+        given["sizes"] = list(selector.layout(model).sizes)
+    if isinstance(inner, Mapping) and "name" in inner:
+        options = {**options, "of": {**_taken(innermost, given), **inner}}
+    return create("spaces", recipe.space.name, options, **_taken(get("spaces", recipe.space.name), given))
+
+
+def _taken(component: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a component's constructor names of what is given."""
+    return {key: value for key, value in given.items() if key in option_names(component)}
 
 
 def build_selector(recipe: Recipe) -> Selector:
@@ -153,9 +163,7 @@ def build_targets(recipe: Recipe) -> ZooTargets:
     targets, options = get("zoo_targets", recipe.zoo.targets), recipe.zoo.options
     for key in ("tasks", "fit"):
         if key in options and key not in option_names(targets):
-            raise InputError(
-                f"zoo: tasks and fit are for targets: trajectories; drop them, {recipe.zoo.targets} has none"
-            )
+            raise InputError(f"zoo: tasks and fit are for targets: trajectories; drop {key} with {recipe.zoo.targets}")
     check_options(targets, options, place="zoo")
     return create("zoo_targets", recipe.zoo.targets, options)
 
@@ -216,20 +224,20 @@ def _check_reading(generation: GenerationOptions, *, chain: int, segments: int) 
             raise InputError(f"generation.{key} is {steps} and scheduler.num_train_timesteps {chain}; take fewer steps")
 
 
-def _given(recipe: Recipe, feature_width: int, *, base_classes: int, space: ParameterSpace) -> dict[str, Any]:
+def _given(recipe: Recipe, feature_width: int, *, classes: Sequence[str], space: ParameterSpace) -> dict[str, Any]:
     """Arguments of components that no recipe decides; each takes those that its constructor names."""
     return {
         "feature_width": feature_width,
         "num_train_timesteps": _chain(recipe),
-        "base_classes": base_classes,
-        **{key: space.config[key] for key in ("sizes", "token_width") if key in space.config},
+        "base_classes": len(classes),
+        "classes": list(classes),
+        **space.shape_options,
     }
 
 
 def _component(recipe: Recipe, section: str, given: Mapping[str, Any]) -> Any:
     chosen = getattr(recipe, section)
-    taken = option_names(get(f"{section}s", chosen.name))
-    return create(f"{section}s", chosen.name, chosen.options, **{k: v for k, v in given.items() if k in taken})
+    return create(f"{section}s", chosen.name, chosen.options, **_taken(get(f"{section}s", chosen.name), given))
 
 
 def _scheduler_options(recipe: Recipe) -> dict[str, Any]:
@@ -260,6 +268,8 @@ _HEAD, _ROWS, _CHUNKS = "head", "class_rows", "chunks"
 def check_space(recipe: Recipe, space: ParameterSpace) -> None:
     """Refuse a parameter space that does not hold what the selector generates. Raises InputError."""
     selector = recipe.selector.name
+    if space.class_names is not None:  # with a last layer of its own
+        return
     if space.takes_images == (selector == _HEAD):
         fitting = _ROWS if space.takes_images else _CHUNKS
         raise InputError(f"space '{recipe.space.name}' does not hold '{selector}'; set space.name to {fitting}")
@@ -273,6 +283,14 @@ def check_kinds(
     if denoiser.ordered != space.ordered:
         fitting = "chunk_transformer" if space.ordered else "class_transformer"
         raise InputError(f"denoiser '{recipe.denoiser.name}' does not fit space '{recipe.space.name}'; use {fitting}")
+    if space.shape_options and "token_width" not in option_names(type(denoiser)):
+        raise InputError(
+            f"denoiser '{recipe.denoiser.name}' takes tokens as wide as features, and those of space "
+            f"'{recipe.space.name}' are not; use token_transformer"
+        )
+    for name, component in ((recipe.space.name, space), (recipe.conditioner.name, conditioner)):
+        if component.class_names is not None:
+            _check_fixed_classes(recipe, name)
     if not space.takes_images:
         return
     if not get("zoo_targets", recipe.zoo.targets).fitted:
@@ -305,6 +323,22 @@ def _limits(recipe: Recipe) -> list[tuple[str, object, object, str]]:
         ("generation.samples", generation.samples, 1, "one backbone is written"),
         ("generation.readout", generation.readout, None, "heads are cosines to class means"),
     ]
+
+
+def _check_fixed_classes(recipe: Recipe, known: str) -> None:
+    """Refuse to keep classes from a generator that is for all classes of its data and no others."""
+    training, data = recipe.training, recipe.data
+    for key, given, allowed in (
+        ("training.held_out_classes", training.held_out_classes, 0),
+        ("training.folds", training.folds, 1),
+        ("data.novel", data.novel or 0, 0),
+        ("data.turned", data.turned, False),
+    ):
+        if given != allowed:
+            raise InputError(
+                f"{key} is {given}; '{known}' knows its classes and no others, set it to {str(allowed).lower()}, and "
+                "data.test_images to a share of their images to evaluate on"
+            )
 
 
 def check_together(recipe: Recipe, denoiser: Denoiser, conditioner: Conditioner) -> None:

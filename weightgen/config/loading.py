@@ -276,8 +276,10 @@ def _with_paths(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
     for prefix in (LOCAL_DIR, FEATURES):
         if model.startswith(prefix):
             backbone["model"] = prefix + change(model.removeprefix(prefix))
+    zoo = {key: change(value) for key, value in recipe.zoo.options.items() if key == "path"}
     return recipe.model_copy(
         update={
+            "zoo": recipe.zoo.model_copy(update=zoo),
             "data": recipe.data.model_copy(update=data),
             "backbone": recipe.backbone.model_copy(update=backbone),
         }

@@ -28,6 +28,8 @@ class TokenTransformer(Denoiser):
     Options:
         width: of a token inside. depth: layers. heads: attention heads. dropout: share of entries set to 0 in training.
         knows_segment: give the number of the local target (Mc-Di). The paper's denoiser must infer it from the time.
+        token_width: of tokens that are no class rows, given by their parameter space. It then starts at what is to be
+            expected of unit Gaussians.
     """
 
     prediction_type = "sample"
@@ -40,6 +42,7 @@ class TokenTransformer(Denoiser):
         self,
         *,
         feature_width: int,
+        token_width: int | None = None,
         num_train_timesteps: int = 1000,
         width: int = 128,
         depth: int = 2,
@@ -52,10 +55,11 @@ class TokenTransformer(Denoiser):
         self.embed_segment = nn.Linear(_TIME_WIDTH, width) if knows_segment else None
         if knows_segment:
             self.register_buffer("segment", torch.zeros(num_train_timesteps, dtype=torch.int64))
-        self.embed_token = nn.Linear(2 * feature_width + 1, width)
+        own_width = feature_width if token_width is None else token_width
+        self.embed_token = nn.Linear(own_width + feature_width + 1, width)
         self.embed_time = nn.Sequential(nn.Linear(_TIME_WIDTH, width), nn.SiLU(), nn.Linear(width, width))
         self.layers = nn.ModuleList(EncoderLayer(width, heads, dropout) for _ in range(depth))
-        self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, feature_width)
+        self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, own_width)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -82,5 +86,7 @@ class TokenTransformer(Denoiser):
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
     ) -> Float[Tensor, "batch ways width"]:
         """E[w | noisy row, support] where all are Gaussian around w."""
+        if self.config.token_width is not None:
+            return self.signal[timestep].sqrt()[:, None, None] * noisy * condition.mask[..., None]
         mean = mean_given_noisy(condition, noisy, self.signal[timestep][:, None, None])
         return condition.space.from_axes(mean)

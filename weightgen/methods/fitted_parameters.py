@@ -23,15 +23,17 @@ class FittedParameters(Method):
     Args:
         pipeline: the generator.
         inputs: images of the classes that episodes are drawn from.
-        fit, zoo_seed: of the zoo that the generator learnt from.
+        fit, zoo_seed: of the zoo that the generator learnt from; no fit where its members were not fitted to tasks.
     """
 
     protocols = ("episodes",)
     takes_inputs = True
     inside_backbone = True
 
-    def __init__(self, *, pipeline: WeightGenerationPipeline, inputs: Features, fit: FitOptions, zoo_seed: int) -> None:
-        self.pipeline, self.options, self.seed = pipeline, fit, zoo_seed
+    def __init__(
+        self, *, pipeline: WeightGenerationPipeline, inputs: Features, fit: FitOptions | None, zoo_seed: int
+    ) -> None:
+        self.pipeline, self.options, self.seed = pipeline, fit or FitOptions(), zoo_seed
         nowhere = pipeline.standardizer.mean.new_zeros(1, len(pipeline.standardizer.mean))
         self.source = Source(pipeline.space, inputs, pipeline.standardizer, nowhere, Calibration())
 
@@ -64,6 +66,8 @@ class ZooMean(FittedParameters):
 class FittedOnSupport(FittedParameters):
     """Fitted to the support as the zoo's are to all images."""
 
+    fits_parameters = True
+
     def values(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
         fitted = fit_support(self.source, episode, seed=self.seed, options=self.options, draw=rngs[0])
         return fitted.targets[:, -1]
@@ -73,6 +77,7 @@ class Oracle(FittedParameters):
     """Fitted to all images of the episode's classes, the queries among them: what a perfect generator would write."""
 
     kind = "oracle"
+    fits_parameters = True
 
     def values(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Float[Tensor, "batch parameters"]:
         fitted = fit_tasks(self.source, episode.classes, seed=self.seed, options=self.options, draw=rngs[0])

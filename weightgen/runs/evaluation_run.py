@@ -17,7 +17,7 @@ from weightgen.backbones.feature_cache import features_of
 from weightgen.config.build import build_targets
 from weightgen.config.loading import absolute_spec
 from weightgen.config.recipe import Recipe
-from weightgen.data.sources import data_fingerprint, open_data
+from weightgen.data.sources import data_fingerprint, open_data, select_classes
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.shots import Shots, parse_shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
@@ -82,7 +82,9 @@ def evaluate_run(
     episodes = options.episodes if episodes is None else episodes
     numbers = chosen_shots(options.shots if shots is None else shots)
     check_numbers(ways=ways, queries=queries, episodes=episodes)
-    names = chosen_methods(methods, protocol="episodes", unlabelled=unlabelled is not None, pipeline=pipeline)
+    fitted = build_targets(recipe).fit is not None
+    beside = unlabelled is not None
+    names = chosen_methods(methods, protocol="episodes", unlabelled=beside, fitted=fitted, pipeline=pipeline)
     sizes = [EpisodeSizes(ways=ways, shots=n, queries=queries, unlabelled=unlabelled) for n in numbers]
     setting = Setting.of(run, data=data, split=split, episodes=episodes, seed=seed, progress=progress)
     results = [_evaluate(setting, names, each, progress=progress) for each in sizes]
@@ -156,6 +158,8 @@ class Setting:
         recipe, pipeline = run.recipe(), run.generator()
         parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
         images, source = chosen_images(recipe, parts, data, split=split)
+        if len(images) and pipeline.class_names is not None:
+            images = select_classes(images, pipeline.class_names)
         if not len(images):
             raise InputError(f"{run.path}: its recipe keeps no {split} classes to evaluate on; give --data SPEC")
         unseen = features_of(pipeline.backbone, images, progress=progress)
@@ -166,7 +170,7 @@ class Setting:
     @property
     def fits(self) -> dict[str, Any]:
         """What methods need that fit parameters as those of the zoo were fitted."""
-        return {"inputs": self.inputs, "fit": self.recipe.zoo.fit, "zoo_seed": zoo_seed(self.recipe)}
+        return {"inputs": self.inputs, "fit": build_targets(self.recipe).fit, "zoo_seed": zoo_seed(self.recipe)}
 
     def tasks(self, sizes: EpisodeSizes) -> Episodes:
         """Raises InputError where classes or images are too few."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
@@ -14,21 +15,24 @@ from weightgen.config.build import build_generator, build_objective, build_targe
 from weightgen.config.recipe import Recipe
 from weightgen.episodes.unlabelled import DISTRACTOR_CLASSES, UnlabelledDraw
 from weightgen.features.standardizer import Standardizer
+from weightgen.interfaces import LearntSpace, ParameterSpace
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Calibration, Features
 from weightgen.registry import get
 from weightgen.runs.data_parts import SpaceFeatures
-from weightgen.seeds import derive
+from weightgen.seeds import derive, generator
 from weightgen.training.calibration import View, calibrated, kind_limits
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold, cross_fitted, mean_likelihood_scale
+from weightgen.training.learnt_space import Reconstructions, train_space
 from weightgen.training.loop import train
 from weightgen.training.selection import HeldOut, split_held_out
 from weightgen.training.space import SpaceChoice, SpaceGrid, choose_space
 from weightgen.universal.generator import NAME as UNIVERSAL
 from weightgen.universal.generator import universal_parts
-from weightgen.zoo.build import Source, ZooPlan, fitted_zoo, of_source
+from weightgen.zoo.build import Source, ZooPlan, fitted_zoo, of_source, task_problem
+from weightgen.zoo.members import Zoo
 from weightgen.zoo.store import ZooFolder
 from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
@@ -37,6 +41,7 @@ Progress = Callable[[str, int, int], None]
 _HELD_OUT_EPISODES = 200
 _COSTLY_EPISODES = 20  # where each gets a feature space or a backbone of its own
 _DRAWS = 8
+_JUDGED_TASKS, _JUDGED_IMAGES = 8, 400  # by which reconstructions of a learnt space are judged
 
 
 def zoo_seed(recipe: Recipe) -> int:
@@ -73,8 +78,8 @@ class GeneratorTraining:
         of_classifier = recipe.standardizer.map == "classifier"
         standardizer = Standardizer.of_backbone(backbone) if of_classifier else Standardizer(**space.shape)
         standardizer.fit(self.learning)
-        classes = len(self.learning.class_names)
-        self.pipeline = build_generator(recipe, backbone, standardizer, readout=space.readout, base_classes=classes)
+        names = self.learning.class_names
+        self.pipeline = build_generator(recipe, backbone, standardizer, readout=space.readout, classes=names)
         targets = build_targets(recipe)
         training_scheduler = self.pipeline.scheduler
         self.pipeline.scheduler = generation_scheduler(recipe.generation, training_scheduler)
@@ -106,6 +111,7 @@ class GeneratorTraining:
             denoiser, conditioner = universal_parts()
             self.pipeline.denoiser.load_state_dict(denoiser.state_dict())
             self.pipeline.conditioner.load_state_dict(conditioner.state_dict())
+        self.zoo: Zoo | None = None
         self.zoo_plan = ZooPlan(
             targets,
             sources=tuple(
@@ -118,12 +124,52 @@ class GeneratorTraining:
         )
 
     def fit_zoo(self, folder: ZooFolder, *, progress: Progress | None = None) -> None:
-        """Fit the zoo, or what is missing of it, all processes together, and learn from it."""
-        zoo = fitted_zoo(folder, self.zoo_plan, self.accelerator, progress=progress)
+        """Fit the zoo, or what is missing of it, all processes together."""
+        self.zoo = fitted_zoo(folder, self.zoo_plan, self.accelerator, progress=progress)
+        self.pipeline.space.fit([shard.targets for shard in self.zoo.shards])
+        self._encode(self.pipeline.space.of_values)
+
+    @property
+    def space_steps(self) -> int:
+        """Of `space_records`; 0 where the parameter space has nothing to learn."""
         space = self.pipeline.space
-        space.fit([shard.targets for shard in zoo.shards])
-        encoded = replace(zoo, shards=tuple(replace(each, targets=space.encode(each.targets)) for each in zoo.shards))
-        self.folds = tuple(replace(fold, zoo=of_source(encoded, self.zoo_plan, i)) for i, fold in enumerate(self.folds))
+        return int(space.config.steps) if isinstance(space, LearntSpace) else 0
+
+    def space_records(self, checkpoints: CheckpointFolder) -> Iterator[dict[str, Any]]:
+        """Train the parameter space, where it learns, and make codes of what is learnt from; one record per step."""
+        space = self.pipeline.space
+        if isinstance(space, LearntSpace):
+            values = [fold.prototypes for fold in self.folds]
+            if self.zoo is not None:
+                values = [shard.targets for shard in self.zoo.shards]
+            how: dict[str, Any] = {"checkpoints": checkpoints, "accelerator": self.accelerator}
+            yield from train_space(space, values, self._reconstructions, seed=self.recipe.seed, **how)
+            self._encode(space.requires_grad_(False).cpu())
+
+    def _encode(self, space: ParameterSpace) -> None:
+        """Make what folds are to be learnt from tokens of a space: members of the zoo, or prototypes."""
+        if self.zoo is None:
+            self.folds = tuple(replace(fold, prototypes=space.encode(fold.prototypes)) for fold in self.folds)
+            return
+        encoded = (replace(shard, targets=space.encode(shard.targets)) for shard in self.zoo.shards)
+        zoo = replace(self.zoo, shards=tuple(encoded))
+        self.folds = tuple(replace(fold, zoo=of_source(zoo, self.zoo_plan, i)) for i, fold in enumerate(self.folds))
+
+    def _reconstructions(self) -> Reconstructions:
+        """Of some tasks of the first fold that has members of some number of classes."""
+        source, draw = self.zoo_plan.sources[0], generator(self.recipe.seed, "reconstructions")
+        if self.zoo is None:
+            ways = min(self.recipe.evaluation.ways, len(source.prototypes))
+            classes = torch.rand(_JUDGED_TASKS, len(source.prototypes), generator=draw).topk(ways).indices
+            values = source.prototypes[classes]
+        else:
+            own = of_source(self.zoo, self.zoo_plan, 0)
+            members = own.members(own.ways()[0])
+            chosen = torch.linspace(0, len(members) - 1, min(len(members), _JUDGED_TASKS)).long()
+            classes, values = members.classes[chosen], members.path[chosen, -1]
+        most = max(1, _JUDGED_IMAGES // classes.shape[1])
+        problem = task_problem(source, classes, most_images=most, draw=draw)
+        return Reconstructions(values, problem, 100 / classes.shape[1])
 
     def records(self, checkpoints: CheckpointFolder) -> Iterator[dict[str, Any]]:
         """Train; one record per step. The generator is of use once the records are used up."""

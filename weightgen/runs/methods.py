@@ -34,6 +34,7 @@ def chosen_methods(
     *,
     protocol: Literal["episodes", "transfer"],
     unlabelled: bool = False,
+    fitted: bool = True,
     pipeline: WeightGenerationPipeline,
 ) -> list[str]:
     """The names asked for; None means all of the protocol that run with, or without, unlabelled images.
@@ -42,11 +43,13 @@ def chosen_methods(
     there are unlabelled images: its every step would go through them again for every draw, which takes longer than
     everything else together.
 
+    fitted: whether the zoo's members were fitted to tasks, so that methods can fit others.
+
     Raises InputError for a name that is unknown, given twice, or of a method that cannot run here.
     """
     known = known_methods(asked or ())
-    setting: dict[str, Any] = {"protocol": protocol, "unlabelled": unlabelled, "pipeline": pipeline}
-    objections = {name: _objection(name, method, **setting) for name, (method, _) in known.items()}
+    setting: dict[str, Any] = {"protocol": protocol, "unlabelled": unlabelled, "fitted": fitted}
+    objections = {name: _objection(name, method, pipeline=pipeline, **setting) for name, (method, _) in known.items()}
     if asked:
         _check_names(asked, known)
         for name in asked:
@@ -100,13 +103,21 @@ def _check_names(asked: Sequence[str], known: Iterable[str]) -> None:
 
 
 def _objection(
-    name: str, method: type[Method], *, protocol: str, unlabelled: bool, pipeline: WeightGenerationPipeline
+    name: str,
+    method: type[Method],
+    *,
+    protocol: str,
+    unlabelled: bool,
+    fitted: bool,
+    pipeline: WeightGenerationPipeline,
 ) -> str | None:
     """Why a method cannot run here, and the remedy; None where it can."""
     if name == DRAWS and not pipeline.can_draw:
         return ": this generator writes a single head; leave the method out"
     if method.inside_backbone and not pipeline.space.takes_images:
         return " is for generators that write inside the backbone; leave it out"
+    if method.fits_parameters and not fitted:
+        return " fits as the zoo did, and this zoo was not fitted; leave it out"
     if protocol == "transfer" and (method.uses_unlabelled or getattr(method, "base_classes", None) == "needed"):
         return " is for episodes; leave it out where whole training sets are compared"
     if method.uses_unlabelled and not unlabelled:

@@ -16,14 +16,13 @@ from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pretraining import pretrain
-from weightgen.config.build import build_backbone, build_targets, check_backbone, check_components
+from weightgen.config.build import build_backbone, build_space, build_targets, check_backbone, check_components
 from weightgen.config.loading import to_yaml, with_absolute_paths
 from weightgen.config.recipe import Recipe
 from weightgen.data.feature_data import has_features
 from weightgen.data.sources import class_counts, class_names, open_data
 from weightgen.errors import InputError
 from weightgen.files import new_folder, write_json, write_text
-from weightgen.registry import get
 from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts, space_features, space_specs
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import GeneratorTraining, Progress
@@ -58,12 +57,17 @@ def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: 
     accelerator = new_accelerator(precision=recipe.training.precision)
     training = prepared(recipe, run, accelerator, fresh=fresh, progress=progress)
     metrics = MetricsFile(run.path / "metrics.jsonl")
-    checkpoints = CheckpointFolder(run.path / "checkpoints" / "generator")
-    records = _reported(training.records(checkpoints), progress, recipe.training.steps)
-    if accelerator.is_main_process:
-        metrics.extend("training", records)
-    else:
-        collections.deque(records, maxlen=0)
+    stages = (
+        ("space", "training the parameter space", training.space_steps, training.space_records),
+        ("training", "training the generator", recipe.training.steps, training.records),
+    )
+    for stage, what, steps, work in stages:
+        place = CheckpointFolder(run.path / "checkpoints" / ("generator" if stage == "training" else stage))
+        records = _reported(work(place), progress, what, steps)
+        if accelerator.is_main_process:
+            metrics.extend(stage, records)
+        else:
+            collections.deque(records, maxlen=0)
     made_by = {"recipe": run.hash_of(recipe), "generator": run.path.name, "seed": str(recipe.seed)}
     pipeline = training.finished(provenance=made_by)
     if accelerator.is_main_process:
@@ -83,6 +87,7 @@ def check_run(recipe: Recipe) -> None:
     check_components(recipe)
     recipe = with_absolute_paths(recipe)
     data = recipe.data
+    build_targets(recipe).check()
     spaces = [source for source, _ in space_specs(data)]
     own = [part for part in (data.validation, data.novel) if isinstance(part, str)]
     specs = [data.source, *data.further, *spaces, *own]
@@ -116,6 +121,7 @@ def prepared(
     recipe: Recipe, run: RunFolder, accelerator: Accelerator, *, fresh: bool, progress: Progress | None
 ) -> GeneratorTraining:
     """All that comes before the generator learns, or came before it learnt: backbone, features, space, targets."""
+    build_targets(recipe).check()
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
     backbone = build_backbone(recipe.backbone, seed=recipe.seed)
     _check_sizes(recipe, parts)
@@ -130,7 +136,7 @@ def prepared(
         backbone = _pretrained(recipe, backbone, parts, run, metrics, accelerator, progress=progress)
     with accelerator.main_process_first():  # the others read what it has kept: all learn from the same bits
         base = base_features(recipe.data, backbone, parts, device=str(accelerator.device), progress=progress)
-    takes_images = get("spaces", recipe.space.name).takes_images
+    takes_images = build_space(recipe, sizes=(1,)).takes_images
     inputs = base_pixels(recipe.data, backbone, parts) if takes_images else base
     spaces = space_features(recipe.data, seed=recipe.seed, device=str(accelerator.device), progress=progress)
     training = GeneratorTraining(recipe, backbone, base, accelerator, inputs=inputs, spaces=spaces)
@@ -174,10 +180,12 @@ def _pretrained(
     return Backbone.from_pretrained(done)
 
 
-def _reported(records: Iterator[dict[str, Any]], progress: Progress | None, steps: int) -> Iterator[dict[str, Any]]:
+def _reported(
+    records: Iterator[dict[str, Any]], progress: Progress | None, what: str, steps: int
+) -> Iterator[dict[str, Any]]:
     for record in records:
         if progress is not None:
-            progress("training the generator", record["step"], steps)
+            progress(what, record["step"], steps)
         yield record
 
 

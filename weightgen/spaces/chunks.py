@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float, Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
+from torch.optim.swa_utils import update_bn
 
 from weightgen.backbones.backbone import Backbone
+from weightgen.backbones.construction import without_prefix
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
-from weightgen.interfaces import AdaptsBackbone, FeatureSpace, FitProblem, ParameterSpace, Selector
+from weightgen.interfaces import AdaptsBackbone, FeatureSpace, FitProblem, GeneratedHeads, ParameterSpace, Selector
 from weightgen.records import PADDING_BIAS, Calibration, Condition, Episode, LinearHeads
 from weightgen.registry import create
 
@@ -70,14 +72,15 @@ class Chunks(ParameterSpace, AdaptsBackbone):
         options = dict(self.config.selector)
         name = options.pop("name", None)
         if not isinstance(name, str):
-            raise InputError("space chunks: its config names no selector; save the generator again")
+            raise InputError(f"space {type(self).__name__}: its config names no selector; save the generator again")
         if "." in name and name not in sys.modules:  # a folder may not make us import code that the user did not
             raise InputError(f"the selector comes from '{name}'; import that module first if you trust it")
-        adaptable = AdaptableBackbone(backbone, create("selectors", name, options))
+        selector = create("selectors", name, options)
+        adaptable = AdaptableBackbone(backbone, selector, model=self.model(backbone))
         if list(self.config.sizes) != list(adaptable.layout.sizes):
             raise InputError(
-                f"space chunks for tensors of {list(self.config.sizes)} entries does not fit a selection of "
-                f"{list(adaptable.layout.sizes)}; these components are not of one generator"
+                f"{type(self).__name__} for tensors of {list(self.config.sizes)} entries does not fit a selection "
+                f"of {list(adaptable.layout.sizes)}; these components are not of one generator"
             )
         self.adaptable = adaptable
 
@@ -88,11 +91,13 @@ class Chunks(ParameterSpace, AdaptsBackbone):
 
     def features(self, inputs: Episode) -> Episode:
         """Of the backbone as it is, for the support; without unlabelled images and queries."""
-        own = torch.zeros_like(self.adaptable.own)
         with torch.no_grad():
-            support = self.adaptable.features(own, inputs.support)
+            support = self._own_features(inputs.support)
         device = support.device
         return Episode.of_support(support, inputs.support_mask.to(device), classes=inputs.classes.to(device))
+
+    def _own_features(self, pixels: UInt8[Tensor, "*images pixels"]) -> Float[Tensor, "*images feature"]:
+        return self.adaptable.features(torch.zeros_like(self.adaptable.own), pixels)
 
     def real(self, condition: Condition) -> Bool[Tensor, "batch tokens"]:
         """All."""
@@ -110,13 +115,15 @@ class Chunks(ParameterSpace, AdaptsBackbone):
         *,
         scale: Calibration,
         inputs: Callable[[], Episode],
-    ) -> AdaptedHeads:
+    ) -> GeneratedHeads:
         """A backbone for each episode, its head the centroids of the support on the features of its own."""
         offsets, episode = self.decode(tokens[:, 0]), inputs()
         shots = counts.sum(-1) / (counts > 0).sum(-1).clamp(min=1)
         return AdaptedHeads.of(self.adaptable, offsets, episode, scale=scale.at(shots))
 
-    def backbone(self, tokens: Float[Tensor, "tokens width"]) -> tuple[Backbone, tuple[str, ...]]:
+    def backbone(
+        self, tokens: Float[Tensor, "tokens width"], inputs: Callable[[], Episode]
+    ) -> tuple[Backbone, tuple[str, ...]]:
         """The backbone moved by the offset of these tokens."""
         return self.adaptable.adapted(self.decode(tokens))
 
@@ -133,7 +140,7 @@ class Chunks(ParameterSpace, AdaptsBackbone):
         scale: Calibration,
         noise: float,
         generator: torch.Generator,
-    ) -> OffsetFit:
+    ) -> FitProblem:
         """Offsets against the cross-entropy of one half of the images under the class means of the other."""
         return OffsetFit(self.adaptable, support, generator=generator)
 
@@ -161,6 +168,22 @@ class Chunks(ParameterSpace, AdaptsBackbone):
         """Inverse of `encode`; what stands in the padding is dropped."""
         return tokens.flatten(-2)[..., : len(self.mean)] * self.scale + self.mean
 
+    def read(self, tensors: Mapping[str, Tensor], *, source: str) -> Float[Tensor, " parameters"]:
+        """The offset from the backbone to a checkpoint."""
+        layout, own = self.adaptable.layout, self.adaptable.own
+        named, source = without_prefix(tensors, [name for name, _ in layout.entries], source=source)
+        for name, shape in layout.entries:
+            if name not in named:
+                raise InputError(
+                    f"{source}: tensor '{name}' is missing, and the selector chooses it; give whole networks"
+                )
+            if tuple(named[name].shape) != shape:
+                raise InputError(
+                    f"{source}: tensor '{name}' has shape {list(named[name].shape)}, and the backbone's has "
+                    f"{list(shape)}; give checkpoints of its architecture and classes"
+                )
+        return layout.flatten({name: named[name].to(own) for name, _ in layout.entries}) - own
+
 
 class AdaptableBackbone:
     """A backbone, and what it computes when its selected parameters are moved by an offset; itself it stays as it is.
@@ -171,26 +194,66 @@ class AdaptableBackbone:
     layout: of the selected tensors, as the prepared model names them.
     own: their values in the backbone, as one vector.
 
+    Args:
+        model: what the selector chooses from, of its own; a copy of the trunk if None.
+
     Raises InputError when the backbone has no such parameters.
     """
 
-    def __init__(self, backbone: Backbone, selector: Selector) -> None:
-        self.backbone, self._selector = backbone, selector
-        self._trunk = copy.deepcopy(backbone.trunk)
+    def __init__(self, backbone: Backbone, selector: Selector, *, model: nn.Module | None = None) -> None:
+        self.backbone, self.selector = backbone, selector
+        self._trunk = copy.deepcopy(backbone.trunk) if model is None else model
         selector.prepare(self._trunk)
         self.layout = selector.layout(self._trunk)
         self.own: Float[Tensor, " parameters"] = selector.read(self._trunk)
         self._trunk.requires_grad_(False).eval()
 
     def features(
-        self, offset: Float[Tensor, " parameters"], pixels: UInt8[Tensor, "*images pixels"]
+        self, offset: Float[Tensor, " parameters"], pixels: UInt8[Tensor, "*images pixels"], *, training: bool = False
     ) -> Float[Tensor, "*images feature"]:
-        """Features of images under an offset; differentiable. Memory does not grow with the images unless by that."""
-        preprocess, tensors = self.backbone.preprocess, self.layout.unflatten(self.own + offset.to(self.own))
-        batches = pixels.reshape(-1, *preprocess.input_size).split(_IMAGES_AT_ONCE)
-        images = (preprocess.normalise(batch).to(self.own.device) for batch in batches)
-        features = torch.cat([functional_call(self._trunk, tensors, (batch,)) for batch in images])
+        """Features of images under an offset; differentiable. Memory does not grow with the images unless by that.
+
+        training: batch norms use the statistics of the images, if the selector does not keep theirs.
+        """
+        values = self.layout.unflatten(self.own + offset.to(self.own))
+        tensors, batches = self.selector.admissible(values), self.batches(pixels)
+        if training and self.selector.statistics != "kept":
+            buffers: dict[str, Tensor] = dict(self._trunk.named_buffers())  # copies, for training mode writes to them
+            tensors = {**tensors, **{name: tensors.get(name, own).detach().clone() for name, own in buffers.items()}}
+            self._trunk.train()
+        features = torch.cat([functional_call(self._trunk, tensors, (batch,)) for batch in batches])
+        self._trunk.eval()
         return features.unflatten(0, pixels.shape[:-1])
+
+    def batches(
+        self, pixels: UInt8[Tensor, "*images pixels"]
+    ) -> Iterator[Float[Tensor, "batch channels height width"]]:
+        """Images as the model takes them, some at a time."""
+        preprocess = self.backbone.preprocess
+        for batch in pixels.reshape(-1, *preprocess.input_size).split(_IMAGES_AT_ONCE):
+            yield preprocess.normalise(batch).to(self.own.device)
+
+    @torch.no_grad()
+    def written(
+        self, offset: Float[Tensor, " parameters"], images: UInt8[Tensor, "images pixels"] | None = None
+    ) -> nn.Module:
+        """A copy of the model with the offset in it; its batch norms' statistics are those of the images, if given."""
+        model = copy.deepcopy(self._trunk)
+        self.selector.write(model, self.own + offset.to(self.own))
+        if images is not None:
+            update_bn(self.batches(images), model)
+        return model
+
+    @torch.no_grad()
+    def fresh(self, generator: torch.Generator) -> Float[Tensor, " parameters"]:
+        """The offset to parameters as torch draws those of every layer."""
+        model = copy.deepcopy(self._trunk)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            for module in model.modules():
+                if callable(reset := getattr(module, "reset_parameters", None)):
+                    reset()
+        return self.selector.read(model) - self.own
 
     @torch.no_grad()
     def adapted(self, offset: Float[Tensor, " parameters"]) -> tuple[Backbone, tuple[str, ...]]:
@@ -199,8 +262,8 @@ class AdaptableBackbone:
         A plain model again: what `prepare` put into it has been worked into its own tensors.
         """
         backbone = copy.deepcopy(self.backbone)
-        self._selector.write(backbone.trunk, self.own + offset.to(self.own))
-        names = self._selector.settle(backbone.trunk)
+        self.selector.write(backbone.trunk, self.own + offset.to(self.own))
+        names = self.selector.settle(backbone.trunk)
         backbone.requires_grad_(False).eval()
         return backbone, names
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
@@ -76,21 +77,24 @@ def cross_fitted(
         raise InputError(
             f"training.folds is {folds} and there are {classes} base classes; every fold needs 2, lower it"
         )
-    folds_of_classes = []
-    for number, own in enumerate(features.groups(folds, generator(seed, "folds"))):
+    folds_of_classes, guess = [], conditioner if conditioner.sees_images else TaskPrototypes()
+    groups = features.groups(folds, generator(seed, "folds"))
+    if space.class_names is not None or conditioner.class_names is not None:
+        groups = [features.class_names]  # places of classes mean something
+    for number, own in enumerate(groups):
         inside = features.of_classes(own)
         outside = features if folds == 1 else features.without(own)
         standardizer = copy.deepcopy(standardizer).fit(outside)
         calibrate = partial(
-            _logit_scale, inside, conditioner, standardizer, shots=shots, seed=derive(seed, "fold scale", number)
+            _logit_scale, inside, guess, standardizer, shots=shots, seed=derive(seed, "fold scale", number)
         )
         unscaled = Calibration()
         standardizer.likelihood_scale.fill_(
             calibrate(partial(ClassRows(readout="gaussian").query_logits, scale=unscaled))
         )
         scale = unscaled  # of heads that act on other than these features
-        if isinstance(space, ClassifiesFeatures):
-            scale = Calibration.flat(calibrate(partial(space.query_logits, scale=unscaled), adapted=True))
+        if isinstance(space.of_values, ClassifiesFeatures):
+            scale = Calibration.flat(calibrate(partial(space.of_values.query_logits, scale=unscaled), adapted=True))
         folds_of_classes.append(Fold(inside, ideal_prototypes(inside, standardizer), standardizer, scale))
     return tuple(folds_of_classes)
 

@@ -8,10 +8,9 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from weightgen.training.checkpoint import CheckpointFolder, with_prefix, without_prefix
-from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.options import TrainingOptions
 
 _NOTHING = float("-inf")
@@ -24,9 +23,9 @@ def new_accelerator(*, precision: str = "no", cpu: bool = False) -> Accelerator:
 
 
 class Learner:
-    """The learnt weights of an `EpisodeLoss` and everything that moves them; saves and restores itself."""
+    """The learnt weights of a module of losses and everything that moves them; saves and restores itself."""
 
-    def __init__(self, module: EpisodeLoss, options: TrainingOptions, accelerator: Accelerator) -> None:
+    def __init__(self, module: nn.Module, options: TrainingOptions, accelerator: Accelerator) -> None:
         self.module, self.options, self.accelerator = module, options, accelerator
         module.to(accelerator.device)
         self.learnt = [parameter for parameter in module.parameters() if parameter.requires_grad]

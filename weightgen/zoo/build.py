@@ -13,7 +13,7 @@ from torch import Tensor
 
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, text_hash
-from weightgen.interfaces import ParameterSpace, ZooTargets
+from weightgen.interfaces import FitProblem, ParameterSpace, ZooTargets
 from weightgen.records import Calibration, Episode, Features
 from weightgen.seeds import generator
 from weightgen.zoo.fit import FitOptions, Fitted, fit
@@ -85,7 +85,7 @@ class ZooPlan:
         """Changes with anything that changes the zoo."""
         return text_hash(
             *self.targets.key(self),
-            repr(sorted((key, value) for key, value in self.space.config.items() if not key.startswith("_"))),
+            repr(sorted((key, value) for key, value in self.space.of_values.config.items() if not key.startswith("_"))),
             self.backbone,
             *self.class_names,
             *(source.key() for source in self.sources),
@@ -155,7 +155,7 @@ def fit_tasks(
     most = min(options.most_images or _ALL, int(inputs.counts.max()))
     at_once = max(1, _MOST_NUMBERS // (classes.shape[1] * most * inputs.values.shape[1]))
     parts = [
-        fit_support(source, _all_images(inputs, part, options, draw), seed=seed, options=options, draw=draw)
+        fit_support(source, _all_images(inputs, part, options.most_images, draw), seed=seed, options=options, draw=draw)
         for part in classes.split(at_once)
     ]
     return Fitted(
@@ -165,17 +165,33 @@ def fit_tasks(
     )
 
 
+def task_problem(
+    source: Source,
+    classes: Int[Tensor, "tasks ways"],
+    *,
+    most_images: int | None,
+    draw: torch.Generator,
+) -> FitProblem:
+    """What is fitted to all images of the classes of every task, or to so many of them; parameters are judged by it."""
+    support = _all_images(source.fit_inputs, classes, most_images, draw)
+    return _problem(source, support, noise=0.0, draw=draw)
+
+
 def fit_support(source: Source, support: Episode, *, seed: int, options: FitOptions, draw: torch.Generator) -> Fitted:
     """Parameters for the support of a batch of episodes, of what `ParameterSpace.fit_inputs` returns."""
-    problem = source.space.problem(
+    problem = _problem(source, support, noise=options.feature_noise, draw=draw)
+    return fit(problem, source.start(seed=seed), options)
+
+
+def _problem(source: Source, support: Episode, *, noise: float, draw: torch.Generator) -> FitProblem:
+    return source.space.problem(
         support,
         standardizer=source.standardizer,
         prototypes=source.prototypes,
         scale=source.scale,
-        noise=options.feature_noise,
+        noise=noise,
         generator=draw,
     )
-    return fit(problem, source.start(seed=seed), options)
 
 
 def of_source(zoo: Zoo, plan: ZooPlan, fold: int) -> Zoo:
@@ -187,15 +203,15 @@ def of_source(zoo: Zoo, plan: ZooPlan, fold: int) -> Zoo:
 
 
 def _all_images(
-    inputs: Features, classes: Int[Tensor, "tasks ways"], options: FitOptions, draw: torch.Generator
+    inputs: Features, classes: Int[Tensor, "tasks ways"], most_images: int | None, draw: torch.Generator
 ) -> Episode:
     """All images of the classes of every task, or `most_images` of them, as supports without queries."""
     counts = inputs.counts
     place = torch.arange(int(counts.max())).expand(*classes.shape, -1)
-    if options.most_images is not None:
+    if most_images is not None:
         there = place < counts[classes][..., None]
         drawn = torch.rand(place.shape, generator=draw).masked_fill(~there, -1.0)
-        place = drawn.topk(min(options.most_images, place.shape[-1])).indices
+        place = drawn.topk(min(most_images, place.shape[-1])).indices
     there = place < counts[classes][..., None]  # (tasks, ways, images)
     rows = (counts.cumsum(0) - counts)[classes][..., None] + torch.where(there, place, 0)
     return Episode.of_support(inputs.values[rows], there, classes=classes)
