@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen import seeds
-from weightgen.backbones.decoding import pixels_of
+from weightgen.backbones.feature_cache import pixels_of
 from weightgen.config.recipe import Recipe
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.pipeline import WeightGenerationPipeline

@@ -29,7 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen import seeds
-from weightgen.backbones.decoding import pixels_of
+from weightgen.backbones.feature_cache import pixels_of
 from weightgen.config.recipe import Recipe
 from weightgen.data.sources import open_data
 from weightgen.episodes.dataset_episode import episode_of

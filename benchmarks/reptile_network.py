@@ -24,7 +24,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from weightgen import seeds
 from weightgen.backbones.backbone import Backbone
-from weightgen.backbones.decoding import ImageReader
+from weightgen.backbones.preprocessing import ImageReader
 from weightgen.config.build import build_backbone
 from weightgen.config.loading import load_recipe
 from weightgen.episodes.sampler import EpisodeSampler

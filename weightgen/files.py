@@ -195,3 +195,9 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
 def text_hash(*parts: str) -> str:
     """16 hex digits of some strings."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def shown(path: Path) -> str:
+    """A path for a message: on one line, with unprintable characters escaped."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)

@@ -21,9 +21,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.backbones.decoding import pixels_of
-from weightgen.backbones.feature_cache import feature_batches
-from weightgen.data.sources import class_names, open_support, open_unlabelled
+from weightgen.backbones.feature_cache import feature_batches, pixels_of
+from weightgen.data.images import open_support, open_unlabelled
+from weightgen.data.labelled import class_names
 from weightgen.episodes.dataset_episode import dataset_episode, episode_of
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer

@@ -71,7 +71,8 @@ def test_every_weight_learns_and_counts(
     conditioner: Conditioner, tell: Tell, draw_episode: DrawEpisode, base_standardizer: Standardizer
 ) -> None:
     told = parts(tell(draw_episode()))
-    _, space = conditioner.adapted(base_standardizer.standardize(draw_episode()[:1]), base_standardizer)
+    episode = base_standardizer.standardize(draw_episode()[:1])
+    ((_, _, space),) = conditioner.in_spaces(episode, base_standardizer)
     told["logit_scale"] = torch.as_tensor(space.logit_scale)
     if any(value.requires_grad for value in told.values()):
         sum(value.square().sum() for value in told.values()).backward()  # type: ignore[union-attr]

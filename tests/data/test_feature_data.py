@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from weightgen.backbones.backbone import Backbone, FeatureBackbone, classifier_matrix
 from weightgen.backbones.feature_cache import feature_batches, features_of
 from weightgen.data.feature_data import feature_data, feature_values
-from weightgen.data.sources import class_names, data_fingerprint, open_data, open_unlabelled, row_name, select_classes
+from weightgen.data.images import open_unlabelled, row_name
+from weightgen.data.sources import class_names, data_fingerprint, open_data, select_classes
 from weightgen.errors import InputError
 
 WIDTH = 7

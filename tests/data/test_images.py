@@ -7,9 +7,10 @@ import pytest
 from encoded_images import every_kind
 from PIL import Image
 
-from weightgen.data.images import check_image, find_classes, find_images, read_image, shown
+from weightgen.data.images import check_image, find_classes, find_images, read_image
 from weightgen.data.pictures import EXTENSIONS
 from weightgen.errors import InputError
+from weightgen.files import shown
 
 SIZE = (7, 5)
 LITTER = (".DS_Store", "._1.png", "Thumbs.db", "ehthumbs.db", "desktop.ini", ".gitattributes", "Icon\r", ".hidden.png")

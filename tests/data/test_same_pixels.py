@@ -16,8 +16,7 @@ from image_fuzz import mutated
 from PIL import Image
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.backbones.decoding import ImageReader
-from weightgen.backbones.preprocessing import Preprocessing
+from weightgen.backbones.preprocessing import ImageReader, Preprocessing
 from weightgen.data.images import read_image
 from weightgen.data.pictures import decoded, plain
 from weightgen.data.sources import data_fingerprint, open_data

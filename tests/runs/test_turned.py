@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.backbones.decoding import ImageReader
+from weightgen.backbones.preprocessing import ImageReader
 from weightgen.config.recipe import DataOptions
 from weightgen.data.sources import open_data
 from weightgen.runs.data_parts import DataParts, base_features

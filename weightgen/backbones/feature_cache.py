@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.backbones.decoding import ImageReader
+from weightgen.backbones.preprocessing import ImageReader
 from weightgen.data import pictures
 from weightgen.data.feature_data import feature_values
 from weightgen.data.labelled import FEATURES
@@ -143,3 +143,16 @@ def _check_finite(
         raise InputError(
             f"backbone: '{backbone.architecture}' gives NaN or infinite features for {reader.name(bad)}; take another"
         )
+
+
+def pixels_of(backbone: Backbone, dataset: datasets.Dataset, *, quarter_turns: int = 0) -> Features:
+    """Every image at the backbone's input size as one flat row of bytes, in memory.
+
+    dataset: columns `image` (datasets.Image) and `label` (ClassLabel), rows sorted by class.
+    quarter_turns: turn every image by so many times 90° first.
+
+    Raises InputError when an image cannot be decoded, or labels are not sorted.
+    """
+    reader = ImageReader(dataset, backbone.preprocess)
+    values = reader.read_all().rot90(quarter_turns, (-2, -1)).flatten(1)
+    return Features(values, reader.labels, reader.class_names)

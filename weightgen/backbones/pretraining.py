@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.backbones.decoding import ImageReader
+from weightgen.backbones.preprocessing import ImageReader
 from weightgen.errors import InputError
 from weightgen.files import read_tensors, tensors_hash, text_hash, write_tensors
 from weightgen.seeds import derive, generator

@@ -14,11 +14,10 @@ from datasets import Sequence as ListOf
 from safetensors import safe_open
 from torch import Tensor
 
-from weightgen.data.images import shown
 from weightgen.data.labelled import FEATURES as COLUMN
 from weightgen.data.labelled import all_composed, labelled_table
 from weightgen.errors import InputError
-from weightgen.files import read_tensors
+from weightgen.files import read_tensors, shown
 
 FEATURES = "features:"
 """Begins the SPEC of a features file."""

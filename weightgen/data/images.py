@@ -1,18 +1,25 @@
-"""Image files as users have them: searched in folders by name or content, and read."""
+"""Images as users have them: searched in folders by name or content, read, and opened as data sets."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import mimetypes
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import datasets
+import pyarrow as pa
+from datasets import Dataset
 from PIL import Image
 
-from weightgen.data.pictures import EXTENSIONS, FORMATS, decoded, image_format
+from weightgen.data.feature_data import has_features, open_features, unlabelled_features
+from weightgen.data.labelled import FEATURES, encoded, labelled_images, one_class
+from weightgen.data.pictures import EXTENSIONS, FORMATS, check_text, decoded, file_content, image_format
 from weightgen.errors import InputError
-from weightgen.files import is_litter
+from weightgen.files import is_litter, shown
 
 _NAMED = 5  # files that a remark names
 _DATA = (
@@ -52,7 +59,7 @@ def find_classes(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
     classes: dict[str, list[Path]] = {}
     places, passed_over = set(), []
     for path in subfolders:
-        _check_text(path)
+        check_text(path)
         name = unicodedata.normalize("NFC", path.name)
         if name in classes or path.resolve() in places:
             raise InputError(f"{shown(path)}: is the same class as another subfolder; rename or remove one of them")
@@ -85,26 +92,6 @@ def read_image(path: Path) -> Image.Image:
 def check_image(path: Path) -> None:
     """Raise InputError as `read_image` does; JPEG files are decoded at an eighth of their size, which is quicker."""
     decoded(file_content(path), shown(path), quick=True)
-
-
-def shown(path: Path) -> str:
-    """A path for a message: on one line, with unprintable characters escaped."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
-
-
-def file_content(path: Path) -> bytes:
-    """The bytes of an image file. Raises InputError when there are none to be had."""
-    _check_text(path)
-    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-        raise InputError(f"{shown(path)}: is not a file; give an image")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{shown(path)}: cannot be read ({error.strerror}); check the path and its rights") from error
-    if not content:
-        raise InputError(f"{shown(path)}: is empty; copy the image again or remove it")
-    return content
 
 
 def _walk(folder: Path, visited: set[Path]) -> Iterator[Path]:
@@ -165,8 +152,90 @@ def _remark(folder: Path, others: list[Path]) -> None:
     )
 
 
-def _check_text(path: Path) -> None:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{shown(path)}: the name is not valid UTF-8; rename it") from error
+def open_support(support: str | Path | Dataset, *, fewest: int = 2) -> Dataset:
+    """A user's images or features: a folder with one sub-folder per class, `features:FILE`, or a data set as it is.
+
+    fewest: classes that there must be, 1 or 2.
+
+    Raises InputError when it is none of these.
+    """
+    if isinstance(support, Dataset):
+        return support
+    if str(support).startswith(FEATURES):
+        return _different(open_features(str(support), fewest=fewest), str(support))
+    folder = Path(support).expanduser().absolute()
+    if not folder.is_dir():
+        raise InputError(f"{support}: is not a directory; give one with a sub-folder of images per class")
+    return _different(open_folder(folder, fewest=fewest), str(support))
+
+
+def _different(dataset: Dataset, where: str) -> Dataset:
+    """The data set. Raises InputError where all its images, two or more, are the same."""
+    rows = (_content(dataset[row]) for row in range(len(dataset)))
+    first = next(rows)
+    if len(dataset) > 1 and all(row == first for row in rows):
+        raise InputError(f"{where}: all {len(dataset)} images are the same, nothing tells classes apart; give others")
+    return dataset
+
+
+def _content(row: dict[str, Any]) -> bytes | list[float]:
+    return row[FEATURES] if FEATURES in row else encoded(row["image"])
+
+
+def open_unlabelled(source: str | Path, *, besides: Dataset) -> Dataset:
+    """All images in a folder but those of the support, names of sub-folders ignored; or `features:FILE`.
+
+    Raises InputError when it is neither, or features where the support is images.
+    """
+    if str(source).startswith(FEATURES) != has_features(besides):
+        raise InputError(f"{source}: images and features do not go together; give the same kind as the support's")
+    if has_features(besides):
+        return unlabelled_features(str(source))
+    place = Path(source).expanduser()
+    if not place.is_dir():
+        raise InputError(f"{place}: is not a directory; give one with unlabelled images")
+    return unlabelled_images(place, besides=besides)
+
+
+def row_name(dataset: Dataset, row: int) -> str:
+    """What a message calls an image of a data set: its file, or where the user's data hold it."""
+    if has_features(dataset):
+        return f"row {dataset[row]['row']}"
+    return str(dataset[row]["image"]["path"] or f"image {row}")
+
+
+def open_folder(folder: Path, *, fewest: int = 2) -> Dataset:
+    """Open an image folder, as `open_data` does.
+
+    fewest: classes that there must be, 1 or 2.
+    """
+    classes = find_classes(folder, fewest=fewest)
+    labels = [i for i, paths in enumerate(classes.values()) for _ in paths]
+    images = _checked([path for paths in classes.values() for path in paths])
+    return labelled_images(images, pa.chunked_array([labels]), tuple(classes), where=shown(folder), fewest=fewest)
+
+
+def unlabelled_images(folder: Path, *, besides: Dataset) -> Dataset:
+    """All images in a folder and below it, as one class "unlabelled"; names of sub-folders are ignored.
+
+    besides: images that are known already, and left out: sorted pictures often lie among the unsorted.
+
+    Raises InputError when there is none, or one cannot be read.
+    """
+    known = {_digest(image) for image in besides.with_format("arrow")[:].column("image").to_pylist()}
+    images = [image for image in _checked(find_images(folder)).to_pylist() if _digest(image) not in known]
+    if not images:
+        raise InputError(f"{shown(folder)}: holds no image that is not in the support too; add others")
+    return one_class(pa.chunked_array([pa.array(images, datasets.Image().pa_type)]), "unlabelled")
+
+
+def _digest(image: dict[str, Any]) -> bytes:
+    return hashlib.sha256(encoded(image)).digest()
+
+
+def _checked(paths: list[Path]) -> pa.ChunkedArray:
+    """Images that can be decoded, by the paths of their files."""
+    for path in paths:
+        check_image(path)
+    images = [{"bytes": None, "path": str(path.absolute())} for path in paths]
+    return pa.chunked_array([pa.array(images, datasets.Image().pa_type)])

@@ -18,7 +18,7 @@ from datasets.table import InMemoryTable
 from PIL import Image as PILImage
 
 from weightgen import files
-from weightgen.data.images import file_content
+from weightgen.data.pictures import file_content
 from weightgen.errors import InputError
 from weightgen.registry import nearest
 

@@ -11,10 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Image
 
-from weightgen.data.images import shown
 from weightgen.data.labelled import labelled_images, stored_images
 from weightgen.errors import InputError
-from weightgen.files import is_litter
+from weightgen.files import is_litter, shown
 from weightgen.registry import nearest
 
 _IMAGE_COLUMNS = ("image", "img")

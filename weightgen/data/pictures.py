@@ -20,6 +20,7 @@ from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
 
 from weightgen.errors import InputError
+from weightgen.files import shown
 
 ORIENTING = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 """Keys of Pillow's `info` that may say how a picture is to be turned."""
@@ -359,3 +360,25 @@ _STRIPPERS: dict[bytes, Callable[[bytes], tuple[bytes, bytes]]] = {
     b"II*\0": _strip_tiff,
     b"MM\0*": _strip_tiff,
 }
+
+
+def file_content(path: Path) -> bytes:
+    """The bytes of an image file. Raises InputError when there are none to be had."""
+    check_text(path)
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise InputError(f"{shown(path)}: is not a file; give an image")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{shown(path)}: cannot be read ({error.strerror}); check the path and its rights") from error
+    if not content:
+        raise InputError(f"{shown(path)}: is empty; copy the image again or remove it")
+    return content
+
+
+def check_text(path: Path) -> None:
+    """Raises InputError for a name that no text can hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{shown(path)}: the name is not valid UTF-8; rename it") from error

@@ -3,43 +3,32 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-from datasets import Dataset, Image, load_dataset
+from datasets import Dataset, load_dataset
 
-from weightgen.data.feature_data import (
-    has_features,
-    open_features,
-    unlabelled_features,
-)
+from weightgen.data.feature_data import open_features
 from weightgen.data.glyphs import render_glyphs
-from weightgen.data.images import check_image, find_classes, find_images, has_images, shown
+from weightgen.data.images import has_images, open_folder
 from weightgen.data.labelled import (
     FEATURES,
     class_counts,
     class_names,
     data_fingerprint,
-    encoded,
     labelled_images,
-    one_class,
     select_classes,
     stored_images,
 )
 from weightgen.data.parquet import is_parquet, labelled_columns, of_split, parquet_files, read_parquet
 from weightgen.errors import InputError
-from weightgen.files import is_litter
+from weightgen.files import is_litter, shown
 
 __all__ = [
     "class_counts",
     "class_names",
     "data_fingerprint",
     "open_data",
-    "open_folder",
     "select_classes",
-    "unlabelled_images",
 ]
 
 _FORMS = (
@@ -91,43 +80,6 @@ def open_data(spec: str, *, seed: int = 0) -> Dataset:
     raise InputError(f"{shown(Path(spec)) if spec else repr(spec)}: {what}; data is {_FORMS}")
 
 
-def open_folder(folder: Path, *, fewest: int = 2) -> Dataset:
-    """Open an image folder, as `open_data` does.
-
-    fewest: classes that there must be, 1 or 2.
-    """
-    classes = find_classes(folder, fewest=fewest)
-    labels = [i for i, paths in enumerate(classes.values()) for _ in paths]
-    images = _checked([path for paths in classes.values() for path in paths])
-    return labelled_images(images, pa.chunked_array([labels]), tuple(classes), where=shown(folder), fewest=fewest)
-
-
-def unlabelled_images(folder: Path, *, besides: Dataset) -> Dataset:
-    """All images in a folder and below it, as one class "unlabelled"; names of sub-folders are ignored.
-
-    besides: images that are known already, and left out: sorted pictures often lie among the unsorted.
-
-    Raises InputError when there is none, or one cannot be read.
-    """
-    known = {_digest(image) for image in besides.with_format("arrow")[:].column("image").to_pylist()}
-    images = [image for image in _checked(find_images(folder)).to_pylist() if _digest(image) not in known]
-    if not images:
-        raise InputError(f"{shown(folder)}: holds no image that is not in the support too; add others")
-    return one_class(pa.chunked_array([pa.array(images, Image().pa_type)]), "unlabelled")
-
-
-def _digest(image: dict[str, Any]) -> bytes:
-    return hashlib.sha256(encoded(image)).digest()
-
-
-def _checked(paths: list[Path]) -> pa.ChunkedArray:
-    """Images that can be decoded, by the paths of their files."""
-    for path in paths:
-        check_image(path)
-    images = [{"bytes": None, "path": str(path.absolute())} for path in paths]
-    return pa.chunked_array([pa.array(images, Image().pa_type)])
-
-
 def _parts(spec: str) -> tuple[str, str | None, str | None]:
     """Path, split and label column of a SPEC; an existing path is taken as it is."""
     place, separator, column = spec.rpartition(_COLUMN)
@@ -173,55 +125,3 @@ def _open_hub(spec: str) -> Dataset:
     image, label, names = labelled_columns(dataset.features.arrow_schema, column or None, where=spec)
     table = dataset.select_columns([image, label]).with_format("arrow")[:]
     return labelled_images(stored_images(table.column(image), where=spec), table.column(label), names, where=spec)
-
-
-def open_support(support: str | Path | Dataset, *, fewest: int = 2) -> Dataset:
-    """A user's images or features: a folder with one sub-folder per class, `features:FILE`, or a data set as it is.
-
-    fewest: classes that there must be, 1 or 2.
-
-    Raises InputError when it is none of these.
-    """
-    if isinstance(support, Dataset):
-        return support
-    if str(support).startswith(FEATURES):
-        return _different(open_features(str(support), fewest=fewest), str(support))
-    folder = Path(support).expanduser().absolute()
-    if not folder.is_dir():
-        raise InputError(f"{support}: is not a directory; give one with a sub-folder of images per class")
-    return _different(open_folder(folder, fewest=fewest), str(support))
-
-
-def _different(dataset: Dataset, where: str) -> Dataset:
-    """The data set. Raises InputError where all its images, two or more, are the same."""
-    rows = (_content(dataset[row]) for row in range(len(dataset)))
-    first = next(rows)
-    if len(dataset) > 1 and all(row == first for row in rows):
-        raise InputError(f"{where}: all {len(dataset)} images are the same, nothing tells classes apart; give others")
-    return dataset
-
-
-def _content(row: dict[str, Any]) -> bytes | list[float]:
-    return row[FEATURES] if FEATURES in row else encoded(row["image"])
-
-
-def open_unlabelled(source: str | Path, *, besides: Dataset) -> Dataset:
-    """All images in a folder but those of the support, names of sub-folders ignored; or `features:FILE`.
-
-    Raises InputError when it is neither, or features where the support is images.
-    """
-    if str(source).startswith(FEATURES) != has_features(besides):
-        raise InputError(f"{source}: images and features do not go together; give the same kind as the support's")
-    if has_features(besides):
-        return unlabelled_features(str(source))
-    place = Path(source).expanduser()
-    if not place.is_dir():
-        raise InputError(f"{place}: is not a directory; give one with unlabelled images")
-    return unlabelled_images(place, besides=besides)
-
-
-def row_name(dataset: Dataset, row: int) -> str:
-    """What a message calls an image of a data set: its file, or where the user's data hold it."""
-    if has_features(dataset):
-        return f"row {dataset[row]['row']}"
-    return str(dataset[row]["image"]["path"] or f"image {row}")

@@ -11,8 +11,7 @@ import datasets
 import torch
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.backbones.decoding import pixels_of
-from weightgen.backbones.feature_cache import features_of
+from weightgen.backbones.feature_cache import features_of, pixels_of
 from weightgen.config.recipe import DataOptions
 from weightgen.data.class_splits import ClassSplit, named_split, split_classes
 from weightgen.data.feature_data import FEATURES

@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.backbones.decoding import pixels_of
-from weightgen.backbones.feature_cache import features_of
+from weightgen.backbones.feature_cache import features_of, pixels_of
 from weightgen.config.build import build_targets
 from weightgen.config.loading import absolute_spec
 from weightgen.config.recipe import Recipe

@@ -13,7 +13,7 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import MOST_KEPT, features_of
 from weightgen.backbones.packaged import DEFAULT_BACKBONE
 from weightgen.data.feature_data import has_features, is_features
-from weightgen.data.sources import open_support, open_unlabelled, row_name
+from weightgen.data.images import open_support, open_unlabelled, row_name
 from weightgen.errors import InputError
 from weightgen.evaluation.support_estimate import similar_classes, support_estimate
 from weightgen.heads.folder import check_target
