@@ -58,7 +58,7 @@ def test_padding_does_not_matter(draw_episode: Callable[..., Episode], base_stan
     torch.testing.assert_close(first, second)
 
 
-def test_limits_hold_for_99_of_100_episodes_of_unseen_classes(make_features: MakeFeatures) -> None:
+def test_limits_hold_for_nine_in_ten_episodes_of_unseen_classes(make_features: MakeFeatures) -> None:
     features = make_features(classes=60)
     standardizer = Standardizer(feature_width=8).fit(features.of_classes(features.class_names[:30]))
     unseen = features.of_classes(features.class_names[30:])
@@ -66,7 +66,7 @@ def test_limits_hold_for_99_of_100_episodes_of_unseen_classes(make_features: Mak
     episode = EpisodeSampler(unseen).sample(batch=500, ways=4, shots=5, queries=1, generator=generator(0, "more"))
     below = standardizer.distance_from_base(standardizer.standardize(episode)) <= limits[5.0]
     assert sorted(limits) == [1.0, 2.0, 5.0, 10.0]
-    assert float(below.float().mean()) > 0.97
+    assert 0.85 < float(below.float().mean()) < 0.95
 
 
 @torch.no_grad()
