@@ -25,10 +25,10 @@ from weightgen.schedulers.schedulers import input_signal
 _SHARE = 0.75  # of the mean of all images that is the origin of the cosines by which unlabelled images are assigned
 _LOGIT_SCALE = 10.0  # of these cosines
 _OUTSIDE = 0.15  # the cosine of an image that is of no class
+_PENALTY = 0.2  # with unlabelled images, whose classes are guesses; without them `ridge_penalty`
 _WORTH = 0.3  # of an unlabelled image, in support images
 _UNKNOWN = 0.5  # variance that one image leaves in a row of unit scale
 _FURTHEST = 3.0  # logarithm of the largest factor on any of these
-_NUMBERS = 6  # what one network sets
 _IMAGE_FACTS = 7
 _PAIR_FACTS = 8
 
@@ -38,7 +38,7 @@ class RidgeTransformer(Denoiser):
 
     It starts from ridge regression on images at unit length, whose targets sum to zero over classes, after rounds of
     expectation–maximisation on the unlabelled images; the noisy row joins in by its precision. Three small networks
-    correct it: one sets variance, logit_scale, worth and the like from `SupportFacts`; one says how far each unlabelled
+    correct it: one sets penalty, logit_scale, worth and the like from `SupportFacts`; one says how far each unlabelled
     image is to be trusted; one adds the prototypes of other classes to a row, with coefficients for each pair of
     classes. None has a weight for a feature, so the width of the features may be any.
 
@@ -61,7 +61,7 @@ class RidgeTransformer(Denoiser):
         self.register_buffer("signal", torch.ones(num_train_timesteps))
         self.register_buffer("shift", torch.tensor(USUAL_FACTS))
         self.register_buffer("spread", torch.tensor(FACT_DEVIATIONS))
-        self.numbers = _network(FACTS, width, _NUMBERS)
+        self.numbers = _network(FACTS, width, 7)
         self.trust = _network(_IMAGE_FACTS + FACTS, width, 1)
         self.pairs = _network(_PAIR_FACTS + FACTS, width, 1)
 
@@ -83,17 +83,18 @@ class RidgeTransformer(Denoiser):
     def _rows(self, noisy: Tensor, timestep: Tensor, condition: Condition, *, learnt: bool) -> Tensor:
         facts = SupportFacts.of(condition)
         table = (facts.table - self.shift) / self.spread
-        numbers = self.numbers(table).clamp(-_FURTHEST, _FURTHEST) if learnt else table.new_zeros(len(table), _NUMBERS)
+        numbers = self.numbers(table).clamp(-_FURTHEST, _FURTHEST) if learnt else table.new_zeros(len(table), 7)
         labelled = WeightedImages.labelled(condition)
         images = labelled
         if condition.unlabelled.shape[1]:
             images = labelled.joined(self._assigned(labelled, condition, numbers, table, learnt=learnt))
-        rows, _ = images.rows(ridge_penalty(condition))
+        beside = condition.unlabelled_mask.any(-1)
+        rows, _ = images.rows(torch.where(beside, _PENALTY * numbers[:, 0].exp(), ridge_penalty(condition)))
         if learnt:
             rows = rows + self._from_others(rows, images, facts, table, condition)
         length = condition.space.prior_variance.sum().sqrt()  # of prototypes, whose entries have unit scale
         rows = length * nn.functional.normalize(rows, dim=-1)
-        unknown = _UNKNOWN * numbers[:, 0, None, None].exp() / condition.counts.clamp(min=1)[..., None]
+        unknown = _UNKNOWN * numbers[:, 1, None, None].exp() / condition.counts.clamp(min=1)[..., None]
         signal = self.signal[timestep][:, None, None]
         # E[w | ridge row, noisy row] multiplied out by 1 − ᾱ, which may be 0
         seen = condition.space.along_axes(noisy)
@@ -108,8 +109,8 @@ class RidgeTransformer(Denoiser):
         extra = nn.functional.normalize(condition.unlabelled, dim=-1) * there
         real, shown = condition.mask, condition.support_mask.sum(-1).to(table)
         logit_scale, worth, outside, share = (
-            *(_LOGIT_SCALE * numbers[:, 1].exp(), _WORTH * numbers[:, 2].exp(), _OUTSIDE + 0.3 * numbers[:, 3]),
-            torch.sigmoid(numbers[:, 4] + torch.logit(torch.tensor(_SHARE))),
+            *(_LOGIT_SCALE * numbers[:, 2].exp(), _WORTH * numbers[:, 3].exp(), _OUTSIDE + 0.3 * numbers[:, 4]),
+            torch.sigmoid(numbers[:, 5] + torch.logit(torch.tensor(_SHARE))),
         )
         logit_scale, worth, outside, share = (x[:, None, None] for x in (logit_scale, worth, outside, share))
         support = labelled.images.unflatten(1, condition.support_mask.shape[1:])
@@ -129,7 +130,7 @@ class RidgeTransformer(Denoiser):
             prototypes = (own + worth * (weights.mT @ seen)) / counted.clamp(min=1e-6)[..., None]
         total = weights.sum(-1)
         targets = centred(weights / total[..., None].clamp(min=1e-6), real)
-        return WeightedImages(extra, targets, worth[..., 0] * numbers[:, 5, None].exp() * total)
+        return WeightedImages(extra, targets, worth[..., 0] * numbers[:, 6, None].exp() * total)
 
     def _trust(self, probabilities: Tensor, cosine: Tensor, real: Tensor, table: Tensor) -> Tensor:
         """How far each unlabelled image counts, 0 to 2; 1 before training."""
