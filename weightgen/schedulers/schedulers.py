@@ -120,7 +120,7 @@ def chain_of(scheduler: SchedulerMixin) -> dict[str, Any]:
 
 def is_noiseless(scheduler: SchedulerMixin) -> bool:
     """Whether a chain ends at the same values whatever it starts from, so that there is nothing to draw."""
-    return scheduler.config.get("segments", 1) > 1 or scheduler.init_noise_sigma == 0
+    return scheduler.config.get("segments", 1) > 1 or bool(scheduler.init_noise_sigma == 0)
 
 
 def mean_scheduler(scheduler: SchedulerMixin) -> SchedulerMixin:
