@@ -175,6 +175,9 @@ class WeightGenerationPipeline(GeneratorPipeline):
             raise InputError(
                 "this generator knows its classes and sees no images; generate a head anew for all classes"
             )
+        summary = head.support
+        if self.alternative is not None and summary and summary.generator == self._universal.generator_hash():
+            return self._universal.extend(head, support, num_samples=num_samples, generator=generator, rewrite=rewrite)
         kept = head.check_extensible(backbone=self.backbone.weights_hash(), generator=self.generator_hash())
         dataset = open_support(support, fewest=1)
         added = class_names(dataset)

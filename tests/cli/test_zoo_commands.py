@@ -117,7 +117,7 @@ RECIPE: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "options of a fit that is none": (
         ("zoo={targets: ideal_prototypes, fit: {epochs: 9}}",),
-        "zoo: tasks and fit are for targets: trajectories; drop them",
+        "zoo: tasks and fit are for targets: trajectories; drop fit with ideal_prototypes",
     ),
     "tasks of a fit that is none": (("zoo.targets=ideal_prototypes",), "tasks and fit are for targets: trajectories"),
     "more targets than steps": (

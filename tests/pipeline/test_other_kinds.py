@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -95,3 +96,19 @@ def test_an_ablation_is_never_left_to_the_universal_generator(
     first = pipeline.heads(other, noise(other), **asked).linear
     pipeline.alternative = None
     assert torch.equal(first.weight, pipeline.heads(other, noise(other), **asked).linear.weight)
+
+
+def test_a_head_of_the_universal_generator_is_extended_by_it(
+    pipeline: WeightGenerationPipeline, pictures: Path, tmp_path: Path
+) -> None:
+    """Whoever was asked to write it: the images were of another kind."""
+    always = WeightGenerationPipeline(**{**pipeline.components, "kind_limits": [[1.0, 1e-9]], "steps": 3})
+    always.alternative = universal_generator
+    head = always(pictures / "support")
+    assert head.provenance["generator"] == "universal"
+    names = sorted(path.name for path in (pictures / "support").iterdir())
+    (tmp_path / "more" / "another").mkdir(parents=True)
+    for image in (pictures / "support" / names[0]).iterdir():
+        (tmp_path / "more" / "another" / image.name).write_bytes(image.read_bytes())
+    longer = always.extend(head, tmp_path / "more")
+    assert longer.class_names == (*head.class_names, "another")

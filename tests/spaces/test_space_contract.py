@@ -172,7 +172,7 @@ def test_its_tokens_fit_the_denoisers_of_its_kind(world: World, name: str) -> No
         pytest.skip("of the other kind")
     if DENOISERS[name].needs_loo or DENOISERS[name].needs_gradient:
         pytest.skip("takes a fuller condition; tests/denoisers has it")
-    given = {"feature_width": WIDTH, "num_train_timesteps": CHAIN, "base_classes": 6, "width": 12, "heads": 3}
+    given = {"feature_width": WIDTH, "num_train_timesteps": CHAIN, "base_classes": 6, "width": 96, "heads": 3}
     given |= world.space.shape_options
     taken = registry.option_names(DENOISERS[name])
     if world.space.shape_options and "token_width" not in taken:
