@@ -149,7 +149,7 @@ def judged(
     features = read(path)
     pipeline = universal_generator(Backbone.named(f"features:{path}"), weights=weights)
     scores: dict[str, list[Tensor]] = {}
-    told, wanted = [], []
+    probabilities, wanted = [], []
     shaped: dict[str, Callable[[Tensor], Tensor]] = {
         "": lambda values: values,
         ", classifier's space": pipeline.standardizer.query,
@@ -164,14 +164,14 @@ def judged(
             logits = pipeline.heads(seen, noise, denoiser=network).logits(episode.query)
             scores.setdefault(name, []).append(right(logits, episode))
             if name == "universal":
-                told.append(logits.softmax(-1))
+                probabilities.append(logits.softmax(-1))
                 wanted.append(episode.query_labels)
         if not unlabelled:
             for name, values in baselines(episode, shaped, methods).items():
                 scores.setdefault(name, []).append(values)
     return {
         "accuracies": {name: torch.cat(values).tolist() for name, values in scores.items()},
-        "ece": calibration_error(torch.cat(told), torch.cat(wanted)),
+        "ece": calibration_error(torch.cat(probabilities), torch.cat(wanted)),
     }
 
 

@@ -36,10 +36,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_one_class_is_added_in_place(trained: Path, birds: Path, one: Path) -> None:
     old = load_head(birds)
     given = ("generate", "--support", one, "--extend", birds, "--generator", trained)
-    told = json.loads(succeed(*given, "--format", "json").stdout)
+    made = json.loads(succeed(*given, "--format", "json").stdout)
     new = load_head(birds)
-    assert (told["head"], told["classes"], told["added"]) == (str(birds), list(new.class_names), ["new [class]"])
-    assert (told["support_images"], told["unlabelled_images"], told["samples"], told["steps"]) == (10, 0, 1, 2)
+    assert (made["head"], made["classes"], made["added"]) == (str(birds), list(new.class_names), ["new [class]"])
+    assert (made["support_images"], made["unlabelled_images"], made["samples"], made["steps"]) == (10, 0, 1, 2)
     assert torch.equal(new.draws.weight[:, :, :3], old.draws.weight)
     assert torch.equal(new.draws.bias[:, :, :3], old.draws.bias)
     assert new.provenance["extended"] == "added 'new [class]' (2 steps of MeanDDPMScheduler)"
