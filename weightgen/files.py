@@ -1,4 +1,4 @@
-"""Files that are whole or absent: every write goes to a temporary neighbour and is then renamed."""
+"""Files that are whole or absent: every write goes to a temporary neighbour and is then renamed; imports no torch."""
 
 from __future__ import annotations
 
@@ -9,16 +9,9 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-import torch
-from huggingface_hub import HfApi
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
-from torch import Tensor
 
 from weightgen.errors import InputError
 
@@ -90,12 +83,6 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save_safetensors(contiguous, dict(metadata or {})))
-
-
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises InputError when it is missing or no JSON."""
     try:
@@ -104,40 +91,6 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: cannot be read ({error.strerror}); is this the right folder?") from error
     except ValueError as error:
         raise InputError(f"{path}: is not valid JSON ({error}); write it again with weightgen") from error
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; never a pickle.
-
-    Raises InputError when the file is missing, damaged, or holds NaN or infinite values.
-    """
-    try:
-        tensors = load_safetensors(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); is this the right folder?") from error
-    except (SafetensorError, ValueError) as error:
-        raise InputError(f"{path}: is not a whole safetensors file ({error}); copy or create it again") from error
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise InputError(f"{path}: tensor '{name}' holds NaN or infinite values; create the file again")
-    return tensors
-
-
-def keep_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a file of the cache, if there is a cache, for `kept_tensors` to read."""
-    with optional_cache():
-        write_tensors(path, tensors, {**(metadata or {}), "hash": tensors_hash(tensors)})
-
-
-def kept_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a file that `keep_tensors` wrote, mapped into memory; none where it is absent or damaged."""
-    try:
-        with safe_open(path, "pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
-            whole = (opened.metadata() or {}).get("hash") == tensors_hash(tensors)
-    except (OSError, SafetensorError):
-        return {}
-    return tensors if whole else {}
 
 
 @contextlib.contextmanager
@@ -174,22 +127,14 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def push_folder(save: Callable[[Path], None], repo_id: str, *, private: bool = False, token: str | None = None) -> str:
     """Save into a temporary folder and upload it to a hub repository; returns its address."""
+    from huggingface_hub import HfApi  # which takes longer to import than most commands that push nothing
+
     api = HfApi(token=token)
     address = api.create_repo(repo_id, private=private, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         save(Path(folder) / "files")
         api.upload_folder(repo_id=address.repo_id, folder_path=Path(folder) / "files")
     return str(address)
-
-
-def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
-    """16 hex digits that change with any name, type, shape or value."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def text_hash(*parts: str) -> str:

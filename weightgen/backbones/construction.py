@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from weightgen.backbones import preprocessing
 from weightgen.errors import InputError
-from weightgen.files import read_json, read_tensors
+from weightgen.files import read_json
 from weightgen.seeds import derive
+from weightgen.specs import HUB, LOCAL_DIR
+from weightgen.tensor_files import read_tensors
 
 _RESERVED = (
     "num_classes",
@@ -28,7 +30,6 @@ _RESERVED = (
     "pretrained_cfg_overlay",
     "checkpoint_path",
 )
-HUB, LOCAL_DIR = "hf-hub:", "local-dir:"
 """timm's notations of a model on the hub, and of one in a folder."""
 
 
