@@ -30,9 +30,9 @@ from torch import Tensor
 from weightgen.backbones.backbone import Backbone
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
+from weightgen.files import read_tensors
 from weightgen.records import Episode, Features
 from weightgen.seeds import generator
-from weightgen.tensor_files import read_tensors
 from weightgen.universal.generator import universal_generator
 
 BATCH = 20

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     (
         *("classifiers", "errors", "files", "interfaces", "parameter_spaces", "records", "registry", "seeds"),
-        *("selection", "specs", "tensor_files"),
+        *("selection", "specs"),
     ),
     ("data",),
     ("features", "schedulers", "backbones", "episodes"),

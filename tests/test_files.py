@@ -11,8 +11,18 @@ import torch
 
 from weightgen import files
 from weightgen.errors import InputError
-from weightgen.files import is_litter, new_folder, read_json, text_hash, write_bytes, write_json, write_text
-from weightgen.tensor_files import read_tensors, tensors_hash, write_tensors
+from weightgen.files import (
+    is_litter,
+    new_folder,
+    read_json,
+    read_tensors,
+    tensors_hash,
+    text_hash,
+    write_bytes,
+    write_json,
+    write_tensors,
+    write_text,
+)
 
 
 def test_json_and_tensors_come_back(tmp_path: Path) -> None:

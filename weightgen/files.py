@@ -1,4 +1,7 @@
-"""Files that are whole or absent: every write goes to a temporary neighbour and is then renamed; imports no torch."""
+"""Files that are whole or absent: every write goes to a temporary neighbour and is then renamed.
+
+torch and the hub's client are imported where they are needed: commands that read a recipe wait for neither.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,16 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
 
 from weightgen.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LITTER = {
     *("__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
@@ -83,6 +91,14 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file."""
+    from safetensors.torch import save
+
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(contiguous, dict(metadata or {})))
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises InputError when it is missing or no JSON."""
     try:
@@ -91,6 +107,43 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: cannot be read ({error.strerror}); is this the right folder?") from error
     except ValueError as error:
         raise InputError(f"{path}: is not valid JSON ({error}); write it again with weightgen") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; never a pickle.
+
+    Raises InputError when the file is missing, damaged, or holds NaN or infinite values.
+    """
+    import torch
+    from safetensors.torch import load
+
+    try:
+        tensors = load(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); is this the right folder?") from error
+    except (SafetensorError, ValueError) as error:
+        raise InputError(f"{path}: is not a whole safetensors file ({error}); copy or create it again") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"{path}: tensor '{name}' holds NaN or infinite values; create the file again")
+    return tensors
+
+
+def keep_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a file of the cache, if there is a cache, for `kept_tensors` to read."""
+    with optional_cache():
+        write_tensors(path, tensors, {**(metadata or {}), "hash": tensors_hash(tensors)})
+
+
+def kept_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file that `keep_tensors` wrote, mapped into memory; none where it is absent or damaged."""
+    try:
+        with safe_open(path, "pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
+            whole = (opened.metadata() or {}).get("hash") == tensors_hash(tensors)
+    except (OSError, SafetensorError):
+        return {}
+    return tensors if whole else {}
 
 
 @contextlib.contextmanager
@@ -127,7 +180,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def push_folder(save: Callable[[Path], None], repo_id: str, *, private: bool = False, token: str | None = None) -> str:
     """Save into a temporary folder and upload it to a hub repository; returns its address."""
-    from huggingface_hub import HfApi  # which takes longer to import than most commands that push nothing
+    from huggingface_hub import HfApi
 
     api = HfApi(token=token)
     address = api.create_repo(repo_id, private=private, exist_ok=True)
@@ -135,6 +188,18 @@ def push_folder(save: Callable[[Path], None], repo_id: str, *, private: bool = F
         save(Path(folder) / "files")
         api.upload_folder(repo_id=address.repo_id, folder_path=Path(folder) / "files")
     return str(address)
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """16 hex digits that change with any name, type, shape or value."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def text_hash(*parts: str) -> str:

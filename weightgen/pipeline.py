@@ -27,7 +27,7 @@ from weightgen.data.labelled import class_names
 from weightgen.episodes.dataset_episode import dataset_episode, episode_of
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
-from weightgen.files import text_hash
+from weightgen.files import tensors_hash, text_hash
 from weightgen.heads.head import Head
 from weightgen.heads.support_summary import SupportSummary
 from weightgen.interfaces import AdaptsBackbone, Conditioner, Denoiser, FeatureSpace, GeneratedHeads, ParameterSpace
@@ -36,7 +36,6 @@ from weightgen.records import Calibration, Condition, Episode, Features, LinearH
 from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain
 from weightgen.schedulers.schedulers import check_scheduler, is_noiseless, swap_scheduler
 from weightgen.seeds import generator as seeded
-from weightgen.tensor_files import tensors_hash
 
 _IMAGES_AT_ONCE = 1024
 _NOTHING: Mapping[str, str] = {}

@@ -16,13 +16,12 @@ from torch import Tensor
 from weightgen.backbones.backbone import Backbone
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
-from weightgen.files import is_litter, new_folder, push_folder, read_json, write_json
+from weightgen.files import is_litter, new_folder, push_folder, read_json, read_tensors, write_json, write_tensors
 from weightgen.interfaces import Conditioner, Denoiser, ParameterSpace
 from weightgen.records import Condition
 from weightgen.registry import nearest
 from weightgen.schedulers.schedulers import chain_of, check_scheduler, is_noiseless, scheduler_class
 from weightgen.spaces.class_rows import ClassRows
-from weightgen.tensor_files import read_tensors, write_tensors
 
 Own = TypeVar("Own", bound="GeneratorPipeline")
 Module = TypeVar("Module", bound=torch.nn.Module)

@@ -16,7 +16,7 @@ from weightgen.backbones import feature_cache
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import cache_path, feature_batches, features_of
 from weightgen.errors import InputError
-from weightgen.tensor_files import write_tensors
+from weightgen.files import write_tensors
 
 COUNTS = (3, 1, 5)
 

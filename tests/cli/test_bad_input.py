@@ -16,7 +16,7 @@ from PIL import Image
 from tiny_runs import files_below, invoke, refuse, succeed
 
 from weightgen import files
-from weightgen.tensor_files import read_tensors, write_tensors
+from weightgen.files import read_tensors, write_tensors
 
 
 def picture(path: Path, *, size: tuple[int, int] = (17, 13), seed: int = 0) -> Path:

@@ -18,8 +18,8 @@ from tiny_runs import CLASSES, IMAGES_PER_CLASS, SHARED, files_below, invoke, re
 from weightgen.cli.generate import written_sentence
 
 from weightgen import registry
+from weightgen.files import read_tensors, tensors_hash
 from weightgen.runs.methods import chosen_methods
-from weightgen.tensor_files import read_tensors, tensors_hash
 
 EVALUATION_KEYS = {
     *("data", "ways", "shots", "queries", "episodes", "seed", "backbone", "generator", "methods", "verdict", "chain"),

@@ -16,11 +16,10 @@ from diffusers import DDIMScheduler
 
 from weightgen import WeightGenerationPipeline
 from weightgen.errors import InputError
-from weightgen.files import read_json, write_json
+from weightgen.files import read_json, read_tensors, write_json, write_tensors
 from weightgen.records import Episode, LinearHeads
 from weightgen.seeds import generator as seeded
 from weightgen.spaces.class_rows import ClassRows
-from weightgen.tensor_files import read_tensors, write_tensors
 
 MakeGenerator = Callable[..., WeightGenerationPipeline]
 DrawEpisode = Callable[..., Episode]

@@ -18,12 +18,11 @@ from safetensors.torch import load_file
 
 from weightgen import load_head
 from weightgen.errors import InputError
-from weightgen.files import read_json, write_json
+from weightgen.files import read_json, read_tensors, write_json, write_tensors
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Episode
 from weightgen.seeds import generator
 from weightgen.spaces.chunks import AdaptedHeads
-from weightgen.tensor_files import read_tensors, write_tensors
 
 SELECTORS = ["lora", "norm_affine"]
 

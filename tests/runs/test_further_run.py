@@ -12,9 +12,9 @@ from weightgen.config.loading import load_recipe
 from weightgen.config.recipe import DataOptions
 from weightgen.data.sources import class_names, open_data, select_classes
 from weightgen.errors import InputError
+from weightgen.files import read_tensors
 from weightgen.runs.data_parts import DataParts, open_parts
 from weightgen.runs.folder import RunFolder
-from weightgen.tensor_files import read_tensors
 
 SPLIT = {"backbone_classes": 6, "validation": 2, "novel": 5}
 """That of `TINY`."""

@@ -11,10 +11,9 @@ from tiny_runs import TINY_MCDI
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.config.loading import load_recipe
-from weightgen.files import write_json
+from weightgen.files import tensors_hash, write_json
 from weightgen.records import Features
 from weightgen.runs.generator_training import GeneratorTraining
-from weightgen.tensor_files import tensors_hash
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator
 from weightgen.zoo.build import ZooPlan

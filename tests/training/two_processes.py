@@ -10,12 +10,11 @@ import torch
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.denoisers.class_transformer import ClassTransformer
 from weightgen.features.standardizer import Standardizer
-from weightgen.files import write_json
+from weightgen.files import tensors_hash, write_json
 from weightgen.objectives.query_loss import QueryLoss
 from weightgen.records import Features
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.spaces.class_rows import ClassRows
-from weightgen.tensor_files import tensors_hash
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import cross_fitted

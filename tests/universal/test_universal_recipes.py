@@ -11,10 +11,10 @@ import torch
 
 from weightgen.config.loading import load_recipe
 from weightgen.errors import InputError
+from weightgen.files import read_tensors, write_tensors
 from weightgen.records import Features
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.training_run import check_run, train_run
-from weightgen.tensor_files import read_tensors, write_tensors
 from weightgen.universal.generator import universal_parts
 
 MakeFeatures = Callable[..., Features]

@@ -15,9 +15,9 @@ import pytest
 import torch
 from made_up_plans import FIT, IMAGES, WIDTH, plan_of
 
+from weightgen.files import read_tensors
 from weightgen.records import Episode
 from weightgen.seeds import generator
-from weightgen.tensor_files import read_tensors
 from weightgen.zoo import build
 from weightgen.zoo.build import Source, ZooPlan, build_zoo, fit_support, fit_tasks, of_source
 from weightgen.zoo.fit import Fitted

@@ -13,8 +13,8 @@ from made_up_pixels import made_up_pixels
 
 from weightgen.config.loading import load_recipe, with_absolute_paths
 from weightgen.errors import InputError
+from weightgen.files import write_tensors
 from weightgen.spaces.class_rows import ClassRows
-from weightgen.tensor_files import write_tensors
 from weightgen.zoo_targets.folder import Folder
 
 Tensors = dict[str, torch.Tensor]

@@ -19,9 +19,8 @@ from weightgen.backbones.packaged import PYPI, packaged_weights
 from weightgen.backbones.preprocessing import Preprocessing
 from weightgen.data.feature_data import read_classifier
 from weightgen.errors import InputError
-from weightgen.files import read_json, text_hash, write_json
+from weightgen.files import read_json, read_tensors, tensors_hash, text_hash, write_json, write_tensors
 from weightgen.specs import FEATURES, HUB, LOCAL_DIR
-from weightgen.tensor_files import read_tensors, tensors_hash, write_tensors
 
 
 class Backbone(nn.Module):

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from weightgen.backbones import preprocessing
 from weightgen.errors import InputError
-from weightgen.files import read_json
+from weightgen.files import read_json, read_tensors
 from weightgen.seeds import derive
 from weightgen.specs import HUB, LOCAL_DIR
-from weightgen.tensor_files import read_tensors
 
 _RESERVED = (
     "num_classes",

@@ -19,9 +19,8 @@ from weightgen.data.feature_data import feature_values
 from weightgen.data.labelled import FEATURES
 from weightgen.data.labelled import data_fingerprint as fingerprint
 from weightgen.errors import InputError
-from weightgen.files import cache_directory, text_hash
+from weightgen.files import cache_directory, keep_tensors, kept_tensors, text_hash
 from weightgen.records import Features
-from weightgen.tensor_files import keep_tensors, kept_tensors
 
 _IMAGES_AT_ONCE, _FEWEST_AT_ONCE = 256, 16
 _PIXELS_AT_ONCE = 2**23  # 55 images of 224 pixels, for which a MobileNetV2 takes half a GiB

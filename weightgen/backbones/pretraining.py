@@ -19,9 +19,8 @@ from torch.nn import functional
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.preprocessing import ImageReader
 from weightgen.errors import InputError
-from weightgen.files import text_hash
+from weightgen.files import read_tensors, tensors_hash, text_hash, write_tensors
 from weightgen.seeds import derive, generator
-from weightgen.tensor_files import read_tensors, tensors_hash, write_tensors
 
 _IN_MEMORY_BYTES = 2 * 1024**3
 _EVALUATION_BATCH = 512

@@ -17,9 +17,8 @@ from torch import Tensor
 from weightgen.data.labelled import FEATURES as COLUMN
 from weightgen.data.labelled import all_composed, labelled_table
 from weightgen.errors import InputError
-from weightgen.files import shown
+from weightgen.files import read_tensors, shown
 from weightgen.specs import FEATURES
-from weightgen.tensor_files import read_tensors
 
 
 def has_features(dataset: Dataset) -> bool:

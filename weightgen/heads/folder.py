@@ -14,12 +14,11 @@ from weightgen.backbones import construction
 from weightgen.backbones.backbone import Backbone, FeatureBackbone
 from weightgen.data.labelled import check_class_names
 from weightgen.errors import InputError
-from weightgen.files import is_litter, new_folder, read_json, write_json, write_text
+from weightgen.files import is_litter, new_folder, read_json, read_tensors, write_json, write_tensors, write_text
 from weightgen.heads.model_card import model_card
 from weightgen.heads.support_summary import FILE as SUPPORT
 from weightgen.heads.support_summary import SupportSummary
 from weightgen.records import LinearHeads
-from weightgen.tensor_files import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from weightgen.heads.head import Head

@@ -14,8 +14,8 @@ from torch import Tensor
 from weightgen.backbones.construction import read_checkpoint
 from weightgen.episodes.dataset_episode import MOST_SAMPLED
 from weightgen.errors import InputError
+from weightgen.files import write_tensors
 from weightgen.records import Episode, Statistics
-from weightgen.tensor_files import write_tensors
 
 FILE = "statistics.safetensors"
 _SPACE = "space."

@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from weightgen.files import new_folder, read_json, write_json
-from weightgen.tensor_files import read_tensors, write_tensors
+from weightgen.files import new_folder, read_json, read_tensors, write_json, write_tensors
 
 
 class CheckpointFolder:

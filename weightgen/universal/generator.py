@@ -9,11 +9,11 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.conditioners.calibrated_prototypes import CalibratedPrototypes
 from weightgen.denoisers.ridge_transformer import RidgeTransformer
 from weightgen.features.standardizer import Standardizer
+from weightgen.files import tensors_hash
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.pipeline_io import load_component
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.spaces.class_rows import ClassRows
-from weightgen.tensor_files import tensors_hash
 
 NAME = "universal"
 """What commands call it."""

@@ -12,11 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from weightgen.features.standardizer import Standardizer
-from weightgen.files import text_hash
+from weightgen.files import tensors_hash, text_hash
 from weightgen.interfaces import FitProblem, ParameterSpace, ZooTargets
 from weightgen.records import Calibration, Episode, Features
 from weightgen.seeds import generator
-from weightgen.tensor_files import tensors_hash
 from weightgen.zoo.fit import Fitted, fit
 from weightgen.zoo.members import Shard, Zoo
 from weightgen.zoo.options import FitOptions

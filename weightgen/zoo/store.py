@@ -10,8 +10,7 @@ from typing import Any
 from safetensors import safe_open
 
 from weightgen.errors import InputError
-from weightgen.files import read_json, write_json
-from weightgen.tensor_files import read_tensors, tensors_hash, write_tensors
+from weightgen.files import read_json, read_tensors, tensors_hash, write_json, write_tensors
 from weightgen.zoo.members import Shard, Zoo
 
 _FORMAT = 1

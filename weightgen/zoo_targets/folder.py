@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from weightgen.errors import InputError
-from weightgen.files import is_litter
+from weightgen.files import is_litter, read_tensors, tensors_hash
 from weightgen.interfaces import ZooTargets
 from weightgen.seeds import generator
-from weightgen.tensor_files import read_tensors, tensors_hash
 from weightgen.zoo.build import ZooPlan, task_problem
 from weightgen.zoo.members import Shard
 
