@@ -28,7 +28,7 @@ SMALL = {
     "local_targets": ("conditioner.width=7",),
     "OneStepScheduler": ("generation.steps=1",),
     "dataset_encoder": ("conditioner.width=8",),
-    "latent": ("space.width=5", "space.hidden=32", "space.steps=200", "space.learning_rate=0.01"),
+    "latent": ("space.width=4", "space.hidden=32", "space.steps=200", "space.learning_rate=0.01"),
     "chunk_transformer": ("denoiser.width=12", "denoiser.depth=1", "space.token_width=9", "training.folds=1"),
 }
 """How a backbone, a denoiser, a conditioner or a chain becomes small; one that is not here is taken as it is."""
