@@ -22,6 +22,7 @@ _MOST_HEADS = 20
 _ENTRIES_AT_ONCE = 2**25  # 128 MiB of support features
 _Z = 1.959964  # of a 95 % interval
 _LEARNING_RATE = 0.5  # assumed: errors fall with images to the power of -½; checked at two shots alone, see docs
+_KEPT = 0.95  # of the images that are classified right, by the threshold
 _SURE = 0.9  # probability of another class, from which on an image looks mislabelled
 _MOST_NAMED = 10
 _SIMILAR = 5
@@ -78,6 +79,12 @@ class SupportEstimate:
     def interval(self) -> tuple[float, float]:
         """95 % interval of the accuracy, in percent: Wilson's, as if so large a share of the images had been right."""
         return wilson_interval(self.accuracy / 100 * self.images, self.images)
+
+    @property
+    def threshold(self) -> float | None:
+        """Probability of the best class that 95 % of the images classified right reach; None where none is."""
+        top = self.probabilities.amax(1)[self.predicted == self.labels]
+        return float(top.quantile(1 - _KEPT)) if len(top) else None
 
     def per_class(self) -> list[dict[str, Any]]:
         """Images judged and right, and accuracy in percent with its interval, of every class that was judged."""
