@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
+import os
 import shutil
+import sys
 import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +18,11 @@ from tiny_runs import refuse, succeed
 from typer.testing import CliRunner
 from weightgen.cli import predict
 from weightgen.cli.main import app
+from weightgen.cli.options import Format
+from weightgen.cli.output import Output
 
 from weightgen import load_head
-from weightgen.heads.prediction import NONE_OF_THESE
+from weightgen.heads.prediction import NONE_OF_THESE, Prediction
 
 
 @pytest.fixture
@@ -144,19 +150,35 @@ def test_a_long_table_comes_in_pieces(head: Path, photos: Path, monkeypatch: pyt
     assert sum(Path(one["path"]).name in text for one in answers(photos, "--head", head)) == 9
 
 
-@pytest.mark.parametrize("form", ["jsonl", "text"])
-def test_memory_does_not_grow_with_the_images(head: Path, photos: Path, form: str) -> None:
-    image = str(next(photos.rglob("*.png")))
+@pytest.mark.parametrize(
+    "write", [predict._print_tables, predict._write_csv, predict._write_json, predict._write_lines]
+)
+def test_no_format_keeps_what_it_printed(write: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = open(os.devnull, "w")  # noqa: SIM115 - closed by the test's end
+    monkeypatch.setattr(sys, "stdout", nowhere)
+    options = {
+        predict._print_tables: {"output": Output(Format.text, quiet=True), "folder": Path(), "ranked": True},
+        predict._write_csv: {"ranked": True},
+    }
 
     def most(images: int) -> int:
+        """Bytes at one time while so many predictions are written."""
+
+        def each() -> Iterator[Prediction]:
+            for i in range(images):
+                if i % 100 == 0:
+                    gc.collect()  # rich's tables are cycles, which else wait for their turn
+                yield Prediction(Path(f"{i}.png"), "ant", 0.9, 0.1, None, {"ant": 0.9})
+
         tracemalloc.start()
-        result = CliRunner().invoke(
-            app, ["predict", "-", "--head", str(head), "--format", form, "--quiet"], input=(image + "\n") * images
-        )
+        assert write(each(), **options.get(write, {})) == images
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert result.exit_code == 0
-        return peak - 2 * len(result.stdout_bytes)  # which the runner keeps
+        return peak
 
-    most(64)
-    assert most(3200) < most(1600) + 1600 * 1000  # bytes: paths and the answers as printed, no more
+    monkeypatch.setattr(predict, "_ROWS", 100)
+    gc.freeze()  # what is there already need not be looked through
+    most(100)
+    with nowhere:
+        assert most(600) < most(300) + 300 * 1000  # a row of a table takes five times that
+    gc.unfreeze()
