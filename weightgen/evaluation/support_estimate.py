@@ -21,9 +21,10 @@ from weightgen.seeds import generator as seeded
 _MOST_HEADS = 20
 _ENTRIES_AT_ONCE = 2**25  # 128 MiB of support features
 _Z = 1.959964  # of a 95 % interval
-_LEARNING_RATE = 0.5  # assumed: errors fall with images to the power of -½; checked at two shots alone, see docs
+_LEARNING_RATE = 0.5  # assumed: errors fall with images to the power of -½; checked by benchmarks/support_estimate.py
 _INDEPENDENT = 0.75  # share of the judged images that an interval counts: heads that share images err together
 _ODDS = 16  # of another class against the label, from which on an image looks mislabelled; measured in docs
+_KEPT = 0.95  # of the images that are classified right, by the threshold
 _MOST_NAMED = 10
 _SIMILAR = 5
 
@@ -80,6 +81,12 @@ class SupportEstimate:
         """95 % interval of the accuracy, in percent: Wilson's, of a share of three quarters as many images."""
         counted = _INDEPENDENT * self.images
         return wilson_interval(self.accuracy / 100 * counted, counted)
+
+    @property
+    def threshold(self) -> float | None:
+        """Probability of the best class that 95 % of the images classified right reach; None where none is."""
+        top = self.probabilities.amax(1)[self.predicted == self.labels]
+        return float(top.quantile(1 - _KEPT)) if len(top) else None
 
     def per_class(self) -> list[dict[str, Any]]:
         """Images judged and right, and accuracy in percent with its interval, of every class that was judged."""
