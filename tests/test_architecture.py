@@ -10,14 +10,26 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    ("classifiers", "errors", "files", "interfaces", "parameter_spaces", "records", "registry", "seeds", "selection"),
+    (
+        "classifiers",
+        "errors",
+        "extras",
+        "files",
+        "hub",
+        "interfaces",
+        "parameter_spaces",
+        "records",
+        "registry",
+        "seeds",
+        "selection",
+    ),
     ("data",),
     ("features", "schedulers", "backbones", "episodes"),
     ("selectors", "spaces", "conditioners", "denoisers", "objectives", "heads"),
     ("zoo", "pipeline_io"),
     ("pipeline", "zoo_targets"),
     ("training", "methods", "universal"),
-    ("evaluation",),
+    ("evaluation", "estimator"),
     ("config",),
     ("runs",),
     ("cli",),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from weightgen.backbones import preprocessing
 from weightgen.errors import InputError
 from weightgen.files import read_json, read_tensors
+from weightgen.hub import HUB
 from weightgen.seeds import derive
 
 _RESERVED = (
@@ -28,7 +29,7 @@ _RESERVED = (
     "pretrained_cfg_overlay",
     "checkpoint_path",
 )
-HUB, LOCAL_DIR = "hf-hub:", "local-dir:"
+LOCAL_DIR = "local-dir:"
 """timm's notations of a model on the hub, and of one in a folder."""
 
 

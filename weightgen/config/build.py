@@ -15,6 +15,7 @@ from weightgen.config.recipe import BackboneOptions, GenerationOptions, Recipe
 from weightgen.data.feature_data import FEATURES
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
+from weightgen.hub import HUB
 from weightgen.interfaces import Conditioner, Denoiser, Objective, ParameterSpace, Selector, ZooTargets
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.registry import check_options, create, get, option_names
@@ -87,7 +88,7 @@ def check_backbone(options: BackboneOptions, *, seed: int) -> None:
     model = construction.timm_name(options.model or "")
     if not options.pretrained or model.startswith((construction.LOCAL_DIR, PYPI, FEATURES)):
         build_backbone(options, seed=seed)
-    elif not model.startswith(construction.HUB):
+    elif not model.startswith(HUB):
         construction.check_name(model)
         construction.published(model)
         Backbone.create(model=model, options=options.options)

@@ -6,7 +6,7 @@ import collections
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from weightgen.config.recipe import Recipe
 from weightgen.data.feature_data import has_features
 from weightgen.data.sources import class_counts, class_names, open_data
 from weightgen.errors import InputError
+from weightgen.evaluation.report import report_section
 from weightgen.files import new_folder, write_json, write_text
+from weightgen.hub import HUB, card_header
 from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts, space_features, space_specs
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import GeneratorTraining, Progress
@@ -264,14 +266,31 @@ class MetricsFile:
         write_text(self.path, "".join(kept))
 
 
-def run_card(recipe: Recipe, name: str) -> str:
-    """README.md of a run, in Markdown: what the generator is, what it was trained on, how to use it."""
+def run_card(
+    recipe: Recipe,
+    name: str,
+    *,
+    repository: str | None = None,
+    license: str | None = None,
+    evaluations: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """README.md of a run, in Markdown: what the generator is, what it was trained on, how to use it.
+
+    Args:
+        repository: on the hub, where the generator is loaded from; None in the run folder.
+        license: one of the hub's identifiers. evaluations: as `results.json` holds them.
+
+    Raises InputError for a licence that is not an identifier.
+    """
     backbone = recipe.backbone.model or recipe.backbone.checkpoint
     selected = "the head" if recipe.selector.name == "head" else f"the head and {recipe.selector.name}"
-    return f"""---
-library_name: weightgen
-tags: [weight-generation, few-shot, diffusion]
----
+    header = card_header(license, library_name="weightgen", tags="[weight-generation, few-shot, diffusion]")
+    place, given = (f"{HUB}{repository}",) * 2 if repository else ("generator", name)
+    evaluate = "" if repository else f"\nweightgen evaluate {name}"
+    accuracy = "How accurate it is, beside the cheap baselines on the same episodes, stands in `report/report.md`."
+    if evaluations:
+        accuracy = "\n\n".join(["## How accurate it is", *map(report_section, evaluations)])
+    return f"""{header}
 
 # {name}
 
@@ -281,17 +300,19 @@ Made with weightgen on {recipe.data.source}.
 ```python
 from weightgen import WeightGenerationPipeline
 
-generator = WeightGenerationPipeline.from_pretrained("generator")
+generator = WeightGenerationPipeline.from_pretrained("{place}")
 head = generator("support_folder/")   # one sub-folder of images per class
 head.save_pretrained("heads/mine")
 ```
 
 ```
-weightgen generate --generator {name} --support support_folder/ --out heads/mine
-weightgen evaluate {name}
+weightgen generate --generator {given} --support support_folder/ --out heads/mine{evaluate}
 ```
 
-How accurate it is, beside the cheap baselines on the same episodes, stands in `report/report.md`.
+The head that it writes loads in timm and transformers, and in onnxruntime after `weightgen export heads/mine --onnx
+head.onnx`; its own card says how.
+
+{accuracy}
 
 ## Recipe
 
