@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 COMMANDS = [
     ("train",),
+    ("sweep",),
     ("generate",),
     ("predict",),
     ("export",),

@@ -11,6 +11,9 @@ EXTRAS: Mapping[str, Sequence[str]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "lora": ("peft",),
     "peers": ("easyfsl",),
+    "tensorboard": ("tensorboard",),
+    "trackio": ("trackio",),
+    "wandb": ("wandb",),
 }
 """Modules by the extra that installs them."""
 

@@ -14,6 +14,7 @@ from weightgen.backbones.packaged import PYPI
 from weightgen.config.recipe import BackboneOptions, GenerationOptions, Recipe
 from weightgen.data.feature_data import FEATURES
 from weightgen.errors import InputError
+from weightgen.extras import require
 from weightgen.features.standardizer import Standardizer
 from weightgen.hub import HUB
 from weightgen.interfaces import Conditioner, Denoiser, Objective, ParameterSpace, Selector, ZooTargets
@@ -43,7 +44,9 @@ _GIVEN = {
 
 
 def check_components(recipe: Recipe) -> None:
-    """Refuse unknown components and options before any work. Raises InputError."""
+    """Refuse unknown components and options, and a tracker that is not installed. Raises InputError."""
+    if recipe.training.tracker is not None:
+        require(recipe.training.tracker, what=f"training.tracker: {recipe.training.tracker}")
     for section, given in _GIVEN.items():
         options = getattr(recipe, section)
         component = get(f"{section}s", options.name)

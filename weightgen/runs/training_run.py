@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pretraining import pretrain
 from weightgen.config.build import build_backbone, build_space, build_targets, check_backbone, check_components
-from weightgen.config.loading import to_yaml, with_absolute_paths
+from weightgen.config.loading import dotted, to_yaml, with_absolute_paths
 from weightgen.config.recipe import Recipe
 from weightgen.data.feature_data import has_features
 from weightgen.data.sources import class_counts, class_names, open_data
@@ -33,6 +33,8 @@ from weightgen.seeds import derive
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator
 from weightgen.zoo.store import ZooFolder
+
+_TRACKING = "tracking"
 
 
 def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: Progress | None = None) -> bool:
@@ -56,7 +58,10 @@ def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: 
         if run.recipe() != recipe:  # the project was moved: its run finds the data again
             write_text(run.path / "recipe.yaml", to_yaml(recipe))
         return False
-    accelerator = new_accelerator(precision=recipe.training.precision)
+    tracker = recipe.training.tracker
+    accelerator = new_accelerator(
+        precision=recipe.training.precision, tracker=tracker, folder=run.path / _TRACKING if tracker else None
+    )
     training = prepared(recipe, run, accelerator, fresh=fresh, progress=progress)
     metrics = MetricsFile(run.path / "metrics.jsonl")
     stages = (
@@ -66,6 +71,8 @@ def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: 
     for stage, what, steps, work in stages:
         place = CheckpointFolder(run.path / "checkpoints" / ("generator" if stage == "training" else stage))
         records = _reported(work(place), progress, what, steps)
+        if stage == "training" and tracker is not None:
+            records = _tracked(records, accelerator, recipe, run)
         if accelerator.is_main_process:
             metrics.extend(stage, records)
         else:
@@ -189,6 +196,20 @@ def _reported(
         if progress is not None:
             progress(what, record["step"], steps)
         yield record
+
+
+def _tracked(
+    records: Iterator[dict[str, Any]], accelerator: Accelerator, recipe: Recipe, run: RunFolder
+) -> Iterator[dict[str, Any]]:
+    """The same records, each shown to the tracker, which knows the recipe's options by their dotted names."""
+    named = {name: {"name": run.path.name} for name in ("wandb", "trackio")}
+    accelerator.init_trackers("weightgen", config=dotted(recipe), init_kwargs=named)
+    try:
+        for record in records:
+            accelerator.log({key: value for key, value in record.items() if key != "step"}, step=record["step"])
+            yield record
+    finally:
+        accelerator.end_training()
 
 
 def _check_novel(recipe: Recipe, novel: datasets.Dataset) -> None:
