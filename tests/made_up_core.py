@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import settings
 
-from weightgen import files
 from weightgen.backbones.backbone import Backbone
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.denoisers.class_transformer import ClassTransformer
@@ -48,7 +47,7 @@ def hub_calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple]:
             calls.append(("upload", repo_id))
             shutil.copytree(folder_path, tmp_path / "uploaded")
 
-    monkeypatch.setattr(files, "HfApi", Hub)
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     return calls
 
 

@@ -10,7 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    ("classifiers", "errors", "files", "interfaces", "parameter_spaces", "records", "registry", "seeds", "selection"),
+    (
+        *("classifiers", "errors", "files", "interfaces", "parameter_spaces", "records", "registry", "seeds"),
+        *("selection", "specs"),
+    ),
     ("data",),
     ("features", "schedulers", "backbones", "episodes"),
     ("selectors", "spaces", "conditioners", "denoisers", "objectives", "heads"),

@@ -24,7 +24,7 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import feature_batches, pixels_of
 from weightgen.data.images import open_support, open_unlabelled
 from weightgen.data.labelled import class_names
-from weightgen.episodes.dataset_episode import dataset_episode, episode_of
+from weightgen.episodes.dataset_episode import class_places, dataset_episode, episode_of
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, text_hash
@@ -260,9 +260,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
 
         Not for spaces that take images.
         """
-        episode = self._dataset_episode(
-            features.values.split(_IMAGES_AT_ONCE), features.labels, self._places(features.class_names)
-        )
+        batches = features.values.split(_IMAGES_AT_ONCE)
+        episode = self._dataset_episode(batches, features.labels, features.class_names)
         return self._heads(episode, generators, inputs=episode, **chosen)
 
     @property
@@ -307,36 +306,24 @@ class WeightGenerationPipeline(GeneratorPipeline):
         own = self.config.draw_steps if drawing else self.config.steps
         return scheduler, own if steps is None else steps
 
-    def _places(self, names: Sequence[str]) -> Int[Tensor, "1 ways"]:
-        """Of classes among those that the generator knows, or in their own order. Raises InputError for others."""
-        known = self.class_names
-        if known is None:
-            return torch.arange(len(names))[None]
-        if unknown := [name for name in names if name not in set(known)]:
-            raise InputError(
-                f"class '{unknown[0]}' is none of the {len(known)} that this generator knows, and it writes for no "
-                "others; give a support of these, or train with a conditioner that sees images"
-            )
-        return torch.tensor([[known.index(name) for name in names]])
-
     def _feature_batches(self, dataset: Dataset) -> Iterator[Float[Tensor, "images feature"]]:
         return feature_batches(self.backbone, dataset, device=str(self.device))
 
     def _episode_of(self, dataset: Dataset, beside: Dataset | None = None) -> Episode:
         """Labelled images, and unlabelled ones beside them, in the generator's space."""
         labels = torch.tensor(dataset["label"][:])
-        places = self._places(class_names(dataset))
         unlabelled = None if beside is None else torch.cat(list(self._feature_batches(beside)))
-        return self._dataset_episode(self._feature_batches(dataset), labels, places, unlabelled)
+        return self._dataset_episode(self._feature_batches(dataset), labels, class_names(dataset), unlabelled)
 
     def _dataset_episode(
         self,
         batches: Iterable[Float[Tensor, "images feature"]],
         labels: Int[Tensor, " images"],
-        places: Int[Tensor, "1 ways"],
+        names: Sequence[str],
         unlabelled: Float[Tensor, "extra feature"] | None = None,
     ) -> Episode:
         """A data set in the generator's space, from raw features in the order of its labels."""
+        places = class_places(names, self.class_names)  # before any feature is computed
         standardised = (self.standardizer.support(values.to(self.device)) for values in batches)
         draw, classes = seeded(0, "sampled images"), int(labels.max()) + 1
         episode = dataset_episode(standardised, labels, classes=classes, generator=draw)
@@ -424,7 +411,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """
         noise = [generator or seeded(0, "generate")]
         ((tokens, own, features),) = self._denoised(episode, noise, steps=steps, samples=samples)
-        inputs = cache(lambda: replace(episode_of(pixels_of(self.backbone, dataset)), classes=self._places(names)))
+        places = class_places(names, self.class_names)
+        inputs = cache(lambda: replace(episode_of(pixels_of(self.backbone, dataset)), classes=places))
         heads = self._decoded(tokens, own.counts, features, inputs)
         backbone, inside, summary = self.backbone, (), None
         if isinstance(self.space, AdaptsBackbone) and self.space.takes_images:

@@ -28,7 +28,7 @@ SMALL = {
     "local_targets": ("conditioner.width=7",),
     "OneStepScheduler": ("generation.steps=1",),
     "dataset_encoder": ("conditioner.width=8",),
-    "latent": ("space.width=5", "space.hidden=32", "space.steps=200", "space.learning_rate=0.01"),
+    "latent": ("space.width=4", "space.hidden=32", "space.steps=200", "space.learning_rate=0.01"),
     "chunk_transformer": ("denoiser.width=12", "denoiser.depth=1", "space.token_width=9", "training.folds=1"),
 }
 """How a backbone, a denoiser, a conditioner or a chain becomes small; one that is not here is taken as it is."""
@@ -137,3 +137,10 @@ def test_a_small_version_runs_from_end_to_end(
     kept = {file.rpartition(".")[2] for file in files_below(tmp_path / "runs") if "." in Path(file).name}
     assert kept == {"yaml", "jsonl", "json", "safetensors", "md", *pictures}
     assert CLASSES > WAYS
+
+    monkeypatch.chdir(tmp_path)
+    options = ("data=data.parquet", *small(load_recipe(name)), "--methods", "ridge", "--format", "json", "--quiet")
+    rows = json.loads(succeed("compare", name, *options).stdout)["rows"]
+    assert [row["name"] for row in rows if row["kind"] != "ablation"] == [name, "ridge", "raw_centroid"]
+    assert (rows[0]["memorisation"] is None) == generator.conditioner.adapts
+    assert len(list(Path("runs").iterdir())) == 1  # the run that was there

@@ -105,3 +105,10 @@ def test_what_cannot_learn_from_other_spaces_is_refused(recipe: str, change: str
         changes.append(f"data.spaces=[{source}]")
     with pytest.raises(InputError, match=words):
         check_run(load_recipe(recipe, changes))
+
+
+def test_a_space_without_a_backbone_is_refused_before_features_are_computed(spec: Any, tmp_path: Path) -> None:
+    recipe = load_recipe("universal", [f"data={spec(9)}", f"backbone={spec(9)}", "data.spaces=[glyphs]"])
+    with pytest.raises(InputError, match="names no backbone"):
+        train_run(recipe, RunFolder(tmp_path / "run"), progress=lambda what, done, total: pytest.fail(what))
+    assert not (tmp_path / "run").exists()

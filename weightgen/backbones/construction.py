@@ -19,6 +19,7 @@ from weightgen.backbones import preprocessing
 from weightgen.errors import InputError
 from weightgen.files import read_json, read_tensors
 from weightgen.seeds import derive
+from weightgen.specs import HUB, LOCAL_DIR
 
 _RESERVED = (
     "num_classes",
@@ -28,7 +29,6 @@ _RESERVED = (
     "pretrained_cfg_overlay",
     "checkpoint_path",
 )
-HUB, LOCAL_DIR = "hf-hub:", "local-dir:"
 """timm's notations of a model on the hub, and of one in a folder."""
 
 

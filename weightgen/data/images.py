@@ -21,6 +21,7 @@ from weightgen.data.labelled import FEATURES, encoded, labelled_images, one_clas
 from weightgen.data.pictures import EXTENSIONS, FORMATS, check_text, decoded, file_content, image_format
 from weightgen.errors import InputError
 from weightgen.files import is_litter, shown
+from weightgen.specs import FEATURES as FEATURES_FILE
 
 _NAMED = 5  # files that a remark names
 _DATA = (
@@ -183,7 +184,7 @@ def open_support(support: str | Path | Dataset, *, fewest: int = 2) -> Dataset:
     """
     if isinstance(support, Dataset):
         return support
-    if str(support).startswith(FEATURES):
+    if str(support).startswith(FEATURES_FILE):
         return _different(open_features(str(support), fewest=fewest), str(support))
     folder = Path(support).expanduser().absolute()
     if not folder.is_dir():
@@ -209,7 +210,7 @@ def open_unlabelled(source: str | Path, *, besides: Dataset) -> Dataset:
 
     Raises InputError when it is neither, or features where the support is images.
     """
-    if str(source).startswith(FEATURES) != has_features(besides):
+    if str(source).startswith(FEATURES_FILE) != has_features(besides):
         raise InputError(f"{source}: images and features do not go together; give the same kind as the support's")
     if has_features(besides):
         return unlabelled_features(str(source))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from weightgen.errors import InputError
 from weightgen.records import Episode, Features, Statistics
 
 MOST_SAMPLED = 4096
@@ -57,6 +58,22 @@ def episode_of(features: Features, unlabelled: Float[Tensor, "extra feature"] | 
     there = torch.ones(1, len(others), dtype=torch.bool)
     beside = {"unlabelled": others[None], "unlabelled_mask": there}
     return Episode.of_support(support[None], mask[None], class_names=features.class_names, **beside)
+
+
+def class_places(names: Sequence[str], known: Sequence[str] | None) -> Int[Tensor, "1 ways"]:
+    """Of classes among those that a generator knows, or where it knows none in particular in their own order.
+
+    Raises InputError for a class that is not among them.
+    """
+    if known is None:
+        return torch.arange(len(names))[None]
+    places = {name: place for place, name in enumerate(known)}
+    if unknown := [name for name in names if name not in places]:
+        raise InputError(
+            f"class '{unknown[0]}' is none of the {len(known)} that this generator knows, and it writes for no "
+            "others; give a support of these, or train with a conditioner that sees images"
+        )
+    return torch.tensor([[places[name] for name in names]])
 
 
 class _Running:

@@ -18,7 +18,7 @@ from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.pipeline_io import Denoise
 from weightgen.records import Features
 from weightgen.zoo.build import Source, fit_tasks
-from weightgen.zoo.fit import FitOptions
+from weightgen.zoo.options import FitOptions
 from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
 SHOWN = 4
@@ -202,7 +202,7 @@ def _followed(
     seed: int,
 ) -> tuple[Float[Tensor, "episodes ends ways feature"], Float[Tensor, "shown states ways feature"]]:
     """Rows where the segments of a chain end, of all episodes; and all states of the first ones, the noise first."""
-    ends, shown = [], []
+    ends, shown, rows_of = [], [], pipeline.space.uncoded
     for start in range(0, len(classes), _EPISODES_AT_ONCE):
         part = classes[start : start + _EPISODES_AT_ONCE]
         draw = seeds.generator(seed, "chain episodes", start)
@@ -219,8 +219,8 @@ def _followed(
             kept.append(rows[:most].clone())  # a view would keep the whole batch
 
         at_ends.append(pipeline.tokens(episode, noise, samples=1, denoiser=denoiser, watch=watch)[:, 0])
-        ends.append(torch.stack(at_ends, 1).cpu())
-        shown.append(torch.stack(states, 1).cpu())
+        ends.append(rows_of(torch.stack(at_ends, 1)).cpu())
+        shown.append(rows_of(torch.stack(states, 1)).cpu())
     return torch.cat(ends), torch.cat(shown)
 
 

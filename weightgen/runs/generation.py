@@ -12,7 +12,7 @@ from datasets import Dataset
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import MOST_KEPT, features_of
 from weightgen.backbones.packaged import DEFAULT_BACKBONE
-from weightgen.data.feature_data import has_features, is_features
+from weightgen.data.feature_data import has_features
 from weightgen.data.images import open_support, open_unlabelled, row_name
 from weightgen.errors import InputError
 from weightgen.evaluation.support_estimate import similar_classes, support_estimate
@@ -22,6 +22,7 @@ from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.runs.folder import RunFolder, has_finished_run, newest_run
 from weightgen.runs.image_kind import ImageKind, introduced, mismatch
 from weightgen.seeds import generator as seeded
+from weightgen.specs import is_features
 from weightgen.universal.generator import NAME as UNIVERSAL
 from weightgen.universal.generator import universal_generator
 

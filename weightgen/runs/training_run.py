@@ -122,6 +122,7 @@ def prepared(
 ) -> GeneratorTraining:
     """All that comes before the generator learns, or came before it learnt: backbone, features, space, targets."""
     build_targets(recipe).check()
+    space_specs(recipe.data)  # one that names no backbone is refused before any work
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
     backbone = build_backbone(recipe.backbone, seed=recipe.seed)
     _check_sizes(recipe, parts)
