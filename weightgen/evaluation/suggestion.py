@@ -50,15 +50,13 @@ def suggested(
         percent by which the predictions change on average, beyond what the images before bring.
 
     Raises:
-        InputError: the generator's heads do not depend on labelled features, or `number` is below 1.
+        InputError: the generator's heads are not written from labelled features.
     """
     if pipeline.space.takes_images or pipeline.class_names is not None:
         raise InputError(
             "--suggest asks what a label would change, and this generator's heads are not written from labelled "
             "features; take another, such as --generator universal"
         )
-    if number < 1:
-        raise InputError(f"--suggest is {number}; it must be 1 or more")
     most = max(number, min(_MOST_CANDIDATES, _ROWS_WRITTEN // len(features.class_names)))
     drawn = torch.randperm(len(unlabelled), generator=seeded(seed, "suggested"))[:most].sort().values
     now, change = expected_change(pipeline, features, unlabelled[drawn], seed=seed, progress=progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from datasets import Dataset
 
@@ -15,16 +15,26 @@ from weightgen.backbones.packaged import DEFAULT_BACKBONE
 from weightgen.data.feature_data import has_features
 from weightgen.data.images import open_support, open_unlabelled, row_name
 from weightgen.errors import InputError
+from weightgen.evaluation.suggestion import suggested
 from weightgen.evaluation.support_estimate import similar_classes, support_estimate
 from weightgen.heads.folder import check_target
 from weightgen.heads.head import Head, load_head
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.runs.folder import RunFolder, has_finished_run, newest_run
+from weightgen.runs.generator_training import Progress
 from weightgen.runs.image_kind import ImageKind, introduced, mismatch
 from weightgen.seeds import generator as seeded
 from weightgen.specs import is_features
 from weightgen.universal.generator import NAME as UNIVERSAL
 from weightgen.universal.generator import universal_generator
+
+
+class Drawn(TypedDict, total=False):
+    """How a head is drawn: `samples` and `steps` of the generator if None or absent, and `seed`, 0 if absent."""
+
+    samples: int | None
+    steps: int | None
+    seed: int
 
 
 def write_head(
@@ -36,11 +46,11 @@ def write_head(
     extend: Path | None = None,
     rewrite: bool = False,
     out: Path | None = None,
-    samples: int | None = None,
-    steps: int | None = None,
-    seed: int = 0,
+    suggest: int | None = None,
     runs: Path = Path("runs"),
     remark: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+    **drawn: Unpack[Drawn],
 ) -> dict[str, Any]:
     """Generate a head for `support`, or add its classes to the head in a folder, and write a head folder.
 
@@ -54,18 +64,24 @@ def write_head(
         extend: folder of the head to extend, written by this generator; its old images are not needed.
         rewrite: write the rows of its old classes anew too.
         out: the folder to write; if None that of the extended head, which is replaced whole or not at all, or `head`.
-        samples, steps: of the generator if None; where a head is extended, its own number of draws.
+        suggest: how many of the unlabelled images to name that are best labelled next; none if None. A generator that
+            learns nothing from unlabelled images looks at them for this alone.
         remark: called with which generator was used, and when the support is of another kind than its training images.
+        progress: called with what is done, how much of it, and of how much.
+        drawn: an extended head keeps its own number of samples.
 
     Returns:
         What was written, as JSON values. `steps` and `samples` are those of the new rows; `added` names the classes
-        that an extended head got; `leave_one_out` says how good a head that was not extended is on its own support.
+        that an extended head got; `leave_one_out` says how good a head that was not extended is on its own support;
+        `suggestions` are those of `evaluation.suggestion.suggested`, their "row" as "image".
 
     Raises:
         InputError: a number below 1, flags that exclude each other, no such generator or head, a head that cannot be
             extended, an unusable image or folder, or `out` holds something else.
     """
-    _check_flags(unlabelled=unlabelled, extend=extend, rewrite=rewrite, samples=samples, steps=steps)
+    samples, steps, seed = drawn.get("samples"), drawn.get("steps"), drawn.get("seed", 0)
+    _check_numbers(samples=samples, steps=steps, suggest=suggest)
+    _check_flags(unlabelled=unlabelled, extend=extend, rewrite=rewrite, suggest=suggest)
     target = out or extend or Path("head")
     check_target(target)
     old = None if extend is None else load_head(extend)
@@ -78,10 +94,14 @@ def write_head(
         "generator": seeded(seed, "generate"),
     }
     judged: dict[str, Any] = {}
+    named: dict[str, Any] = {}
     dataset = open_support(support, fewest=2 if old is None else 1)
     if old is None:
-        head = pipeline(dataset, unlabelled=unlabelled, **chosen)
-        judged = leave_one_out(pipeline, dataset, unlabelled, steps=steps, samples=samples, seed=seed)
+        beside = unlabelled if suggest is None or pipeline.denoiser.uses_unlabelled else None
+        head = pipeline(dataset, unlabelled=beside, **chosen)
+        judged = leave_one_out(pipeline, dataset, beside, steps=steps, samples=samples, seed=seed)
+        if suggest is not None and unlabelled is not None:
+            named = {"suggestions": suggestions(pipeline, dataset, unlabelled, suggest, seed=seed, progress=progress)}
         notes = {"leave_one_out": judged["sentence"], "threshold": judged.get("threshold")}
         head = head.with_provenance(**{key: str(note) for key, note in notes.items() if note is not None})
     else:
@@ -105,7 +125,24 @@ def write_head(
         "samples": head.samples,
         "seconds": time.perf_counter() - start,
         **({"leave_one_out": judged} if old is None else {"added": list(head.class_names[len(old.class_names) :])}),
+        **named,
     }
+
+
+def suggestions(
+    pipeline: WeightGenerationPipeline,
+    dataset: Dataset,
+    unlabelled: str | Path,
+    number: int,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Unlabelled images that are best labelled next, as JSON values; see `evaluation.suggestion.suggested`."""
+    others = open_unlabelled(unlabelled, besides=dataset)
+    features, pool = (features_of(pipeline.backbone, one, device=pipeline.device) for one in (dataset, others))
+    named = suggested(pipeline, features, pool.values, number=number, seed=seed, progress=progress)
+    return [{"image": row_name(others, one.pop("row")), **one} for one in named]
 
 
 def leave_one_out(
@@ -202,14 +239,18 @@ def open_generator(
     return WeightGenerationPipeline.from_pretrained(folder)
 
 
-def _check_flags(
-    *, unlabelled: str | Path | None, extend: Path | None, rewrite: bool, samples: int | None, steps: int | None
-) -> None:
-    """Raise InputError, which names the flag, for a number below 1 and for a flag that another one excludes."""
-    for name, number in (("samples", samples), ("steps", steps)):
+def _check_numbers(**numbers: int | None) -> None:
+    """Raise InputError, which names the flag, for a number below 1."""
+    for name, number in numbers.items():
         if number is not None and number < 1:
             raise InputError(f"--{name} is {number}; it must be 1 or more")
+
+
+def _check_flags(*, unlabelled: str | Path | None, extend: Path | None, rewrite: bool, suggest: int | None) -> None:
+    """Raise InputError, which names the flag, for one that another one excludes or that needs another."""
     if extend is None and rewrite:
         raise InputError("--rewrite belongs to a head that is extended; give --extend HEAD with it")
+    if suggest is not None and unlabelled is None:
+        raise InputError("--suggest names unlabelled images; give --unlabelled DIR with it")
     if extend is not None and unlabelled is not None:
         raise InputError("--unlabelled belongs to a head that is written from all its images; leave --extend out")
