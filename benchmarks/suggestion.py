@@ -2,7 +2,7 @@
 
     python benchmarks/suggestion.py features:a.safetensors … --episodes 300
 
-An episode has ten classes with one labelled image each and 75 unlabelled ones of these classes, drawn at random. Each
+An episode has ten classes with one labelled image each and 60 unlabelled ones of these classes, drawn at random. Each
 way of choosing puts 20 of these into an order; the head of the universal generator is then written with the first 5, 10
 and 20 labelled truly, and judged on 15 further images a class. All ways see the same episodes. Printed for every data
 set as Markdown: accuracy, and the paired difference from random labels with its 95 % interval. `margin` and `entropy`
@@ -13,9 +13,11 @@ take the images that the head is least sure of; `k-centre` those farthest from a
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from weightgen.backbones.backbone import FeatureBackbone
 from weightgen.backbones.feature_cache import features_of
@@ -23,11 +25,11 @@ from weightgen.data.sources import open_data
 from weightgen.episodes.dataset_episode import episode_of
 from weightgen.evaluation.suggestion import covering, expected_change
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Features
+from weightgen.records import Episode, Features
 from weightgen.seeds import generator
 from weightgen.universal.generator import universal_generator
 
-_WAYS, _POOL, _QUERIES, _LABELS = 10, 75, 15, (5, 10, 20)
+_WAYS, _POOL, _QUERIES, _LABELS = 10, 60, 15, (5, 10, 20)
 
 
 def farthest(pool: Tensor, labelled: Tensor, number: int) -> list[int]:
@@ -54,10 +56,19 @@ def orders(pipeline: WeightGenerationPipeline, support: Features, pool: Tensor, 
     }
 
 
-def accuracy(pipeline: WeightGenerationPipeline, support: Features, test: Features) -> float:
-    """Percent of the test images that the head of a support has right."""
-    heads = pipeline.heads(episode_of(support), [generator(0, "generate")])
-    return 100.0 * float((heads.logits(test.values[None])[0].argmax(1) == test.labels).float().mean())
+def accuracies(pipeline: WeightGenerationPipeline, supports: Sequence[Features], test: Features) -> list[float]:
+    """Percent of the test images that the head of each support has right."""
+    each = [episode_of(one) for one in supports]
+    most = max(one.support.shape[2] for one in each)
+    padded = [
+        (pad(one.support, (0, 0, 0, most - one.support.shape[2])), pad(mask, (0, most - mask.shape[2])))
+        for one in each
+        for mask in [one.support_mask]
+    ]
+    batch = Episode.of_support(*(torch.cat(tensors) for tensors in zip(*padded, strict=True)))
+    heads = pipeline.heads(batch, [generator(0, "generate") for _ in each])
+    right = heads.logits(test.values.expand(len(each), -1, -1)).argmax(-1) == test.labels
+    return (100.0 * right.float().mean(1)).tolist()
 
 
 def episode(features: Features, number: int) -> tuple[Features, Features, Features]:
@@ -82,14 +93,14 @@ def episode(features: Features, number: int) -> tuple[Features, Features, Featur
 def measured(pipeline: WeightGenerationPipeline, features: Features, number: int) -> dict[tuple[str, int], float]:
     """Accuracy of one episode by way of choosing and number of labels."""
     support, pool, test = episode(features, number)
-    result = {("one image a class", 0): accuracy(pipeline, support, test)}
+    supports = {("one image a class", 0): support}
     for way, order in orders(pipeline, support, pool.values, max(_LABELS)).items():
         for labels in _LABELS:
             values = torch.cat([support.values, pool.values[order[:labels]]])
             joined = torch.cat([support.labels, pool.labels[order[:labels]]])
             place = joined.argsort(stable=True)
-            result[way, labels] = accuracy(pipeline, Features(values[place], joined[place], support.class_names), test)
-    return result
+            supports[way, labels] = Features(values[place], joined[place], support.class_names)
+    return dict(zip(supports, accuracies(pipeline, list(supports.values()), test), strict=True))
 
 
 def cell(accuracies: Tensor, base: Tensor) -> str:
@@ -110,9 +121,8 @@ def main() -> None:
         features = features_of(pipeline.backbone, open_data(spec))
         each = [measured(pipeline, features, number) for number in range(chosen.episodes)]
         by_key = {key: torch.tensor([one[key] for one in each]) for key in each[0]}
-        print(
-            f"\n{spec}, {chosen.episodes} episodes; without further labels {by_key.pop(next(iter(by_key))).mean():.1f}\n"
-        )
+        start = float(by_key.pop(next(iter(by_key))).mean())
+        print(f"\n{spec}, {chosen.episodes} episodes; without further labels {start:.1f}\n")
         print(f"| labels of | {' | '.join(f'{labels} labels' for labels in _LABELS)} |\n|---|{'---:|' * len(_LABELS)}")
         for way in dict.fromkeys(way for way, _ in by_key):
             cells = [cell(by_key[way, labels], by_key["random", labels]) for labels in _LABELS]
