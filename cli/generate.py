@@ -58,6 +58,10 @@ def generate(
         int | None,
         typer.Option(metavar="N", help="Name N of the unlabelled images: those whose labels would help most."),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write report.html here: one page on the head and its images."),
+    ] = None,
     format: FormatOption = Format.text,
     quiet: QuietOption = False,
 ) -> None:
@@ -83,6 +87,7 @@ def generate(
             steps=steps,
             seed=seed,
             suggest=suggest,
+            report=report,
             remark=output.remark,
             progress=progress,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -16,11 +17,13 @@ from weightgen.data.feature_data import has_features
 from weightgen.data.images import open_support, open_unlabelled, row_name
 from weightgen.errors import InputError
 from weightgen.evaluation.suggestion import suggested
-from weightgen.evaluation.support_estimate import similar_classes, support_estimate
+from weightgen.evaluation.support_estimate import SupportEstimate, similar_classes, support_estimate
 from weightgen.heads.folder import check_target
 from weightgen.heads.head import Head, load_head
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Features
 from weightgen.runs.folder import RunFolder, has_finished_run, newest_run
+from weightgen.runs.generation_report import Suggestion, write_generation_page
 from weightgen.runs.generator_training import Progress
 from weightgen.runs.image_kind import ImageKind, introduced, mismatch
 from weightgen.seeds import generator as seeded
@@ -47,6 +50,7 @@ def write_head(
     rewrite: bool = False,
     out: Path | None = None,
     suggest: int | None = None,
+    report: Path | None = None,
     runs: Path = Path("runs"),
     remark: Callable[[str], None] | None = None,
     progress: Progress | None = None,
@@ -66,6 +70,7 @@ def write_head(
         out: the folder to write; if None that of the extended head, which is replaced whole or not at all, or `head`.
         suggest: how many of the unlabelled images to name that are best labelled next; none if None. A generator that
             learns nothing from unlabelled images looks at them for this alone.
+        report: folder for `report.html`, a page on the head and its support.
         remark: called with which generator was used, and when the support is of another kind than its training images.
         progress: called with what is done, how much of it, and of how much.
         drawn: an extended head keeps its own number of samples.
@@ -82,6 +87,8 @@ def write_head(
     samples, steps, seed = drawn.get("samples"), drawn.get("steps"), drawn.get("seed", 0)
     _check_numbers(samples=samples, steps=steps, suggest=suggest)
     _check_flags(unlabelled=unlabelled, extend=extend, rewrite=rewrite, suggest=suggest)
+    if report is not None and report.exists() and not report.is_dir():
+        raise InputError(f"{report}: is a file; name a folder for the report")
     target = out or extend or Path("head")
     check_target(target)
     old = None if extend is None else load_head(extend)
@@ -93,16 +100,16 @@ def write_head(
         "num_samples": samples,
         "generator": seeded(seed, "generate"),
     }
-    judged: dict[str, Any] = {}
-    named: dict[str, Any] = {}
+    judged = Judged({})
+    named: list[Suggestion] = []
     dataset = open_support(support, fewest=2 if old is None else 1)
     if old is None:
         beside = unlabelled if suggest is None or pipeline.denoiser.uses_unlabelled else None
         head = pipeline(dataset, unlabelled=beside, **chosen)
         judged = leave_one_out(pipeline, dataset, beside, steps=steps, samples=samples, seed=seed)
         if suggest is not None and unlabelled is not None:
-            named = {"suggestions": suggestions(pipeline, dataset, unlabelled, suggest, seed=seed, progress=progress)}
-        notes = {"leave_one_out": judged["sentence"], "threshold": judged.get("threshold")}
+            named = suggestions(pipeline, dataset, unlabelled, suggest, seed=seed, progress=progress)
+        notes = {"leave_one_out": judged.values["sentence"], "threshold": judged.values.get("threshold")}
         head = head.with_provenance(**{key: str(note) for key, note in notes.items() if note is not None})
     else:
         head = pipeline.extend(old, dataset, rewrite=rewrite, **chosen)
@@ -114,7 +121,7 @@ def write_head(
                 f"these images are of another kind than the classes that {chosen_generator} was trained on; the head "
                 "was written by the universal generator"
             )
-    return {
+    written = {
         "head": str(target),
         "generator": str(chosen_generator),
         "classes": list(head.class_names),
@@ -124,9 +131,24 @@ def write_head(
         "steps": pipeline.chain(steps, head.samples)[1],  # an extended head's provenance has those of its first rows
         "samples": head.samples,
         "seconds": time.perf_counter() - start,
-        **({"leave_one_out": judged} if old is None else {"added": list(head.class_names[len(old.class_names) :])}),
-        **named,
+        **(
+            {"leave_one_out": judged.values}
+            if old is None
+            else {"added": list(head.class_names[len(old.class_names) :])}
+        ),
+        **({} if suggest is None else {"suggestions": [one.values for one in named]}),
     }
+    if report is not None:
+        write_generation_page(
+            report,
+            written,
+            dataset,
+            features=judged.features,
+            estimate=judged.estimate,
+            suggested=named,
+            provenance=head.provenance,
+        )
+    return written
 
 
 def suggestions(
@@ -137,12 +159,24 @@ def suggestions(
     *,
     seed: int = 0,
     progress: Progress | None = None,
-) -> list[dict[str, Any]]:
-    """Unlabelled images that are best labelled next, as JSON values; see `evaluation.suggestion.suggested`."""
+) -> list[Suggestion]:
+    """Unlabelled images that are best labelled next; see `evaluation.suggestion.suggested`."""
     others = open_unlabelled(unlabelled, besides=dataset)
     features, pool = (features_of(pipeline.backbone, one, device=pipeline.device) for one in (dataset, others))
     named = suggested(pipeline, features, pool.values, number=number, seed=seed, progress=progress)
-    return [{"image": row_name(others, one.pop("row")), **one} for one in named]
+    rows = [one.pop("row") for one in named]
+    return [
+        Suggestion(others, row, {"image": row_name(others, row), **one}) for row, one in zip(rows, named, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the support says of a head: as JSON values, and what they were taken from, as far as there is."""
+
+    values: dict[str, Any]
+    features: Features | None = None
+    estimate: SupportEstimate | None = None
 
 
 def leave_one_out(
@@ -153,31 +187,32 @@ def leave_one_out(
     steps: int | None,
     samples: int | None,
     seed: int,
-) -> dict[str, Any]:
-    """How good a head is, by heads written without the images that they are judged on, as JSON values.
+) -> Judged:
+    """How good a head is, by heads written without the images that they are judged on.
 
     Returns:
-        `sentence`; and where the support allows an estimate `accuracy` and `interval` (percent), `threshold` (see
-        `Head.threshold`), `images` (judged), `heads` (made), `per_class`, `confused` (pairs of classes), `suspects`
-        (images that look mislabelled) and `not_judged` (classes of one image); where it does not, `similar`: the
-        closest pairs of classes.
+        With the values `sentence`; and where the support allows an estimate `accuracy` and `interval` (percent),
+        `threshold` (see `Head.threshold`), `images` (judged), `heads` (made), `per_class`, `confused` (pairs of
+        classes), `suspects` (images that look mislabelled) and `not_judged` (classes of one image); where it does not,
+        `similar`: the closest pairs of classes.
     """
     if pipeline.space.takes_images:
-        return {"sentence": "not estimated: the generator writes parameters inside the backbone"}
+        return Judged({"sentence": "not estimated: the generator writes parameters inside the backbone"})
     if len(dataset) > MOST_KEPT:
-        return {"sentence": "not estimated: the support is large enough to keep images of it for a test"}
+        return Judged({"sentence": "not estimated: the support is large enough to keep images of it for a test"})
     backbone, besides = pipeline.backbone, None
     features = features_of(backbone, dataset, device=pipeline.device)
     if unlabelled is not None:
         besides = features_of(backbone, open_unlabelled(unlabelled, besides=dataset), device=pipeline.device).values
     estimate = support_estimate(pipeline, features, unlabelled=besides, steps=steps, samples=samples, seed=seed)
     if estimate is None:
-        return {
+        values: dict[str, Any] = {
             "sentence": "accuracy unknown: every class has one image, and none can be left out; add a second of each",
             "similar": similar_classes(features),
         }
+        return Judged(values, features)
     suspects = [{"image": row_name(dataset, one.pop("row")), **one} for one in estimate.suspects()]
-    return {
+    values = {
         "sentence": str(estimate),
         "accuracy": estimate.accuracy,
         "interval": list(estimate.interval),
@@ -189,6 +224,7 @@ def leave_one_out(
         "suspects": suspects,
         "not_judged": list(estimate.single),
     }
+    return Judged(values, features, estimate)
 
 
 def introduce(
