@@ -53,10 +53,10 @@ def learning_picture(comparisons: Sequence[Mapping[str, Any]]) -> Figure:
 
 def accuracy_picture(names: Sequence[str], accuracies: Sequence[float], errors: Sequence[Sequence[float]]) -> Figure:
     """Accuracies with their intervals, one below the other; `errors` are lengths below and above."""
-    figure = _figure(6.4, 0.9 + 0.28 * len(names))
+    figure = _figure(4.8, 0.9 + 0.28 * len(names))
     axes = figure.add_subplot()
     axes.errorbar(accuracies, range(len(names)), xerr=errors, fmt="o", markersize=4, capsize=3)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names])  # which else begins a formula
     axes.invert_yaxis()
     axes.set(xlabel="accuracy (%)")
     axes.grid(alpha=0.3)
@@ -80,7 +80,7 @@ def reliability_picture(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> Fi
 
 def training_picture(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     """Loss of every step, and held-out accuracy where it was measured, of a training."""
-    figure = _figure(6.4, 4.0)
+    figure = _figure(4.8, 3.4)
     axes = figure.add_subplot()
     losses = [(one["step"], one["loss"]) for one in metrics if "loss" in one]
     if losses:

@@ -8,6 +8,7 @@ import io
 import os
 import platform
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -92,7 +93,8 @@ def picture(figure: Figure, alternative: str) -> str:
     alternative: what it shows, for those who cannot see it.
     """
     stream, prefix = io.StringIO(), hashlib.sha256(alternative.encode()).hexdigest()[:8]
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # text stays text, and a browser has other fonts
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
     drawn = stream.getvalue()

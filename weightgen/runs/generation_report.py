@@ -65,8 +65,8 @@ def write_generation_page(
         parts += _judged(estimate)
     if features is not None:
         entries = [
-            (_image(dataset, row), row_name(dataset, row), said, doubtful)
-            for row, said, doubtful in image_verdicts(features, estimate, lambda row: row_name(dataset, row))
+            (_image(dataset, row), _short(row_name(dataset, row)), said, doubtful)
+            for row, said, doubtful in image_verdicts(features, estimate, lambda row: _short(row_name(dataset, row)))
         ]
         shown = f"{min(len(entries), _MOST_IMAGES)} of {len(entries)} support images, the doubtful ones first."
         parts.append(page.section("Support images", page.text(shown), page.small_images(entries[:_MOST_IMAGES])))
@@ -74,7 +74,7 @@ def write_generation_page(
         entries = [
             (
                 _image(one.pool, one.row),
-                one.values["image"],
+                _short(one.values["image"]),
                 f"looks like {one.values['looks_like']} ({100 * one.values['probability']:.0f} %)",
                 False,
             )
@@ -144,6 +144,11 @@ def duplicates(values: Float[Tensor, "images feature"]) -> dict[int, int]:
         best, which = cosines.max(1)
         earlier |= {int(row): int(twin) for row, twin in zip(rows[best >= _SAME], which[best >= _SAME], strict=True)}
     return earlier
+
+
+def _short(name: str) -> str:
+    """The file with its folder, which is the class."""
+    return "/".join(Path(name).parts[-2:])
 
 
 def _image(dataset: Dataset, row: int) -> Image.Image | None:
