@@ -204,7 +204,7 @@ def write_report(
     drawn: dict[str, tuple[Figure, str]] = {}
     transfer = comparisons[0].get("protocol") == TRANSFER
     sections = _transfer_start(comparisons) if transfer else ["# Evaluation"]
-    sections += [_section(comparison) for comparison in comparisons]
+    sections += [reportreport_section(comparison) for comparison in comparisons]
     if transfer:
         drawn["learning_curve.png"] = learning_picture(comparisons), "Accuracy by images of a class"
     if curve:
@@ -237,7 +237,8 @@ def sentences(comparison: Results) -> list[str]:
     return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in said if sentence]
 
 
-def _section(comparison: Results) -> str:
+def report_section(comparison: Results) -> str:
+    """A comparison under its title: facts, table and sentences, in Markdown."""
     title, said = _introduction(comparison)
     return "\n\n".join([f"## {title}", said, markdown(table(comparison)), *sentences(comparison)])
 
