@@ -204,7 +204,7 @@ def write_report(
     drawn: dict[str, tuple[Figure, str]] = {}
     transfer = comparisons[0].get("protocol") == TRANSFER
     sections = _transfer_start(comparisons) if transfer else ["# Evaluation"]
-    sections += [reportreport_section(comparison) for comparison in comparisons]
+    sections += [report_section(comparison) for comparison in comparisons]
     if transfer:
         drawn["learning_curve.png"] = learning_picture(comparisons), "Accuracy by images of a class"
     if curve:
