@@ -33,7 +33,8 @@ def _text(state: Mapping[str, Any]) -> str:
         "memory": f"{device['available_gib']:.1f} of {device['memory_gib']:.1f} GiB available",
         "accelerators": accelerators or "none",
         **{
-            f"{one['what']} cache": f"{one['folder']}, {one['gib']:.2f} GiB{'' if one['writable'] else ', not writable'}"
+            f"{one['what']} cache": f"{one['folder']}, {one['gib']:.2f} GiB"
+            + ("" if one["writable"] else ", not writable")
             for one in state["caches"]
         },
         "hub": "offline, for HF_HUB_OFFLINE is set"
