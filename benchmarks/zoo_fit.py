@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy
 
 from weightgen.records import Episode
 from weightgen.spaces._row_fit import RowFit, RowLogits
-from weightgen.zoo.fit import FitOptions, Fitted, fit
+from weightgen.zoo.fit import Fitted, fit
+from weightgen.zoo.options import FitOptions
 
 OPTIONS = FitOptions()
 SETTINGS = ((5, 1, 64, 2048), (5, 20, 64, 512), (5, 20, 512, 128), (20, 20, 64, 128), (20, 20, 512, 32))

@@ -1,4 +1,7 @@
-"""Files that are whole or absent: every write goes to a temporary neighbour and is then renamed."""
+"""Files that are whole or absent: every write goes to a temporary neighbour and is then renamed.
+
+torch and the hub's client are imported where they are needed: commands that read a recipe wait for neither.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
-from torch import Tensor
 
 from weightgen.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LITTER = {
     *("__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
@@ -91,8 +93,10 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file."""
+    from safetensors.torch import save
+
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save_safetensors(contiguous, dict(metadata or {})))
+    write_bytes(path, save(contiguous, dict(metadata or {})))
 
 
 def read_json(path: Path) -> Any:
@@ -110,8 +114,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises InputError when the file is missing, damaged, or holds NaN or infinite values.
     """
+    import torch
+    from safetensors.torch import load
+
     try:
-        tensors = load_safetensors(path.read_bytes())
+        tensors = load(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); is this the right folder?") from error
     except (SafetensorError, ValueError) as error:
@@ -173,6 +180,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     """16 hex digits that change with any name, type, shape or value."""
+    import torch
+
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

@@ -15,9 +15,7 @@ from huggingface_hub import HfApi, constants, snapshot_download
 
 from weightgen.errors import InputError
 from weightgen.files import write_text
-
-HUB = "hf-hub:"
-"""Begins the name of what is on the hub: `hf-hub:OWNER/NAME`, perhaps with `@REVISION` behind."""
+from weightgen.specs import HUB
 
 
 def push_folder(

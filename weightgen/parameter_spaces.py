@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from weightgen.backbones.backbone import Backbone
     from weightgen.features.standardizer import Standardizer
     from weightgen.zoo.build import ZooPlan
-    from weightgen.zoo.fit import FitOptions
     from weightgen.zoo.members import Shard
+    from weightgen.zoo.options import FitOptions
 
 
 @runtime_checkable

@@ -16,14 +16,7 @@ from torch import Tensor
 from weightgen.backbones.backbone import Backbone
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
-from weightgen.files import (
-    is_litter,
-    new_folder,
-    read_json,
-    read_tensors,
-    write_json,
-    write_tensors,
-)
+from weightgen.files import is_litter, new_folder, read_json, read_tensors, write_json, write_tensors
 from weightgen.hub import local_folder, push_folder
 from weightgen.interfaces import Conditioner, Denoiser, ParameterSpace
 from weightgen.records import Condition

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import collections.abc
 import difflib
 import importlib
 import importlib.util
@@ -35,11 +36,50 @@ def names(kind: str) -> list[str]:
 
 def summary(kind: str, name: str) -> str:
     """First line of a component's class docstring, read without importing it."""
+    return (ast.get_docstring(_source(kind, name)) or "").partition("\n")[0]
+
+
+def declared_options(kind: str, name: str) -> dict[str, Any]:
+    """Keyword arguments of a component's constructor and their types, read without importing it.
+
+    What is no builtin, nor of typing or collections.abc, has the type Any here. A dotted name, which only an import
+    can look into, is imported. Raises InputError for an unknown name, with the nearest right one.
+    """
+    if "." in name:
+        return option_types(get(kind, name))
+    _known(kind, name)
+    constructors = [node for node in _source(kind, name).body if getattr(node, "name", "") == "__init__"]
+    return constructor_options(constructors[0]) if constructors else {}
+
+
+def constructor_options(constructor: ast.stmt) -> dict[str, Any]:
+    """Keyword-only arguments and their types, of the source of a constructor."""
+    assert isinstance(constructor, ast.FunctionDef)
+    arguments = constructor.args.kwonlyargs
+    return {one.arg: _type(ast.unparse(one.annotation) if one.annotation else "Any") for one in arguments}
+
+
+def _type(annotation: str) -> Any:
+    def annotated() -> None: ...
+
+    annotated.__annotations__ = {"it": annotation}
+    try:
+        return typing.get_type_hints(annotated, localns={**vars(typing), **vars(collections.abc)})["it"]
+    except NameError:
+        return Any
+
+
+def _source(kind: str, name: str) -> ast.ClassDef:
     tree = ast.parse((_ROOT / kind / f"{name}.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and _matches(node.name, name):
-            return (ast.get_docstring(node) or "").partition("\n")[0]
+            return node
     raise RuntimeError(f"weightgen/{kind}/{name}.py defines no class named after the file")
+
+
+def _known(kind: str, name: str) -> None:
+    if name not in (known := names(kind)):
+        raise InputError(f"unknown name '{name}' among {kind}{nearest(name, known)}")
 
 
 def get(kind: str, name: str) -> Any:
@@ -54,9 +94,7 @@ def get(kind: str, name: str) -> Any:
         except ImportError as error:
             raise InputError(f"{kind}: cannot import '{name}' ({error}); is it installed?") from error
     else:
-        known = names(kind)
-        if name not in known:
-            raise InputError(f"unknown name '{name}' among {kind}{nearest(name, known)}")
+        _known(kind, name)
         module = importlib.import_module(f"weightgen.{kind}.{name}")
     stem = name.rpartition(".")[2]
     for attribute, value in vars(module).items():
@@ -71,21 +109,23 @@ def create(kind: str, name: str, options: Mapping[str, Any], **given: Any) -> An
     Raises InputError when an option is unknown, with the nearest right one.
     """
     component = get(kind, name)
-    check_options(component, options, place=f"{kind}.{name}", given=given)
+    check_options(option_types(component), options, place=f"{kind}.{name}", given=given)
     try:
         return component(**given, **options)
     except (TypeError, ValueError) as error:
         raise InputError(f"{kind}.{name}: {error}") from error
 
 
-def check_options(component: type, options: Mapping[str, Any], *, place: str, given: Iterable[str] = ()) -> None:
-    """Refuse options that the component's constructor does not take, and values of another type."""
-    taken, types = option_names(component) - set(given), typing.get_type_hints(component.__init__)  # type: ignore[misc]
+def check_options(
+    types: Mapping[str, Any], options: Mapping[str, Any], *, place: str, given: Iterable[str] = ()
+) -> None:
+    """Refuse options that a component of these `option_types` does not take, and values of another type."""
+    taken = set(types) - set(given)
     for key, value in options.items():
         if key not in taken:
             raise InputError(f"{place} has no option '{key}'{nearest(key, taken)}")
         try:
-            TypeAdapter(types.get(key, Any)).validate_python(value, strict=True)
+            TypeAdapter(types[key]).validate_python(value, strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             message, mend = first["msg"], "; put it in quotes" if first["type"] == "string_type" else ""
@@ -96,6 +136,12 @@ def option_names(component: type) -> set[str]:
     """Keyword arguments of a component's constructor."""
     parameters = inspect.signature(component.__init__).parameters.values()  # type: ignore[misc]
     return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def option_types(component: type) -> dict[str, Any]:
+    """The same, with their types."""
+    types = typing.get_type_hints(component.__init__)  # type: ignore[misc]
+    return {name: types.get(name, Any) for name in option_names(component)}
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from weightgen.backbones import feature_cache
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import cache_path, feature_batches, features_of
 from weightgen.errors import InputError
+from weightgen.files import write_tensors
 
 COUNTS = (3, 1, 5)
 
@@ -143,7 +144,7 @@ def test_a_damaged_cache_is_computed_again(backbone, damage):
         content = bytearray(b"not a safetensors file at all")
     path.write_bytes(content)
     if damage == "other data":
-        files.write_tensors(path, {"values": torch.zeros(2, 6), "labels": torch.zeros(2, dtype=torch.int64)})
+        write_tensors(path, {"values": torch.zeros(2, 6), "labels": torch.zeros(2, dtype=torch.int64)})
     assert torch.equal(features_of(backbone, images(), data_fingerprint="x").values, expected)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(feature_cache, "_streamed", refuse)

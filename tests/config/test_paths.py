@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from weightgen.config.loading import absolute_spec, load_recipe, to_yaml, with_absolute_paths, with_portable_paths
+from weightgen.config.loading import load_recipe, to_yaml, with_absolute_paths, with_portable_paths
 from weightgen.config.recipe import Recipe
 from weightgen.runs.folder import RunFolder, newest_run, run_folder, run_of
+from weightgen.specs import absolute_spec
 
 
 def recipe(*overrides: str) -> Recipe:

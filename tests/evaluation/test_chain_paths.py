@@ -22,7 +22,7 @@ from weightgen.runs.evaluation_run import evaluate_run
 from weightgen.runs.folder import RunFolder
 from weightgen.schedulers.schedulers import build_scheduler, chain_of
 from weightgen.zoo.build import Source, fit_tasks
-from weightgen.zoo.fit import FitOptions
+from weightgen.zoo.options import FitOptions
 from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
 CHAIN, SEGMENTS, EPISODES, WAYS = 11, 3, 7, 4

@@ -44,7 +44,7 @@ from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import cross_fitted
 from weightgen.training.space import SpaceGrid, choose_space
 from weightgen.zoo.build import Source, fit_tasks
-from weightgen.zoo.fit import FitOptions
+from weightgen.zoo.options import FitOptions
 from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
 Tensors = dict[str, Tensor]

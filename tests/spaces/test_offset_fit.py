@@ -17,7 +17,8 @@ from weightgen.records import Calibration, Episode, Features
 from weightgen.seeds import generator
 from weightgen.spaces.chunks import Chunks, OffsetFit
 from weightgen.zoo.build import Source, ZooPlan, build_zoo, fit_support, fit_tasks
-from weightgen.zoo.fit import FitOptions, fit
+from weightgen.zoo.fit import fit
+from weightgen.zoo.options import FitOptions
 from weightgen.zoo.store import ZooFolder
 from weightgen.zoo.summary import zoo_summary
 from weightgen.zoo_targets.trajectories import Trajectories

@@ -24,8 +24,8 @@ from weightgen.training.folds import Fold
 from weightgen.training.loop import train
 from weightgen.training.options import TrainingOptions
 from weightgen.zoo.build import Source, ZooPlan, of_source
-from weightgen.zoo.fit import FitOptions
 from weightgen.zoo.members import Zoo
+from weightgen.zoo.options import FitOptions
 from weightgen.zoo_targets.trajectories import Trajectories
 
 OPTIONS: dict[str, Any] = {

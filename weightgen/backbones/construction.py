@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from weightgen.backbones import preprocessing
 from weightgen.errors import InputError
 from weightgen.files import read_json, read_tensors
-from weightgen.hub import HUB
 from weightgen.seeds import derive
+from weightgen.specs import HUB, LOCAL_DIR
 
 _RESERVED = (
     "num_classes",
@@ -29,7 +29,6 @@ _RESERVED = (
     "pretrained_cfg_overlay",
     "checkpoint_path",
 )
-LOCAL_DIR = "local-dir:"
 """timm's notations of a model on the hub, and of one in a folder."""
 
 

@@ -11,15 +11,13 @@ from diffusers import SchedulerMixin
 from weightgen.backbones import construction
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.packaged import PYPI
+from weightgen.config.names import GIVEN, check_names
 from weightgen.config.recipe import BackboneOptions, GenerationOptions, Recipe
-from weightgen.data.feature_data import FEATURES
 from weightgen.errors import InputError
-from weightgen.extras import require
 from weightgen.features.standardizer import Standardizer
-from weightgen.hub import HUB
 from weightgen.interfaces import Conditioner, Denoiser, Objective, ParameterSpace, Selector, ZooTargets
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.registry import check_options, create, get, option_names
+from weightgen.registry import check_options, create, get, option_names, option_types
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.schedulers.reverse_chain import MeanDDPMScheduler
 from weightgen.schedulers.schedulers import (
@@ -32,25 +30,14 @@ from weightgen.schedulers.schedulers import (
 )
 from weightgen.seeds import derive
 from weightgen.spaces.class_rows import Readout
+from weightgen.specs import FEATURES, HUB, LOCAL_DIR
 
 _SMALL_WIDTH = 8
-_GIVEN = {
-    "selector": set(),
-    "space": {"selector", "sizes", "readout", "classes", "feature_width"},
-    "conditioner": {"feature_width", "classes"},
-    "denoiser": {"feature_width", "num_train_timesteps", "base_classes", "sizes", "token_width"},
-    "objective": set(),
-}
 
 
 def check_components(recipe: Recipe) -> None:
-    """Refuse unknown components and options, and a tracker that is not installed. Raises InputError."""
-    if recipe.training.tracker is not None:
-        require(recipe.training.tracker, what=f"training.tracker: {recipe.training.tracker}")
-    for section, given in _GIVEN.items():
-        options = getattr(recipe, section)
-        component = get(f"{section}s", options.name)
-        check_options(component, options.options, place=section, given=given)
+    """Refuse unknown components and options before any work. Raises InputError."""
+    check_names(recipe)
     build_selector(recipe)
     build_targets(recipe)
     _check_chain(recipe)
@@ -66,7 +53,7 @@ def check_components(recipe: Recipe) -> None:
 
 def import_components(recipe: Recipe) -> None:
     """Import the components that a recipe names outside weightgen, as training did. Raises InputError."""
-    for section in _GIVEN:
+    for section in GIVEN:
         if "." in (name := getattr(recipe, section).name):
             get(f"{section}s", name)
     build_targets(recipe)
@@ -89,7 +76,7 @@ def check_backbone(options: BackboneOptions, *, seed: int) -> None:
     Raises InputError.
     """
     model = construction.timm_name(options.model or "")
-    if not options.pretrained or model.startswith((construction.LOCAL_DIR, PYPI, FEATURES)):
+    if not options.pretrained or model.startswith((LOCAL_DIR, PYPI, FEATURES)):
         build_backbone(options, seed=seed)
     elif not model.startswith(HUB):
         construction.check_name(model)
@@ -142,7 +129,7 @@ def build_space(
     innermost = get("spaces", recipe.space.name)
     if isinstance(inner, Mapping) and "name" in inner:  # a space over another, which takes the same
         innermost, own = get("spaces", inner["name"]), {key: inner[key] for key in inner if key != "name"}
-        check_options(innermost, own, place="space.of", given=_GIVEN["space"])
+        check_options(option_types(innermost), own, place="space.of", given=GIVEN["space"])
     if backbone is not None and "sizes" in option_names(innermost):
         model, selector = innermost.model(backbone), build_selector(recipe)
         selector.prepare(model)
@@ -164,12 +151,7 @@ def build_selector(recipe: Recipe) -> Selector:
 
 def build_targets(recipe: Recipe) -> ZooTargets:
     """The zoo targets of a recipe."""
-    targets, options = get("zoo_targets", recipe.zoo.targets), recipe.zoo.options
-    for key in ("tasks", "fit"):
-        if key in options and key not in option_names(targets):
-            raise InputError(f"zoo: tasks and fit are for targets: trajectories; drop {key} with {recipe.zoo.targets}")
-    check_options(targets, options, place="zoo")
-    return create("zoo_targets", recipe.zoo.targets, options)
+    return create("zoo_targets", recipe.zoo.targets, recipe.zoo.options)
 
 
 def build_objective(recipe: Recipe) -> Objective:

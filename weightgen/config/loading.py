@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,12 +14,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from weightgen.backbones.construction import LOCAL_DIR
 from weightgen.config.recipe import Recipe
-from weightgen.data.feature_data import FEATURES
 from weightgen.errors import InputError
 from weightgen.files import text_hash
 from weightgen.registry import nearest
+from weightgen.specs import FEATURES, LOCAL_DIR, absolute_path, changed, changed_space
 
 _PACKAGE = "weightgen.recipes"
 FROM_SCRATCH = ("conv4", "resnet12")
@@ -257,14 +255,9 @@ def _model_at(path: list[str]) -> type[BaseModel]:
     return model
 
 
-def absolute_spec(spec: str) -> str:
-    """A SPEC whose path, if it is one, is written in full."""
-    return _changed(spec, _absolute)
-
-
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with the paths of data and checkpoint written in full, as seen from the current folder."""
-    return _with_paths(recipe, _absolute)
+    return _with_paths(recipe, absolute_path)
 
 
 def with_portable_paths(recipe: Recipe, home: Path) -> Recipe:
@@ -274,7 +267,7 @@ def with_portable_paths(recipe: Recipe, home: Path) -> Recipe:
     """
 
     def portable(path: str) -> str:
-        full = Path(_absolute(path))
+        full = Path(absolute_path(path))
         return full.relative_to(home).as_posix() if full.is_relative_to(home) else str(full)
 
     return _with_paths(recipe, portable)
@@ -282,9 +275,9 @@ def with_portable_paths(recipe: Recipe, home: Path) -> Recipe:
 
 def _with_paths(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
     parts = {name: getattr(recipe.data, name) for name in ("source", "validation", "novel")}
-    data: dict[str, object] = {name: _changed(value, change) for name, value in parts.items() if isinstance(value, str)}
-    data["further"] = [_changed(spec, change) for spec in recipe.data.further]
-    data["spaces"] = [_changed_space(spec, change) for spec in recipe.data.spaces]
+    data: dict[str, object] = {name: changed(value, change) for name, value in parts.items() if isinstance(value, str)}
+    data["further"] = [changed(spec, change) for spec in recipe.data.further]
+    data["spaces"] = [changed_space(spec, change) for spec in recipe.data.spaces]
     checkpoint, model = recipe.backbone.checkpoint, recipe.backbone.model or ""
     backbone = {} if checkpoint is None else {"checkpoint": change(checkpoint)}
     for prefix in (LOCAL_DIR, FEATURES):
@@ -298,23 +291,3 @@ def _with_paths(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
             "backbone": recipe.backbone.model_copy(update=backbone),
         }
     )
-
-
-def _changed_space(spec: str, change: Callable[[str], str]) -> str:
-    """SPEC@BACKBONE with the path of its SPEC, if it has one, changed; so too that of a backbone that is a file."""
-    source, at, backbone = spec.rpartition("@")
-    if not at:
-        return _changed(spec, change)
-    return f"{_changed(source, change)}@{change(backbone) if Path(backbone).is_file() else backbone}"
-
-
-def _changed(spec: str, change: Callable[[str], str]) -> str:
-    """A SPEC with its path, if it has one, changed."""
-    if spec in ("", "glyphs") or spec.startswith("hub:"):
-        return spec
-    prefix = FEATURES if spec.startswith(FEATURES) else ""
-    return prefix + change(spec.removeprefix(prefix))
-
-
-def _absolute(path: str) -> str:
-    return os.path.abspath(os.path.expanduser(path))

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, Positive
 from weightgen.episodes.shots import fewest_and_most, parse_shots, shots_label
 from weightgen.registry import Section
 from weightgen.training.options import TrainingOptions
-from weightgen.zoo.fit import FitOptions
+from weightgen.zoo.options import FitOptions
 
 _TASKS = 3000
 ShotsRange = Annotated[str, AfterValidator(lambda text: str(shots_label(parse_shots(text))))]

@@ -18,14 +18,7 @@ from weightgen.data.labelled import FEATURES as COLUMN
 from weightgen.data.labelled import all_composed, labelled_table
 from weightgen.errors import InputError
 from weightgen.files import read_tensors, shown
-
-FEATURES = "features:"
-"""Begins the SPEC of a features file."""
-
-
-def is_features(source: object) -> bool:
-    """Whether this is the SPEC of a features file."""
-    return str(source).startswith(FEATURES)
+from weightgen.specs import FEATURES
 
 
 def has_features(dataset: Dataset) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import mimetypes
+import os
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from weightgen.data.labelled import FEATURES, encoded, labelled_images, one_clas
 from weightgen.data.pictures import EXTENSIONS, FORMATS, check_text, decoded, file_content, image_format
 from weightgen.errors import InputError
 from weightgen.files import is_litter, shown
+from weightgen.specs import FEATURES as FEATURES_FILE
 
 _NAMED = 5  # files that a remark names
 _DATA = (
@@ -77,6 +79,27 @@ def find_classes(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
         )
     _remark(folder, passed_over)
     return dict(sorted(classes.items()))
+
+
+def matching(path: Path) -> list[Path]:
+    """What a pattern with *, ? or [] matches, sorted; a path that exists, or is not a pattern, as it is.
+
+    `**` stands for any folders, links are not followed by it. What `files.is_litter` calls so has to be spelt out.
+    Raises InputError for a pattern that matches nothing.
+    """
+    parts = path.parts
+    first = next((i for i, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
+    if os.path.lexists(path) or first == len(parts):
+        return [path]
+    base = Path(*parts[:first])
+    try:
+        matches = sorted(base.glob(str(Path(*parts[first:]))))
+    except ValueError as error:
+        raise InputError(f"{shown(path)}: is not a valid pattern ({error})") from error
+    matches = [one for one in matches if not any(map(is_litter, one.parts[len(base.parts) :]))]
+    if not matches:
+        raise InputError(f"{shown(path)}: matches nothing; check the pattern, and quote it against the shell")
+    return matches
 
 
 def has_images(folder: Path) -> bool:
@@ -161,7 +184,7 @@ def open_support(support: str | Path | Dataset, *, fewest: int = 2) -> Dataset:
     """
     if isinstance(support, Dataset):
         return support
-    if str(support).startswith(FEATURES):
+    if str(support).startswith(FEATURES_FILE):
         return _different(open_features(str(support), fewest=fewest), str(support))
     folder = Path(support).expanduser().absolute()
     if not folder.is_dir():
@@ -187,7 +210,7 @@ def open_unlabelled(source: str | Path, *, besides: Dataset) -> Dataset:
 
     Raises InputError when it is neither, or features where the support is images.
     """
-    if str(source).startswith(FEATURES) != has_features(besides):
+    if str(source).startswith(FEATURES_FILE) != has_features(besides):
         raise InputError(f"{source}: images and features do not go together; give the same kind as the support's")
     if has_features(besides):
         return unlabelled_features(str(source))

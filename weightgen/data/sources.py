@@ -11,7 +11,6 @@ from weightgen.data.feature_data import open_features
 from weightgen.data.glyphs import render_glyphs
 from weightgen.data.images import has_images, open_folder
 from weightgen.data.labelled import (
-    FEATURES,
     class_counts,
     class_names,
     data_fingerprint,
@@ -22,6 +21,7 @@ from weightgen.data.labelled import (
 from weightgen.data.parquet import is_parquet, labelled_columns, of_split, parquet_files, read_parquet
 from weightgen.errors import InputError
 from weightgen.files import is_litter, shown
+from weightgen.specs import is_features
 
 __all__ = [
     "class_counts",
@@ -61,7 +61,7 @@ def open_data(spec: str, *, seed: int = 0) -> Dataset:
     """
     if spec == "glyphs":
         return render_glyphs(seed=seed)
-    if spec.startswith(FEATURES):
+    if is_features(spec):
         return open_features(spec)
     if spec.startswith("hub:"):
         return _open_hub(spec)

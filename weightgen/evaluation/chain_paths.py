@@ -18,7 +18,7 @@ from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.pipeline_io import Denoise
 from weightgen.records import Features
 from weightgen.zoo.build import Source, fit_tasks
-from weightgen.zoo.fit import FitOptions
+from weightgen.zoo.options import FitOptions
 from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
 SHOWN = 4

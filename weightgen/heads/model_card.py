@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import timm
 
-from weightgen.hub import HUB, card_header
+from weightgen.hub import card_header
+from weightgen.specs import HUB
 
 if TYPE_CHECKING:
     from weightgen.heads.head import Head

@@ -14,7 +14,7 @@ from weightgen.interfaces import GeneratedHeads, Method
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Calibration, Episode, Features
 from weightgen.zoo.build import Source, fit_support, fit_tasks
-from weightgen.zoo.fit import FitOptions
+from weightgen.zoo.options import FitOptions
 
 
 class FittedParameters(Method):

@@ -14,13 +14,13 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import features_of, pixels_of
 from weightgen.config.recipe import DataOptions
 from weightgen.data.class_splits import ClassSplit, named_split, split_classes
-from weightgen.data.feature_data import FEATURES
 from weightgen.data.sources import class_counts, class_names, open_data, select_classes
 from weightgen.errors import InputError
 from weightgen.evaluation.training_sets import held_out_rows
 from weightgen.features.standardizer import Standardizer
 from weightgen.records import TURNED, Features
 from weightgen.seeds import generator
+from weightgen.specs import FEATURES
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from weightgen.backbones.feature_cache import features_of, pixels_of
 from weightgen.config.build import build_targets
-from weightgen.config.loading import absolute_spec
 from weightgen.config.recipe import Recipe
 from weightgen.data.sources import data_fingerprint, open_data, select_classes
 from weightgen.episodes.sampler import EpisodeSampler
@@ -34,6 +33,7 @@ from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import Progress, zoo_seed
 from weightgen.runs.methods import GENERATOR, INDUCTIVE, PARTS, build_methods, chosen_methods
 from weightgen.seeds import generator
+from weightgen.specs import absolute_spec
 from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
 _VECTOR_EPISODES = 50

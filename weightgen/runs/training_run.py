@@ -24,12 +24,13 @@ from weightgen.data.sources import class_counts, class_names, open_data
 from weightgen.errors import InputError
 from weightgen.evaluation.report import report_section
 from weightgen.files import new_folder, write_json, write_text
-from weightgen.hub import HUB, card_header
+from weightgen.hub import card_header
 from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts, space_features, space_specs
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import GeneratorTraining, Progress
 from weightgen.runs.image_kind import ImageKind
 from weightgen.seeds import derive
+from weightgen.specs import HUB
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator
 from weightgen.zoo.store import ZooFolder

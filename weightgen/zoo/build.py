@@ -16,8 +16,9 @@ from weightgen.files import tensors_hash, text_hash
 from weightgen.interfaces import FitProblem, ParameterSpace, ZooTargets
 from weightgen.records import Calibration, Episode, Features
 from weightgen.seeds import generator
-from weightgen.zoo.fit import FitOptions, Fitted, fit
+from weightgen.zoo.fit import Fitted, fit
 from weightgen.zoo.members import Shard, Zoo
+from weightgen.zoo.options import FitOptions
 from weightgen.zoo.store import ZooFolder
 
 _ALL = 2**62

@@ -7,8 +7,8 @@ import torch
 from weightgen.interfaces import ZooTargets
 from weightgen.seeds import generator
 from weightgen.zoo.build import ZooPlan, fit_tasks
-from weightgen.zoo.fit import FitOptions
 from weightgen.zoo.members import Shard
+from weightgen.zoo.options import FitOptions
 
 _FEWEST_SHARDS = 20  # of a fold, where tasks are few: all of a shard have equally many classes
 _FIT = FitOptions()

@@ -1,0 +1,66 @@
+"""Commands that need no torch import none: they answer while others would still be loading libraries."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from tiny_runs import refuse, succeed
+
+HEAVY = {"torch", "diffusers", "timm", "transformers", "datasets", "accelerate", "sklearn", "numpy", "PIL"}
+RUN = """
+import json, sys
+from weightgen.cli.main import app
+try:
+    app(sys.argv[1:])
+finally:
+    print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help",
+        "train --help",
+        "head info --help",
+        "recipes ls",
+        "recipes cat metadiff",
+        "recipes cp metadiff copy.yaml",
+        "recipes schema",
+        "recipes validate mcdi training.steps=3 --quiet",
+        "components",
+    ],
+)
+def test_a_command_that_needs_no_torch_imports_none(command: str, tmp_path) -> None:
+    done = subprocess.run([sys.executable, "-c", RUN, *command.split()], capture_output=True, cwd=tmp_path, check=True)
+    assert done.stdout or "cp" in command
+    imported = set(json.loads(done.stderr.splitlines()[-1]))
+    assert "typer" in imported
+    assert imported & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("denoiser.widht=3", "denoiser has no option 'widht'; did you mean 'width'?"),
+        ("denoiser.feature_width=3", "denoiser has no option 'feature_width'"),
+        ("denoiser.width=wide", "denoiser.width: input should be a valid integer (got 'wide')"),
+        ("denoiser=class_transfomer", "unknown name 'class_transfomer' among denoisers; did you mean"),
+        ("zoo.tasks=5", "zoo: tasks and fit are for targets: trajectories"),
+        ("zoo.targets=prototypes", "unknown name 'prototypes' among zoo_targets"),
+        ("scheduler=DDMPScheduler", "unknown scheduler 'DDMPScheduler'; did you mean 'DDPMScheduler'?"),
+        ("scheduler.beta_strat=0.1", "scheduler.DDPMScheduler has no option 'beta_strat'; did you mean 'beta_start'?"),
+        ("generation.draw_scheduler=DDIM", "unknown scheduler 'DDIM'"),
+    ],
+)
+def test_a_wrong_name_or_option_is_refused_by_the_line_of_train(override: str, line: str) -> None:
+    said = refuse("recipes", "validate", "metadiff", override)
+    assert line in said
+    assert said == refuse("train", "metadiff", override)
+
+
+def test_validate_says_what_it_did_not_look_at() -> None:
+    assert "--full" in succeed("recipes", "validate", "metadiff", "data=/nowhere").stderr
