@@ -96,7 +96,8 @@ def export_onnx(head: Head, file: Path | str, *, preprocessing: bool = False) ->
     """Write a head and its backbone as one ONNX file, once onnxruntime gives the same logits for it.
 
     Outputs are `logits` and `probabilities` [batch, classes], as `Head.predict` mixes them where there are several
-    draws. Metadata: `class_names`, `preprocessing` and `provenance` as JSON, `architecture`, `weightgen_version`.
+    draws. Metadata: `class_names`, `preprocessing` and `provenance` as JSON, `architecture`, `weightgen_version`, and
+    `threshold` where the head has one.
 
     Args:
         head: its features come from any timm backbone, with generated parts or without, or are given as such.
@@ -182,6 +183,7 @@ def _metadata(head: Head, preprocessing: bool) -> dict[str, str]:
         "preprocessing": json.dumps(described),
         "provenance": json.dumps(head.provenance, ensure_ascii=False),
         "architecture": head.backbone.architecture,
+        **({} if head.threshold is None else {"threshold": str(head.threshold)}),
         "weightgen_version": head.provenance.get("weightgen_version", ""),
     }
 
