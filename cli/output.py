@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from .options import Format
 
@@ -101,6 +102,7 @@ class Output:
             os.environ.update(HF_DATASETS_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
         self.console = Console(soft_wrap=False)
         self._notes = _Notes(stderr=True, quiet=quiet)
+        self._bars: Progress | None = None
         logging.getLogger("weightgen").handlers = [_Remarks(self)]
         logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would remark on its own cache too
 
@@ -112,6 +114,14 @@ class Output:
             plain(self.console, text)
         else:
             text(self.console)
+
+    def print(self, table: Table) -> None:
+        """Print a part of the result while work goes on; a bar on the same terminal makes room for it."""
+        if self._bars is not None:
+            self._bars.stop()
+        self.console.print(table)
+        if self._bars is not None:
+            self._bars.start()
 
     def remark(self, message: str) -> None:
         """A line for people, on stderr."""
@@ -135,4 +145,6 @@ class Output:
                         self.remark(f"{what} …")
                 bars.update(tasks[what], completed=done, total=total)
 
+            self._bars = bars
             yield update
+            self._bars = None

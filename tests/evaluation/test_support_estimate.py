@@ -67,7 +67,7 @@ def test_errors_shrink_by_the_images_that_were_left_out():
         groups=2,
     )
     assert estimate.right == 3 and estimate.accuracy == pytest.approx(100 - 0.5 * 25)
-    assert estimate.interval == pytest.approx(wilson_interval(3.5, 4))
+    assert estimate.interval == pytest.approx(wilson_interval(0.75 * 3.5, 0.75 * 4))
 
 
 def test_unlabelled_images_stay_beside_the_support(pipeline):

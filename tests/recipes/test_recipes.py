@@ -137,3 +137,10 @@ def test_a_small_version_runs_from_end_to_end(
     kept = {file.rpartition(".")[2] for file in files_below(tmp_path / "runs") if "." in Path(file).name}
     assert kept == {"yaml", "jsonl", "json", "safetensors", "md", *pictures}
     assert CLASSES > WAYS
+
+    monkeypatch.chdir(tmp_path)
+    options = ("data=data.parquet", *small(load_recipe(name)), "--methods", "ridge", "--format", "json", "--quiet")
+    rows = json.loads(succeed("compare", name, *options).stdout)["rows"]
+    assert [row["name"] for row in rows if row["kind"] != "ablation"] == [name, "ridge", "raw_centroid"]
+    assert (rows[0]["memorisation"] is None) == generator.conditioner.adapts
+    assert len(list(Path("runs").iterdir())) == 1  # the run that was there

@@ -71,6 +71,16 @@ def test_what_it_writes_is_a_network_for_its_classes_alone(
     assert "is none of the 4 that this generator knows" in said
 
 
+def test_codes_are_compared_with_checkpoints_as_the_networks_that_they_stand_for(
+    run: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WEIGHTGEN_CACHE", str(pictures.parent / "cache"))
+    options = (f"data={pictures / 'support'}", *TINY_FIXED, "--runs", run.parent, "--out", tmp_path / "page")
+    (row, *_) = json.loads(succeed("compare", "pdiff", *options, "--methods", "ridge", *JSON).stdout)["rows"]
+    assert row["name"] == "pdiff" and row["memorisation"]["checkpoints"]["distance"] == 1
+    assert row["memorisation"]["generated"]["distance"] > 0
+
+
 def test_members_decode_to_the_networks_that_they_were(run: Path) -> None:
     generator, zoo = RunFolder(run).generator(), ZooFolder(run / "zoo").read()
     values = zoo.members(4).path[:, -1]

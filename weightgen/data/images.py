@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import mimetypes
+import os
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -78,6 +79,27 @@ def find_classes(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
         )
     _remark(folder, passed_over)
     return dict(sorted(classes.items()))
+
+
+def matching(path: Path) -> list[Path]:
+    """What a pattern with *, ? or [] matches, sorted; a path that exists, or is not a pattern, as it is.
+
+    `**` stands for any folders, links are not followed by it. What `files.is_litter` calls so has to be spelt out.
+    Raises InputError for a pattern that matches nothing.
+    """
+    parts = path.parts
+    first = next((i for i, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
+    if os.path.lexists(path) or first == len(parts):
+        return [path]
+    base = Path(*parts[:first])
+    try:
+        matches = sorted(base.glob(str(Path(*parts[first:]))))
+    except ValueError as error:
+        raise InputError(f"{shown(path)}: is not a valid pattern ({error})") from error
+    matches = [one for one in matches if not any(map(is_litter, one.parts[len(base.parts) :]))]
+    if not matches:
+        raise InputError(f"{shown(path)}: matches nothing; check the pattern, and quote it against the shell")
+    return matches
 
 
 def has_images(folder: Path) -> bool:

@@ -21,8 +21,10 @@ from weightgen.seeds import generator as seeded
 _MOST_HEADS = 20
 _ENTRIES_AT_ONCE = 2**25  # 128 MiB of support features
 _Z = 1.959964  # of a 95 % interval
-_LEARNING_RATE = 0.5  # assumed: errors fall with images to the power of -½; checked at two shots alone, see docs
-_SURE = 0.9  # probability of another class, from which on an image looks mislabelled
+_LEARNING_RATE = 0.5  # assumed: errors fall with images to the power of -½; checked by benchmarks/support_estimate.py
+_INDEPENDENT = 0.75  # share of the judged images that an interval counts: heads that share images err together
+_ODDS = 16  # of another class against the label, from which on an image looks mislabelled; measured in docs
+_KEPT = 0.95  # of the images that are classified right, by the threshold
 _MOST_NAMED = 10
 _SIMILAR = 5
 
@@ -76,8 +78,15 @@ class SupportEstimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy, in percent: Wilson's, as if so large a share of the images had been right."""
-        return wilson_interval(self.accuracy / 100 * self.images, self.images)
+        """95 % interval of the accuracy, in percent: Wilson's, of a share of three quarters as many images."""
+        counted = _INDEPENDENT * self.images
+        return wilson_interval(self.accuracy / 100 * counted, counted)
+
+    @property
+    def threshold(self) -> float | None:
+        """Probability of the best class that 95 % of the images classified right reach; None where none is."""
+        top = self.probabilities.amax(1)[self.predicted == self.labels]
+        return float(top.quantile(1 - _KEPT)) if len(top) else None
 
     def per_class(self) -> list[dict[str, Any]]:
         """Images judged and right, and accuracy in percent with its interval, of every class that was judged."""
@@ -108,9 +117,10 @@ class SupportEstimate:
         ]
 
     def suspects(self) -> list[dict[str, Any]]:
-        """Images that look mislabelled, the clearest first: another class has a probability of 0.9 or more."""
+        """Images that look mislabelled, the clearest first: another class is at least 16 times as probable."""
         top, taken = self.probabilities.max(1)
-        doubtful = ((taken != self.labels) & (top >= _SURE)).nonzero()[:, 0]
+        odds = top / self.probabilities.gather(1, self.labels[:, None])[:, 0].clamp(min=1e-30)
+        doubtful = (odds >= _ODDS).nonzero()[:, 0]
         return [
             {
                 "row": int(self.rows[i]),
@@ -118,11 +128,11 @@ class SupportEstimate:
                 "looks_like": self.class_names[int(taken[i])],
                 "probability": float(top[i]),
             }
-            for i in sorted(doubtful.tolist(), key=lambda i: -float(top[i]))[:_MOST_NAMED]
+            for i in sorted(doubtful.tolist(), key=lambda i: -float(odds[i]))[:_MOST_NAMED]
         ]
 
 
-def wilson_interval(right: float, images: int) -> tuple[float, float]:
+def wilson_interval(right: float, images: float) -> tuple[float, float]:
     """95 % score interval of a share, in percent (Wilson 1927); never empty, also at 0 and 100 %."""
     share, square = right / images, _Z**2 / images
     centre = (share + square / 2) / (1 + square)

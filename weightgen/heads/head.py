@@ -34,6 +34,7 @@ from weightgen.heads.support_summary import SupportSummary
 from weightgen.records import LinearHeads
 
 _FEWEST = 2
+_OF_THE_CLASSES = ("leave_one_out", "threshold")  # notes that hold for the classes that a head was written with
 _MOST_NAMED = 20
 
 
@@ -116,6 +117,15 @@ class Head:
         return dict(zip(self.class_names, self.support.statistics.counts.long().tolist(), strict=True))
 
     @property
+    def threshold(self) -> float | None:
+        """Probability that 95 % of images of its classes reach, by heads written without them; None where unknown."""
+        stored = self.provenance.get("threshold")
+        try:
+            return None if stored is None else float(stored)
+        except ValueError as error:
+            raise InputError(f"the head's threshold is {stored!r}, not a number; generate the head again") from error
+
+    @property
     def summary(self) -> dict[str, Any]:
         """The head without its numbers, as JSON values.
 
@@ -137,21 +147,25 @@ class Head:
         self,
         images: Images,
         *,
+        threshold: float = 0.0,
+        top_k: int | None = None,
         batch_size: int = 64,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> list[Prediction]:
-        """Class, probability and uncertainty of every image; a folder stands for the images in it.
+        """Class, probability and uncertainty of every image; the arguments are those of `stream`.
 
         An image given as such, or as an array, has the pixels that its file would have: see `data.pictures.plain`.
 
         Raises InputError for files that are not images.
         """
-        return list(self.stream(images, batch_size=batch_size, progress=progress))
+        return list(self.stream(images, threshold=threshold, top_k=top_k, batch_size=batch_size, progress=progress))
 
     def stream(
         self,
         images: Images,
         *,
+        threshold: float = 0.0,
+        top_k: int | None = None,
         batch_size: int = 64,
         progress: Callable[[str, int, int], None] | None = None,
         failed: Callable[[InputError], None] | None = None,
@@ -159,11 +173,20 @@ class Head:
         """What `predict` returns, `batch_size` images at a time, in memory that does not grow with their number.
 
         Args:
-            images: files, folders, images or arrays.
+            images: files, folders (the images in them), patterns such as "photos/*.jpg", images or arrays.
+            threshold: least probability, from 0 to 1, of a class that is named; `Head.threshold` is the head's own.
+            top_k: how many of the most probable classes `Prediction.probabilities` holds; all if None.
             batch_size: images in memory.
             progress: called with "predicting", images done and images in all.
             failed: called with the error of a file or folder that cannot be read, which is left out; None raises it.
+
+        Raises:
+            InputError: `threshold` or `top_k` out of range.
         """
+        if not 0 <= threshold <= 1:
+            raise InputError(f"threshold is {threshold:g}; give a probability from 0 to 1")
+        if top_k is not None and top_k < 1:
+            raise InputError(f"top-k is {top_k}; it must be 1 or more")
         given = [images] if isinstance(images, (str, Path, Pixels)) else images
         single = [image for item in given for image in attempt(expanded, item, failed) or ()]
 
@@ -177,7 +200,7 @@ class Head:
             if readable:
                 images_read = [image for image, one in zip(batch, pixels, strict=True) if one is not None]
                 draws = draw_probabilities(self.draws, network_features(self.backbone, torch.stack(readable)))
-                yield from described(images_read, draws, self.class_names)
+                yield from described(images_read, draws, self.class_names, threshold=threshold, top_k=top_k)
             if progress is not None:
                 progress("predicting", start + len(batch), len(single))
 
@@ -323,7 +346,11 @@ class Head:
         return self._changed(provenance={**self.provenance, "edited": edited}, **changes)
 
     def _changed(self, **changes: Any) -> Head:
-        return Head(**{name: getattr(self, name) for name in HeadFields.__annotations__} | changes)
+        fields = {name: getattr(self, name) for name in HeadFields.__annotations__} | changes
+        if len(fields["class_names"]) != len(self.class_names):
+            kept = fields["provenance"].items()
+            fields["provenance"] = {key: value for key, value in kept if key not in _OF_THE_CLASSES}
+        return Head(**fields)
 
 
 def load_head(folder: Path | str, *, device: torch.device | str = "cpu") -> Head:

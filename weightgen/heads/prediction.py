@@ -15,13 +15,15 @@ from PIL import Image
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.data.images import find_images
+from weightgen.data.images import find_images, matching
 from weightgen.errors import InputError
 from weightgen.records import LinearHeads
 
 Pixels = Image.Image | np.ndarray
 Images = Sequence[Path | str | Pixels] | Path | str | Pixels
-"""Image files, folders of images, images, and arrays [height width] or [height width channels]."""
+"""Image files, folders of images, patterns, images, and arrays [height width] or [height width channels]."""
+NONE_OF_THESE = "none of these"
+"""What a prediction is called whose probability is below the threshold."""
 _Given = TypeVar("_Given")
 _Read = TypeVar("_Read")
 
@@ -31,8 +33,9 @@ class Prediction:
     """What a head says of one image.
 
     path: the image's file; None for an image given as such.
-    class_name, probability: the most probable class, under the mixture of all draws.
-    probabilities: every class, in the head's order.
+    class_name, probability: the most probable class, under the mixture of all draws. Where that probability is below
+        the threshold that was asked for, `class_name` is "none of these", and `probability` stays the best class's.
+    probabilities: every class, in the head's order; or so many of the most probable as were asked for, the first first.
     uncertainty: entropy of the mixture over log(classes): 0 is certain, 1 knows nothing.
     disagreement: the part of `uncertainty` that comes from draws contradicting each other (mutual information of
         class and draw over log(classes); Houlsby et al. 2011), 0 when all agree; None without several draws.
@@ -73,23 +76,30 @@ def network_features(
 
 
 def described(
-    images: Sequence[Path | Pixels], draws: Float[Tensor, "samples images ways"], class_names: Sequence[str]
+    images: Sequence[Path | Pixels],
+    draws: Float[Tensor, "samples images ways"],
+    class_names: Sequence[str],
+    *,
+    threshold: float = 0.0,
+    top_k: int | None = None,
 ) -> Iterator[Prediction]:
-    """One prediction for each image, from class probabilities under every draw."""
+    """One prediction for each image, from class probabilities under every draw; see `Head.stream`."""
     mixture = draws.mean(0)
     uncertainty = normalised_entropy(mixture)
     disagreement: list[float | None] = [None] * len(images)
     if len(draws) > 1:
         disagreement = list((uncertainty - normalised_entropy(draws).mean(0)).clamp(min=0).tolist())
     best = mixture.argmax(-1).tolist()
+    ranked = mixture.sort(dim=-1, descending=True, stable=True).indices[:, :top_k].tolist()
     for i, (image, row) in enumerate(zip(images, mixture.tolist(), strict=True)):
+        probability = row[best[i]]
         yield Prediction(
             path=image if isinstance(image, Path) else None,
-            class_name=class_names[best[i]],
-            probability=row[best[i]],
+            class_name=class_names[best[i]] if probability >= threshold else NONE_OF_THESE,
+            probability=probability,
             uncertainty=float(uncertainty[i]),
             disagreement=disagreement[i],
-            probabilities=dict(zip(class_names, row, strict=True)),
+            probabilities={class_names[j]: row[j] for j in (range(len(row)) if top_k is None else ranked[i])},
         )
 
 
@@ -107,7 +117,7 @@ def attempt(
 
 
 def expanded(item: Path | str | Pixels) -> Sequence[Path | Pixels]:
-    """A folder as the images in it."""
+    """A folder as the images in it, and a pattern as the files and the images of the folders that it matches."""
     if isinstance(item, Pixels):
         return [item]
-    return find_images(Path(item)) if Path(item).is_dir() else [Path(item)]
+    return [image for path in matching(Path(item)) for image in (find_images(path) if path.is_dir() else [path])]

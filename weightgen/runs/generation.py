@@ -82,7 +82,8 @@ def write_head(
     if old is None:
         head = pipeline(dataset, unlabelled=unlabelled, **chosen)
         judged = leave_one_out(pipeline, dataset, unlabelled, steps=steps, samples=samples, seed=seed)
-        head = head.with_provenance(leave_one_out=judged["sentence"])
+        notes = {"leave_one_out": judged["sentence"], "threshold": judged.get("threshold")}
+        head = head.with_provenance(**{key: str(note) for key, note in notes.items() if note is not None})
     else:
         head = pipeline.extend(old, dataset, rewrite=rewrite, **chosen)
     head.save_pretrained(target)
@@ -119,9 +120,10 @@ def leave_one_out(
     """How good a head is, by heads written without the images that they are judged on, as JSON values.
 
     Returns:
-        `sentence`; and where the support allows an estimate `accuracy` and `interval` (percent), `images` (judged),
-        `heads` (made), `per_class`, `confused` (pairs of classes), `suspects` (images that look mislabelled) and
-        `not_judged` (classes of one image); where it does not, `similar`: the closest pairs of classes.
+        `sentence`; and where the support allows an estimate `accuracy` and `interval` (percent), `threshold` (see
+        `Head.threshold`), `images` (judged), `heads` (made), `per_class`, `confused` (pairs of classes), `suspects`
+        (images that look mislabelled) and `not_judged` (classes of one image); where it does not, `similar`: the
+        closest pairs of classes.
     """
     if pipeline.space.takes_images:
         return {"sentence": "not estimated: the generator writes parameters inside the backbone"}
@@ -142,6 +144,7 @@ def leave_one_out(
         "sentence": str(estimate),
         "accuracy": estimate.accuracy,
         "interval": list(estimate.interval),
+        "threshold": estimate.threshold,
         "images": estimate.images,
         "heads": estimate.groups,
         "per_class": estimate.per_class(),

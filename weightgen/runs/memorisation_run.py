@@ -37,7 +37,7 @@ _QUERIES = 15
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Parameters of many tasks, the ends of their fits or prototypes, as the tokens of a parameter space.
+    """Parameters of many tasks, the ends of their fits or prototypes, as the tokens of a parameter space of values.
 
     What is compared are whole sets of tokens where tokens have places. Where they have none (class rows), a generator
     could copy every one of them from another checkpoint: there single tokens are compared, and the nearest checkpoint
@@ -51,12 +51,12 @@ class Checkpoints:
     ordered: bool
 
     @cached_property
-    def units(self) -> tuple[Float[Tensor, "units width"], Int[Tensor, " places"]]:
+    def units(self) -> tuple[Float[Tensor, "units values"], Int[Tensor, " places"]]:
         """What is compared, each once; and which of them stand at the places of the tokens."""
         units, inverse = self.of(self.tokens).unique(dim=0, return_inverse=True)
         return units, inverse
 
-    def of(self, tokens: Float[Tensor, "sets tokens width"]) -> Float[Tensor, "places width"]:
+    def of(self, tokens: Float[Tensor, "sets tokens width"]) -> Float[Tensor, "places values"]:
         """Sets of tokens as what is compared."""
         return tokens.flatten(1) if self.ordered else tokens.flatten(0, 1)
 
@@ -116,7 +116,8 @@ def memorisation(
     if pipeline.conditioner.adapts:
         return None
     fold, inputs = training.folds[0], training.zoo_plan.sources[0].inputs
-    known = _checkpoints(fold, ways=training.recipe.evaluation.ways, ordered=pipeline.space.ordered, seed=seed)
+    ordered = pipeline.space.of_values.ordered
+    known = _checkpoints(fold, ways=training.recipe.evaluation.ways, ordered=ordered, seed=seed)
     seeing = copy.copy(pipeline)
     seeing.standardizer = fold.standardizer
     if len(known.units[0]) < 2:
@@ -191,7 +192,10 @@ def _noisy(
 
 @dataclass(frozen=True)
 class _Judged:
-    """Sets of parameters for the tasks of some episodes, by what they get wrong there."""
+    """Sets of parameters for the tasks of some episodes, by what they get wrong there.
+
+    A generator that writes codes is judged by the parameters that they stand for, as checkpoints are.
+    """
 
     pipeline: WeightGenerationPipeline
     known: Checkpoints
@@ -201,13 +205,20 @@ class _Judged:
     def written(self, seed: int) -> Float[Tensor, "tasks tokens width"]:
         """What the generator writes, from noise of this seed."""
         noise = [seeded(seed, number) for number in range(len(self.episode))]
-        return self.pipeline.tokens(self.episode.support_only(), noise, samples=1)[:, 0].cpu()
+        tokens = self.pipeline.tokens(self.episode.support_only(), noise, samples=1)[:, 0]
+        return self.pipeline.space.uncoded(tokens).cpu()
+
+    @cached_property
+    def _of_values(self) -> WeightGenerationPipeline:
+        pipeline = copy.copy(self.pipeline)
+        pipeline.space = self.pipeline.space.of_values
+        return pipeline
 
     @torch.no_grad()
     def wrong(self, tokens: Float[Tensor, "tasks tokens width"]) -> Bool[Tensor, "tasks queries"]:
         """Queries that are taken for another class."""
         device = self.pipeline.device
-        heads = self.pipeline.decode(tokens[:, None].to(device), self.episode.to(device))
+        heads = self._of_values.decode(tokens[:, None].to(device), self.episode.to(device))
         return heads.logits(self.episode.query.to(device)).argmax(-1).cpu() != self.episode.query_labels
 
     def likeness(
