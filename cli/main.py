@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from . import compare, data, evaluate, generate, head, predict, recipes, train
+from . import compare, data, deploy, evaluate, generate, head, predict, recipes, sweep, train
 from .output import CLOSED_PIPE, complain, drop_broken_streams, prepare_streams
 
 
@@ -68,8 +68,11 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("predict")(predict.predict)
+app.command("export")(deploy.export)
+app.command("push")(deploy.push)
 app.command("evaluate")(evaluate.evaluate)
 app.command("transfer")(evaluate.transfer)
+app.command("sweep")(sweep.sweep)
 app.command("compare")(compare.compare)
 app.add_typer(head.app, name="head")
 app.add_typer(recipes.app, name="recipes")

@@ -17,7 +17,7 @@ def print_evaluations(console: Console, comparisons: Sequence[Mapping[str, Any]]
 
     for one in comparisons:
         plain(console, f"{setting_words(one)}, {one['episodes']} episodes of {one['data']}")
-        _print_grid(console, table(one, brief=True), one["methods"])
+        print_grid(console, table(one, brief=True), one["methods"])
         for sentence in sentences(one):
             plain(console, sentence)
         console.print()
@@ -31,7 +31,7 @@ def print_transfer(console: Console, comparisons: Sequence[Mapping[str, Any]]) -
     title = f"{first['classes']} classes of {first['data']}, judged on {first['test_images']} images"
     for key, what in (("accuracy", "accuracy (%)"), ("seconds", "seconds")):
         plain(console, f"{title}: {what} by training images of a class")
-        _print_grid(console, size_table(comparisons, key), first["methods"])
+        print_grid(console, size_table(comparisons, key), first["methods"])
     for one in comparisons:
         plain(console, f"With {setting_words(one)} {one['verdict']}.")
 
@@ -42,14 +42,14 @@ def print_leaderboard(console: Console, board: Mapping[str, Any]) -> None:
 
     for shots in board["shots"]:
         plain(console, setting_sentence(board, shots))
-        _print_grid(console, accuracy_table(board, shots), board["rows"])
+        print_grid(console, accuracy_table(board, shots), board["rows"])
     for rows in (cost_table(board), memorisation_table(board)):
-        _print_grid(console, rows, [{"kind": "baseline"}] * (len(rows) - 1))
+        print_grid(console, rows, [{"kind": "baseline"}] * (len(rows) - 1))
     for sentence in board["sentences"]:
         plain(console, sentence)
 
 
-def _print_grid(console: Console, rows: Sequence[Sequence[str]], methods: Sequence[Mapping[str, Any]]) -> None:
+def print_grid(console: Console, rows: Sequence[Sequence[str]], methods: Sequence[Mapping[str, Any]]) -> None:
     """Titles and a row per method, the generator's stands out; the first column stands left.
 
     As wide as its cells, whatever the console: a terminal breaks a line, rich would cut a cell.

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from weightgen import hub
 from weightgen.backbones.backbone import Backbone
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.denoisers.class_transformer import ClassTransformer
@@ -47,7 +48,8 @@ def hub_calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple]:
             calls.append(("upload", repo_id))
             shutil.copytree(folder_path, tmp_path / "uploaded")
 
-    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    monkeypatch.setattr(hub, "HfApi", Hub)
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
     return calls
 
 

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     (
-        *("classifiers", "errors", "files", "interfaces", "parameter_spaces", "records", "registry", "seeds"),
-        *("selection", "specs"),
+        *("classifiers", "errors", "extras", "files", "hub", "interfaces", "parameter_spaces", "records", "registry"),
+        *("seeds", "selection", "specs"),
     ),
     ("data",),
     ("features", "schedulers", "backbones", "episodes"),
@@ -20,7 +20,7 @@ LAYERS = (
     ("zoo", "pipeline_io"),
     ("pipeline", "zoo_targets"),
     ("training", "methods", "universal"),
-    ("evaluation",),
+    ("evaluation", "estimator"),
     ("config",),
     ("runs",),
     ("cli",),

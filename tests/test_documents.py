@@ -70,6 +70,9 @@ def birds(images: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory)
     shutil.copytree(place / "photos", place / "demo" / "query")
     for target in ("heads/birds", "demo/head"):
         succeed("generate", "--support", place / "my_birds", "--generator", trained, "--out", place / target, "--quiet")
+    shutil.copy(next((place / "photos").rglob("*.png")), place / "photo.jpg")
+    onnx = ("--onnx", place / "birds.onnx", "--preprocessing", "--quiet")
+    succeed("export", place / "heads" / "birds", *onnx)
     options = {"width": 5, "img_size": 16}
     network = Backbone.create(model="conv4", options=options, seed=0).trunk
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
@@ -119,7 +122,7 @@ def checkable(words: list[str]) -> list[str]:
 
 @pytest.mark.parametrize(("document", "command"), COMMANDS)
 def test_a_command_of_the_documents_runs(
-    document: str, command: str, world: Path, request: pytest.FixtureRequest
+    document: str, command: str, world: Path, request: pytest.FixtureRequest, hub_calls: list[tuple]
 ) -> None:
     if "mcdi-…" in command:
         (world / "runs" / "mcdi-…").symlink_to(request.getfixturevalue("walked"))

@@ -11,12 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from weightgen.extras import EXTRAS
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 COMMANDS = [
     ("train",),
+    ("sweep",),
     ("generate",),
     ("predict",),
+    ("export",),
+    ("push",),
     ("evaluate",),
     ("head",),
     *(("head", name) for name in ("info", "remove", "rename")),
@@ -57,6 +62,13 @@ def test_the_list_of_packages_is_complete() -> None:
     folders = {path.parent for path in (ROOT / "weightgen").rglob("__init__.py")}
     packages = {".".join(folder.relative_to(ROOT).parts) for folder in folders} | {"weightgen.cli", "weightgen.recipes"}
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == packages
+
+
+def test_extras_are_those_of_the_project() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert EXTRAS.keys() == extras.keys() - {"test", "docs", "dev"}
+    for name, modules in EXTRAS.items():
+        assert [re.split(r"[>=<~]", one)[0] for one in extras[name]] == list(modules)
 
 
 def test_every_folder_with_code_is_a_package() -> None:

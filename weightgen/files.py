@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,18 +176,6 @@ def new_folder(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def push_folder(save: Callable[[Path], None], repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-    """Save into a temporary folder and upload it to a hub repository; returns its address."""
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=token)
-    address = api.create_repo(repo_id, private=private, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        save(Path(folder) / "files")
-        api.upload_folder(repo_id=address.repo_id, folder_path=Path(folder) / "files")
-    return str(address)
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:

@@ -16,7 +16,8 @@ from torch import Tensor
 from weightgen.backbones.backbone import Backbone
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
-from weightgen.files import is_litter, new_folder, push_folder, read_json, read_tensors, write_json, write_tensors
+from weightgen.files import is_litter, new_folder, read_json, read_tensors, write_json, write_tensors
+from weightgen.hub import local_folder, push_folder
 from weightgen.interfaces import Conditioner, Denoiser, ParameterSpace
 from weightgen.records import Condition
 from weightgen.registry import nearest
@@ -119,12 +120,12 @@ class GeneratorPipeline(DiffusionPipeline):
         save_components(self, Path(save_directory))
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload the generator's folder to a hub repository; returns its address."""
+        """Upload the generator's folder to a hub repository; returns its address. See `hub.push_folder`."""
         return push_folder(self.save_pretrained, repo_id, **options)
 
     @classmethod
     def from_pretrained(cls: type[Own], folder: str | Path, **changes: Any) -> Own:
-        """Read a generator's folder.
+        """Read a generator's folder, or `hf-hub:OWNER/NAME`.
 
         Imports `weightgen` and diffusers schedulers only, and reads safetensors only.
 
@@ -135,17 +136,18 @@ class GeneratorPipeline(DiffusionPipeline):
             InputError: a missing file, any difference in keys, shapes or kinds, a folder of another class, an unknown
                 option, or another type of numbers than float32.
         """
+        folder = local_folder(folder)
         check_dtype(changes.pop("torch_dtype", None), changes.pop("dtype", None))
         known = set(inspect.signature(cls.__init__).parameters) - {"self"}
         for key in changes:
             if key not in known:
                 raise InputError(f"from_pretrained takes no '{key}'{nearest(key, known)}")
-        name = str(_index(Path(folder)).get("_class_name"))
+        name = str(_index(folder).get("_class_name"))
         if name == _OF_PARTS:
             raise InputError(f"{folder}: was written by weightgen 0.1, in a form no longer read; train it again")
         if name != cls.__name__:
             raise InputError(f"{folder}: holds a {name}, not a {cls.__name__}; load it by that class")
-        components, config = load_components(Path(folder))
+        components, config = load_components(folder)
         try:
             pipeline = cls(**{**components, **config, **changes})
             check_scheduler(pipeline.scheduler, pipeline.config.chain)

@@ -11,7 +11,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 
 import weightgen.backbones  # noqa: F401 - registers conv4 and resnet12
-from weightgen import registry
+from weightgen import extras, registry
 from weightgen.errors import InputError
 from weightgen.interfaces import Selector
 from weightgen.selectors._module_names import ModuleNames
@@ -337,7 +337,7 @@ def test_alpha_scales_what_lora_adds() -> None:
 
 def test_lora_without_peft_tells_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "weightgen.selectors.lora", raising=False)
-    monkeypatch.setitem(sys.modules, "peft", None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'weightgen\[lora\]'"):
         registry.get("selectors", "lora")
     assert {"lora", "pattern"} <= set(registry.names("selectors"))

@@ -29,7 +29,6 @@ _RESERVED = (
     "pretrained_cfg_overlay",
     "checkpoint_path",
 )
-"""timm's notations of a model on the hub, and of one in a folder."""
 
 
 def timm_name(model: str) -> str:

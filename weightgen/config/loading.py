@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -100,6 +101,19 @@ def check(content: Mapping[str, Any], *, source: str) -> Recipe:
 def to_yaml(recipe: Recipe) -> str:
     """The resolved recipe: every option with its value."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def dotted(recipe: Recipe) -> dict[str, str | int | float]:
+    """Every option by its dotted name; what is no number is text."""
+
+    def leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+        if not isinstance(value, dict):
+            yield name, value if isinstance(value, (int, float, str)) else json.dumps(value)
+            return
+        for key, inner in value.items():
+            yield from leaves(inner, f"{name}.{key}" if name else key)
+
+    return dict(leaves(recipe.model_dump(mode="json"), ""))
 
 
 def recipe_hash(recipe: Recipe) -> str:

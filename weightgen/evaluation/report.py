@@ -139,7 +139,7 @@ def write_report(
     """
     transfer = comparisons[0].get("protocol") == TRANSFER
     sections = _transfer_start(comparisons) if transfer else ["# Evaluation"]
-    sections += [_section(comparison) for comparison in comparisons]
+    sections += [report_section(comparison) for comparison in comparisons]
     if transfer:
         write_bytes(folder / "learning_curve.png", learning_picture(comparisons))
     if curve:
@@ -162,7 +162,8 @@ def sentences(comparison: Results) -> list[str]:
     return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in said if sentence]
 
 
-def _section(comparison: Results) -> str:
+def report_section(comparison: Results) -> str:
+    """A comparison under its title: facts, table and sentences, in Markdown."""
     if comparison.get("protocol") == TRANSFER:
         title, draws = setting_words(comparison), comparison["draws"]
         facts = f"{draws} training {'set' if draws == 1 else 'sets'} of {comparison['train_images']} images."

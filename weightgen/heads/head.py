@@ -13,13 +13,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import weightgen
-from weightgen.backbones.backbone import Backbone
+from weightgen.backbones.backbone import Backbone, FeatureBackbone
 from weightgen.data.images import read_image
 from weightgen.data.labelled import check_class_names, composed, positions
 from weightgen.data.pictures import plain
 from weightgen.errors import InputError
-from weightgen.files import push_folder
 from weightgen.heads.folder import HeadFields, read_head, write_head
+from weightgen.heads.model_card import model_card
 from weightgen.heads.prediction import (
     Images,
     Pixels,
@@ -31,6 +31,7 @@ from weightgen.heads.prediction import (
     network_features,
 )
 from weightgen.heads.support_summary import SupportSummary
+from weightgen.hub import local_folder, push_folder
 from weightgen.records import LinearHeads
 
 _FEWEST = 2
@@ -216,12 +217,23 @@ class Head:
         """Write a folder that weightgen, timm and transformers load, whole or not at all; see `write_head`."""
         write_head(Path(folder), self)
 
-    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Upload the head's folder to a hub repository; returns its address.
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, license: str | None = None, token: str | None = None
+    ) -> str:
+        """Upload the head's folder, with a card, to a hub repository; returns its address.
 
         Unless `support` is None the folder holds features of support images, as a saved one does.
+
+        Raises InputError for a head on given features, which has no model, and as `hub.push_folder`.
         """
-        return push_folder(self.save_pretrained, repo_id, private=private, token=token)
+        if isinstance(self.backbone, FeatureBackbone):
+            raise InputError(f"{repo_id}: a head on given features has no model to push; export it with --onnx")
+
+        def card(name: str) -> str:
+            return model_card(self, repository=name, license=license)
+
+        card(repo_id)  # refuses the licence before anything is made
+        return push_folder(self.save_pretrained, repo_id, card=card, private=private, token=token)
 
     def remove(self, names: Sequence[str]) -> Head:
         """The head without some classes: without their rows, biases, draws and support statistics.
@@ -354,11 +366,11 @@ class Head:
 
 
 def load_head(folder: Path | str, *, device: torch.device | str = "cpu") -> Head:
-    """Read what `Head.save_pretrained` wrote, with the backbone on `device`.
+    """Read what `Head.save_pretrained` wrote, in a folder or in `hf-hub:OWNER/NAME`, with the backbone on `device`.
 
     Raises InputError for another kind of folder, missing or damaged files, NaN, and files that contradict each other.
     """
-    fields = read_head(Path(folder))
+    fields = read_head(local_folder(folder))
     try:
         head = Head(**fields)
     except InputError as error:

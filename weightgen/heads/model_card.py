@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import timm
 
+from weightgen.hub import card_header
+from weightgen.specs import HUB
+
 if TYPE_CHECKING:
     from weightgen.heads.head import Head
 
 _SHOWN_CLASSES = 20
-_CARD = """---
-library_name: timm
-pipeline_tag: image-classification
-tags: [image-classification, timm, transformers, weightgen]
----
+_LOCAL = ("FOLDER", "local-dir:FOLDER", "FOLDER")
+_CARD = """{header}
 
 # A {architecture} classifier for {ways} classes
 
@@ -34,7 +34,7 @@ In weightgen, with class names and uncertainty:
 ```python
 from weightgen import load_head
 
-predictions = load_head("FOLDER").predict(["IMAGE"])
+predictions = load_head("{weightgen}").predict(["IMAGE"])
 ```
 
 In timm:
@@ -43,7 +43,7 @@ In timm:
 import timm
 from PIL import Image
 {custom}
-model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
+model = timm.create_model("{timm}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 logits = model(transform(Image.open("IMAGE").convert("{mode}"))[None])
 name = model.pretrained_cfg["label_names"][int(logits.argmax())]
@@ -56,11 +56,30 @@ import timm
 from PIL import Image
 from transformers import AutoModelForImageClassification
 {custom}
-model = AutoModelForImageClassification.from_pretrained("FOLDER").eval()
+model = AutoModelForImageClassification.from_pretrained("{transformers}").eval()
 transform = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=model.config.pretrained_cfg))
 logits = model(transform(Image.open("IMAGE").convert("{mode}"))[None]).logits
 name = model.config.id2label[int(logits.argmax())]
 ```
+
+In onnxruntime, after `weightgen export {weightgen} --onnx head.onnx --preprocessing`:
+
+```python
+import json
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession("head.onnx")
+pixels = np.asarray(Image.open("IMAGE").convert("{mode}"))
+(probabilities,) = session.run(["probabilities"], {{"images": pixels.reshape(1, *pixels.shape[:2], -1)}})[0]
+name = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])[probabilities.argmax()]
+```
+
+## How accurate it is
+
+{accuracy}
 
 ## Where it comes from
 
@@ -81,12 +100,23 @@ _SUPPORT = (
 )
 
 
-def model_card(head: Head) -> str:
-    """Markdown with code that runs once FOLDER and IMAGE are put in."""
+def model_card(head: Head, *, repository: str | None = None, license: str | None = None) -> str:
+    """Markdown with code that runs once IMAGE is put in, and FOLDER where no hub repository is named.
+
+    Raises InputError for a licence that is not an identifier.
+    """
     shown = list(head.class_names[:_SHOWN_CLASSES])
     architecture, parts = head.backbone.architecture, len(head.parts)
     custom = timm.model_entrypoint(architecture).__module__.startswith("weightgen.")
+    places = (f"{HUB}{repository}", f"{HUB}{repository}", repository) if repository else _LOCAL
     return _CARD.format(
+        header=card_header(
+            license,
+            library_name="timm",
+            pipeline_tag="image-classification",
+            tags="[image-classification, timm, transformers, weightgen]",
+        ),
+        **dict(zip(("weightgen", "timm", "transformers"), places, strict=True)),
         architecture=architecture,
         ways=len(head.class_names),
         origin=_ADAPTED.format(parts=parts) if parts else _FROZEN,
@@ -98,7 +128,19 @@ def model_card(head: Head) -> str:
         classes=_fenced(shown),
         custom=f"import weightgen.backbones  # makes '{architecture}' known to timm\n" if custom else "",
         mode=head.backbone.preprocess.mode,
+        accuracy=_accuracy(head),
         provenance=_fenced(dict(sorted(head.provenance.items()))),
+    )
+
+
+def _accuracy(head: Head) -> str:
+    """Data and what was estimated on them; provenance is text that others may have written, so on one line."""
+    data = f"Support: {head.provenance.get('support_images', 'an unknown number of')} labelled images"
+    estimate = " ".join(head.provenance.get("leave_one_out", "not estimated").split())
+    since = " Classes were added, taken out or renamed since." if {"edited", "extended"} & set(head.provenance) else ""
+    return (
+        f"{data}. Leave-one-out: {estimate}.{since}\n\n`weightgen evaluate` compares the generator with tuned "
+        "baselines, the cosine centroid among them, on labelled images of your own."
     )
 
 

@@ -92,7 +92,7 @@ def compare_recipes(
         check_run(entry.recipes[0])
     for seed in range(seeds):
         for entry in entries:
-            _share_backbone(entries[0].runs[seed], entry.runs[seed])
+            share_backbone(entries[0].runs[seed], entry.runs[seed])
             train_run(entry.recipes[seed], entry.runs[seed], progress=progress)
     comparison = _Comparison(entries, sizes, chosen, episodes, out / _PARTS, progress)
     board = leaderboard(
@@ -159,7 +159,7 @@ def _baselines(asked: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys([*asked, RAW_CENTROID]))
 
 
-def _share_backbone(source: RunFolder, run: RunFolder) -> None:
+def share_backbone(source: RunFolder, run: RunFolder) -> None:
     """Spare a run the pretraining of a backbone that another has already, of the same seed, classes and options."""
     done, wanted = source.path / "backbone", run.path / "backbone"
     if done.exists() and not wanted.exists():

@@ -18,6 +18,7 @@ from weightgen.errors import InputError
 from weightgen.evaluation.support_estimate import similar_classes, support_estimate
 from weightgen.heads.folder import check_target
 from weightgen.heads.head import Head, load_head
+from weightgen.hub import local_folder
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.runs.folder import RunFolder, has_finished_run, newest_run
 from weightgen.runs.image_kind import ImageKind, introduced, mismatch
@@ -195,9 +196,10 @@ def open_generator(
         return universal_generator(Backbone.named(named))
     if backbone is not None:
         raise InputError(f"--backbone: {folder} has a backbone of its own; leave it out, or add --generator universal")
+    folder = local_folder(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a directory; give a run under runs/ or its generator/")
-    if (folder / "recipe.yaml").exists():
+    if (folder / "recipe.yaml").exists() and not (folder / "model_index.json").exists():  # of a pushed run both are
         return RunFolder(folder).generator()
     return WeightGenerationPipeline.from_pretrained(folder)
 

@@ -6,7 +6,7 @@ import collections
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,25 @@ from accelerate import Accelerator
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pretraining import pretrain
 from weightgen.config.build import build_backbone, build_space, build_targets, check_backbone, check_components
-from weightgen.config.loading import to_yaml, with_absolute_paths
+from weightgen.config.loading import dotted, to_yaml, with_absolute_paths
 from weightgen.config.recipe import Recipe
 from weightgen.data.feature_data import has_features
 from weightgen.data.sources import class_counts, class_names, open_data
 from weightgen.errors import InputError
+from weightgen.evaluation.report import report_section
 from weightgen.files import new_folder, write_json, write_text
+from weightgen.hub import card_header
 from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts, space_features, space_specs
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import GeneratorTraining, Progress
 from weightgen.runs.image_kind import ImageKind
 from weightgen.seeds import derive
+from weightgen.specs import HUB
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator
 from weightgen.zoo.store import ZooFolder
+
+_TRACKING = "tracking"
 
 
 def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: Progress | None = None) -> bool:
@@ -54,7 +59,10 @@ def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: 
         if run.recipe() != recipe:  # the project was moved: its run finds the data again
             write_text(run.path / "recipe.yaml", to_yaml(recipe))
         return False
-    accelerator = new_accelerator(precision=recipe.training.precision)
+    tracker = recipe.training.tracker
+    accelerator = new_accelerator(
+        precision=recipe.training.precision, tracker=tracker, folder=run.path / _TRACKING if tracker else None
+    )
     training = prepared(recipe, run, accelerator, fresh=fresh, progress=progress)
     metrics = MetricsFile(run.path / "metrics.jsonl")
     stages = (
@@ -64,6 +72,8 @@ def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: 
     for stage, what, steps, work in stages:
         place = CheckpointFolder(run.path / "checkpoints" / ("generator" if stage == "training" else stage))
         records = _reported(work(place), progress, what, steps)
+        if stage == "training" and tracker is not None:
+            records = _tracked(records, accelerator, recipe, run)
         if accelerator.is_main_process:
             metrics.extend(stage, records)
         else:
@@ -190,6 +200,20 @@ def _reported(
         yield record
 
 
+def _tracked(
+    records: Iterator[dict[str, Any]], accelerator: Accelerator, recipe: Recipe, run: RunFolder
+) -> Iterator[dict[str, Any]]:
+    """The same records, each shown to the tracker, which knows the recipe's options by their dotted names."""
+    named = {name: {"name": run.path.name} for name in ("wandb", "trackio")}
+    accelerator.init_trackers("weightgen", config=dotted(recipe), init_kwargs=named)
+    try:
+        for record in records:
+            accelerator.log({key: value for key, value in record.items() if key != "step"}, step=record["step"])
+            yield record
+    finally:
+        accelerator.end_training()
+
+
 def _check_novel(recipe: Recipe, novel: datasets.Dataset) -> None:
     """Refuse novel classes that the evaluation after the training could not use."""
     counts, names, options = class_counts(novel), class_names(novel), recipe.evaluation
@@ -265,14 +289,31 @@ class MetricsFile:
         write_text(self.path, "".join(kept))
 
 
-def run_card(recipe: Recipe, name: str) -> str:
-    """README.md of a run, in Markdown: what the generator is, what it was trained on, how to use it."""
+def run_card(
+    recipe: Recipe,
+    name: str,
+    *,
+    repository: str | None = None,
+    license: str | None = None,
+    evaluations: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """README.md of a run, in Markdown: what the generator is, what it was trained on, how to use it.
+
+    Args:
+        repository: on the hub, where the generator is loaded from; None in the run folder.
+        license: one of the hub's identifiers. evaluations: as `results.json` holds them.
+
+    Raises InputError for a licence that is not an identifier.
+    """
     backbone = recipe.backbone.model or recipe.backbone.checkpoint
     selected = "the head" if recipe.selector.name == "head" else f"the head and {recipe.selector.name}"
-    return f"""---
-library_name: weightgen
-tags: [weight-generation, few-shot, diffusion]
----
+    header = card_header(license, library_name="weightgen", tags="[weight-generation, few-shot, diffusion]")
+    place, given = (f"{HUB}{repository}",) * 2 if repository else ("generator", name)
+    evaluate = "" if repository else f"\nweightgen evaluate {name}"
+    accuracy = "How accurate it is, beside the cheap baselines on the same episodes, stands in `report/report.md`."
+    if evaluations:
+        accuracy = "\n\n".join(["## How accurate it is", *map(report_section, evaluations)])
+    return f"""{header}
 
 # {name}
 
@@ -282,17 +323,19 @@ Made with weightgen on {recipe.data.source}.
 ```python
 from weightgen import WeightGenerationPipeline
 
-generator = WeightGenerationPipeline.from_pretrained("generator")
+generator = WeightGenerationPipeline.from_pretrained("{place}")
 head = generator("support_folder/")   # one sub-folder of images per class
 head.save_pretrained("heads/mine")
 ```
 
 ```
-weightgen generate --generator {name} --support support_folder/ --out heads/mine
-weightgen evaluate {name}
+weightgen generate --generator {given} --support support_folder/ --out heads/mine{evaluate}
 ```
 
-How accurate it is, beside the cheap baselines on the same episodes, stands in `report/report.md`.
+The head that it writes loads in timm and transformers, and in onnxruntime after `weightgen export heads/mine --onnx
+head.onnx`; its own card says how.
+
+{accuracy}
 
 ## Recipe
 

@@ -9,15 +9,14 @@ import torch
 from torch import nn
 
 from weightgen.errors import InputError
+from weightgen.extras import require
 from weightgen.interfaces import Selector
 from weightgen.seeds import derive
 from weightgen.selectors._module_names import ModuleNames, ancestors, trunk_modules
 
-try:
-    from peft import LoraConfig, inject_adapter_in_model
-    from peft.tuners.lora import LoraLayer
-except ImportError as error:
-    raise InputError("selector 'lora' needs peft: pip install 'weightgen[lora]'") from error
+require("lora", what="selector 'lora'")
+from peft import LoraConfig, inject_adapter_in_model  # noqa: E402 - named in one line where it is missing
+from peft.tuners.lora import LoraLayer  # noqa: E402
 
 _ADAPTER = "default"
 

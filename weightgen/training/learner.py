@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -16,10 +17,17 @@ from weightgen.training.options import TrainingOptions
 _NOTHING = float("-inf")
 
 
-def new_accelerator(*, precision: str = "no", cpu: bool = False) -> Accelerator:
-    """For any number of processes: a step without unlabelled images leaves some weights without a gradient."""
+def new_accelerator(
+    *, precision: str = "no", cpu: bool = False, tracker: str | None = None, folder: Path | None = None
+) -> Accelerator:
+    """For any number of processes: a step without unlabelled images leaves some weights without a gradient.
+
+    tracker: of accelerate. folder: what it writes goes there.
+    """
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[unused])
+    return Accelerator(
+        mixed_precision=precision, cpu=cpu, kwargs_handlers=[unused], log_with=tracker, project_dir=folder
+    )
 
 
 class Learner:

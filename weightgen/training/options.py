@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -75,6 +76,9 @@ class TrainingOptions(Section):
     """Steps between two checkpoints."""
     precision: str = Field(default="no", pattern="^(no|fp16|bf16)$")
     """accelerate's mixed precision: no, fp16 or bf16; with `reptile` no."""
+    tracker: Literal["tensorboard", "trackio", "wandb"] | None = Field(default=None, exclude_if=operator.not_)
+    """Where else every step's record goes, beside metrics.jsonl: a tracker of accelerate, which is installed by the
+    extra of its name. tensorboard writes below tracking/ of the run folder."""
 
     @model_validator(mode="after")
     def _ordered(self) -> TrainingOptions:
