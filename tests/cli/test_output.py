@@ -130,7 +130,7 @@ def test_other_data_count_in_full(trained: Path, pictures: Path) -> None:
 
 def test_a_report_on_request(trained: Path, tmp_path: Path) -> None:
     succeed("evaluate", trained, *FEW, "--report", tmp_path / "report")
-    assert files_below(tmp_path / "report") == {"report.md", "results.json", "steps_accuracy.png"}
+    assert files_below(tmp_path / "report") == {"report.html", "report.md", "results.json", "steps_accuracy.png"}
 
 
 def test_no_classes_beyond_the_episodes_own(trained: Path) -> None:

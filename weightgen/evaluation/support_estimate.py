@@ -127,7 +127,7 @@ class SupportEstimate:
             {"classes": [self.class_names[i] for i in pair], "images": count} for pair, count in counted.most_common()
         ]
 
-    def suspects(self) -> list[dict[str, Any]]:
+    def suspects(self, *, most: int = _MOST_NAMED) -> list[dict[str, Any]]:
         """Images that look mislabelled, the clearest first: another class is at least 16 times as probable."""
         top, taken = self.probabilities.max(1)
         odds = top / self.probabilities.gather(1, self.labels[:, None])[:, 0].clamp(min=1e-30)
@@ -139,7 +139,7 @@ class SupportEstimate:
                 "looks_like": self.class_names[int(taken[i])],
                 "probability": float(top[i]),
             }
-            for i in sorted(doubtful.tolist(), key=lambda i: -float(odds[i]))[:_MOST_NAMED]
+            for i in sorted(doubtful.tolist(), key=lambda i: -float(odds[i]))[:most]
         ]
 
 
