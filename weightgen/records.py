@@ -237,6 +237,7 @@ class Condition:
         image (leave-one-out); None where a conditioner does not compute it.
     segment: number, from 0, of the local target that is asked for (Mc-Di); None for the one whose segment of the chain
         the time lies in. Only training with overlapping ranges has any other.
+    copies: how many times in a row every episode is there, for as many draws.
     """
 
     tokens: Float[Tensor, "batch ways feature"]
@@ -251,6 +252,7 @@ class Condition:
     gradient: Float[Tensor, "batch ways feature"] | None = None
     loo_change: Float[Tensor, "batch ways shots ways"] | None = None
     segment: Int[Tensor, " batch"] | None = None
+    copies: int = 1
 
     @property
     def mask(self) -> Bool[Tensor, "batch ways"]:
@@ -260,7 +262,12 @@ class Condition:
     def repeat(self, times: int) -> Condition:
         """Every episode `times` times in a row."""
         batched: dict[str, Any] = {name: value.repeat_interleave(times, 0) for name, value in _tensors_of(self)}
-        return replace(self, **batched)
+        return replace(self, copies=times * self.copies, **batched)
+
+    def once(self) -> Condition:
+        """Every episode one time, however many draws are made of it: undoes `repeat`."""
+        single: dict[str, Any] = {name: value[:: self.copies] for name, value in _tensors_of(self)}
+        return replace(self, copies=1, **single)
 
     def with_gradient(self, gradient: Float[Tensor, "batch ways feature"]) -> Condition:
         """The same condition with the gradient at the noisy rows."""

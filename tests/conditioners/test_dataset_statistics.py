@@ -179,3 +179,13 @@ def test_the_prior_counts_for_as_many_images_as_it_says(base: Standardizer) -> N
     made = (DatasetStatistics(prior_images=number).adapted(data_set(), base) for number in (7.0, 28.0))
     (_, one), (_, other) = made
     assert float(other.images - one.images) == pytest.approx(21)
+
+
+def test_the_condition_that_the_scale_was_found_by_is_not_computed_again(base: Standardizer) -> None:
+    conditioner = DatasetStatistics()
+    inside, space = conditioner.adapted(data_set(), base)
+    again, anew = conditioner(inside, space), conditioner(inside, replace(space, known=None))
+    assert again.support is space.known[1].support  # type: ignore[index]
+    for name in ("tokens", "means", "variance", "support", "loo_change"):
+        assert torch.equal(getattr(again, name), getattr(anew, name))
+    assert again.space.likelihood_scale == anew.space.likelihood_scale

@@ -10,7 +10,9 @@ import torch
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.denoisers.class_transformer import ClassTransformer
+from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
+from weightgen.features.gaussian_posterior import GaussianPosterior
 from weightgen.features.standardizer import Standardizer
 from weightgen.records import Condition, Episode
 from weightgen.schedulers.schedulers import build_scheduler
@@ -115,3 +117,22 @@ def test_a_conditioner_without_variance_is_refused(
     condition = TaskPrototypes(shrink=False)(diagonal_standardizer.standardize(draw_episode()), diagonal_standardizer)
     with pytest.raises(InputError, match="task_prototypes with shrink"):
         attuned()(noisy, TIMES, condition)
+
+
+def test_unlabelled_images_are_assigned_once_for_all_draws(
+    monkeypatch: pytest.MonkeyPatch, diagonal_standardizer: Standardizer, draw_episode: Callable[..., Episode]
+) -> None:
+    episode = diagonal_standardizer.standardize(draw_episode(unlabelled=UnlabelledDraw(7)))
+    denoiser, one = attuned(), TaskPrototypes()(episode, diagonal_standardizer)
+    assigned, assign = [], denoiser.assignment.forward
+
+    def counted(signal: torch.Tensor, condition: Condition, *, learnt: bool) -> GaussianPosterior:
+        assigned.append(len(signal))
+        return assign(signal, condition, learnt=learnt)
+
+    monkeypatch.setattr(denoiser.assignment, "forward", counted)
+    noisy = torch.randn(2, 5, 3, 8, generator=torch.Generator().manual_seed(6))
+    together = denoiser(noisy.flatten(0, 1), torch.full((10,), 70), one.repeat(5)).unflatten(0, (2, 5))
+    apart = [denoiser(noisy[:, i], torch.full((2,), 70), one) for i in range(5)]
+    assert assigned == [2] * 6
+    torch.testing.assert_close(together, torch.stack(apart, 1))

@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.features.standardizer import Standardizer
 from weightgen.records import Features
+from weightgen.seeds import generator
+from weightgen.training import space
 from weightgen.training.space import SpaceChoice, SpaceGrid, choose_space
 
 SHAPE = {"feature_width": 12, "map": "whiten", "unit_length": False}
@@ -17,11 +21,17 @@ SETTLED = SpaceGrid((1.0,), (0.5,), (0.5,), (1.0,), ("gaussian",))
 
 
 def gaussian(
-    within: torch.Tensor, between: torch.Tensor, *, classes: int, images: int = 16, mean: float = 0.0
+    within: torch.Tensor,
+    between: torch.Tensor,
+    *,
+    classes: int,
+    images: int = 16,
+    mean: float = 0.0,
+    width: int = 12,
 ) -> Features:
     generator = torch.Generator().manual_seed(0)
-    centres = mean + between * torch.randn(classes, 1, 12, generator=generator)
-    values = centres + within * torch.randn(classes, images, 12, generator=generator)
+    centres = mean + between * torch.randn(classes, 1, width, generator=generator)
+    values = centres + within * torch.randn(classes, images, width, generator=generator)
     names = tuple(f"class {i}" for i in range(classes))
     return Features(values.flatten(0, 1), torch.arange(classes).repeat_interleave(images), names)
 
@@ -94,3 +104,29 @@ def test_without_a_choice_nothing_is_tried(shape: dict[str, Any], grid: tuple[fl
 def test_shots_beyond_the_images_are_lowered() -> None:
     features = gaussian(torch.ones(12), torch.ones(12), classes=12, images=4)
     assert choose(features, within_shrinkage=GRID, shots=(1, 30), ways=50).shape["within_shrinkage"] in GRID
+
+
+@pytest.mark.parametrize("readout", ["gaussian", "cosine"])
+def test_leaving_out_axes_that_no_accuracy_depends_on_changes_none(readout: str) -> None:
+    """Five classes to learn from of forty features: six axes may differ."""
+    between = torch.linspace(0.5, 1.5, 40)
+    drawn = gaussian(torch.linspace(1, 3, 40), between, classes=9, width=40, mean=1.0)
+    learnt, judged = drawn.of_classes(drawn.class_names[:5]), drawn.of_classes(drawn.class_names[5:])
+    episodes = space._episodes(judged, ways=3, shots=(1, 4), seed=7)
+    shape = {"feature_width": 40, "map": "whiten", "centring": 0.0, "between_shrinkage": 0.3}
+    fold = space._Fold(learnt, judged, episodes)
+    along, statistics = fold.fitted(shape)
+    seen = fold.seen(along.shape_along_axes(statistics))
+    fewer, short = space._with_fewer_axes(along, seen, distinct=statistics.between_root.shape[1] + 1)
+    standardizer = Standardizer(**shape).fit(learnt)
+    assert fewer.config.feature_width == short[0].means.shape[-1] < 40
+    torch.testing.assert_close(along.prior_variance, standardizer.prior_variance, rtol=1e-4, atol=1e-5)
+    fewer.prior_variance.copy_(standardizer.prior_variance[: fewer.config.feature_width])
+    whole = space._accuracies(along, readout, seen)
+    assert torch.equal(space._accuracies(fewer, readout, short), whole)
+    assert torch.equal(space._accuracies(standardizer, readout, fold.seen(standardizer)), whole)
+    sampler = EpisodeSampler(judged)
+    draw = {"batch": 200, "ways": 3, "shots": 4, "queries": 10, "generator": generator(7, 4)}
+    standardized = standardizer.standardize(sampler.sample(**draw))
+    torch.testing.assert_close(fold.seen(standardizer)[1].queries, standardized.query)
+    torch.testing.assert_close(fold.seen(standardizer)[1].means, standardized.support_means())

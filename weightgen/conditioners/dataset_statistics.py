@@ -53,7 +53,8 @@ class DatasetStatistics(Conditioner):
         prior_images = self.config.prior_images
         space = AdaptedSpace.of(standardizer, statistics, prior_images=prior_images, residual=residual)
         inside = space.episode(episode)
-        return inside, replace(space, logit_scale=self._logit_scale(inside, space))
+        condition = self(inside, space)
+        return inside, replace(space, logit_scale=self._logit_scale(condition, space), known=(inside, condition))
 
     @torch.no_grad()
     def recalled(
@@ -71,14 +72,16 @@ class DatasetStatistics(Conditioner):
         return recalled.episode(episode), replace(recalled, images=images[:, None])
 
     def forward(self, episode: Episode, standardizer: FeatureSpace) -> Condition:
-        condition = self.prototypes(episode, standardizer)
         if not isinstance(standardizer, AdaptedSpace):
-            return condition
+            return self.prototypes(episode, standardizer)
+        if standardizer.known is not None and standardizer.known[0] is episode:
+            return replace(standardizer.known[1], space=standardizer.space)
+        condition = self.prototypes(episode, standardizer)
         return replace(condition, loo_change=loo_change(condition, standardizer.images))
 
-    def _logit_scale(self, episode: Episode, space: AdaptedSpace) -> float:
+    def _logit_scale(self, condition: Condition, space: AdaptedSpace) -> float:
         """The scale that calibrates leave-one-out logits; with few images that of the base classes joins in."""
-        condition, base = self(episode, space), float(space.standardizer.likelihood_scale)
+        base = float(space.standardizer.likelihood_scale)
         judged = loo_mask(condition)
         number = int(judged.sum())
         if not number:

@@ -93,7 +93,8 @@ class ClassTransformer(Denoiser):
         self, signal: Float[Tensor, "batch 1 1"], condition: Condition, *, learnt: bool
     ) -> GaussianPosterior:
         if condition.unlabelled.shape[1]:
-            return self.assignment(signal, condition, learnt=learnt)
+            once = self.assignment(signal[:: condition.copies], condition.once(), learnt=learnt)
+            return once.repeat(condition.copies)  # draws differ in their noise, which it does not look at
         return GaussianPosterior.of(condition)
 
     def forward(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from weightgen.errors import InputError
 from weightgen.features.gaussian_posterior import shared_mean
 from weightgen.features.standardizer import Standardizer
 from weightgen.features.whitening import DenseWhitening, LowRankWhitening, Whitening
-from weightgen.records import Episode, LinearHeads, Space, Statistics
+from weightgen.records import Condition, Episode, LinearHeads, Space, Statistics
 
 _FEW = 3  # times the images below the features, their inner products are the quicker way to a root
 
@@ -32,6 +32,7 @@ class AdaptedSpace:
     images: the weight of Σ in images, ν + n − classes; or for each class in a column, and then infinite for classes
         whose images are no part of S.
     logit_scale: the factor on logits that calibrates the leave-one-out logits of the data set.
+    known: the data set in this space and its condition, which the scale was found by.
     """
 
     standardizer: Standardizer
@@ -40,6 +41,7 @@ class AdaptedSpace:
     prior_variance: Float[Tensor, " feature"]
     images: Float[Tensor, "*ways"]
     logit_scale: float = 1.0
+    known: tuple[Episode, Condition] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(

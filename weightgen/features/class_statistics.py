@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -19,6 +20,7 @@ class ClassStatistics:
     within: pooled covariance around the class means (Σ_w), unbiased.
     between: covariance of the true class means (Σ_b): that of the sample means less its sampling noise Σ_w / n,
         with negative eigenvalues set to 0.
+    between_root: R with R Rᵀ = Σ_b; no more columns than there are axes along which true class means differ.
     radius: mean distance of an image from `mean`; folds a per-image normalisation into an exported head.
     classes: how many classes were seen; few of them make `between` a rough estimate.
     """
@@ -26,6 +28,7 @@ class ClassStatistics:
     mean: Float[Tensor, " feature"]
     within: Float[Tensor, "feature feature"]
     between: Float[Tensor, "feature feature"]
+    between_root: Float[Tensor, "feature few"]
     radius: float
     classes: int
 
@@ -43,10 +46,21 @@ class ClassStatistics:
         noise = within * counts.reciprocal().mean()
         between = spread.mT @ spread / max(len(counts) - 1, 1) - noise
         eigenvalues, vectors = torch.linalg.eigh(between)
-        between = vectors * eigenvalues.clamp(min=0) @ vectors.mT
+        root = vectors[:, eigenvalues > 0] * eigenvalues[eigenvalues > 0].sqrt()
         radius = float(((features.values.double() - mean).norm(dim=-1) * share).sum())
         dtype = features.values.dtype
-        return cls(mean.to(dtype), within.to(dtype), between.to(dtype), radius, len(counts))
+        between = (root @ root.mT).to(dtype)
+        return cls(mean.to(dtype), within.to(dtype), between, root.to(dtype), radius, len(counts))
+
+    @cached_property
+    def within_axes(self) -> tuple[Float[Tensor, " feature"], Float[Tensor, "feature feature"]]:
+        """Eigenvalues and eigenvectors of Σ_w, in double precision; shrinking it changes only the former."""
+        return torch.linalg.eigh(self.within.double())
+
+
+def shrink_variances(variances: Float[Tensor, " feature"], shrinkage: float) -> Float[Tensor, " feature"]:
+    """`shrink_to_isotropic` along the axes of a covariance, which it keeps."""
+    return (1 - shrinkage) * variances + shrinkage * variances.mean()
 
 
 def shrink_to_isotropic(

@@ -42,6 +42,11 @@ class GaussianPosterior:
         mean = condition.space.along_axes(condition.tokens)
         return cls(mean, condition.variance, torch.zeros_like(condition.counts))
 
+    def repeat(self, times: int) -> GaussianPosterior:
+        """Every episode `times` times in a row."""
+        repeated = (values.repeat_interleave(times, 0) for values in (self.mean, self.variance, self.unlabelled))
+        return GaussianPosterior(*repeated)
+
     def given_noisy(
         self, noisy: Float[Tensor, "batch ways feature"], signal: Float[Tensor, "batch 1 1"]
     ) -> Float[Tensor, "batch ways feature"]:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.errors import InputError
-from weightgen.features.class_statistics import ClassStatistics, shrink_to_isotropic
+from weightgen.features.class_statistics import ClassStatistics, shrink_variances
 from weightgen.records import Episode, Features, LinearHeads, Space
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Standardizer(ModelMixin, ConfigMixin):
             return standardizer
         if weight.shape[1:] != (feature_width,) or len(weight) < 2 or not bool(weight.isfinite().all()):
             raise InputError(f"a classifier of shape {list(weight.shape)} where [classes, {feature_width}] belongs")
-        rows = (weight - weight.mean(0)).double()
+        rows = weight.double() - weight.double().mean(0)  # a mean of the largest floats is infinite among floats
         variances, axes = torch.linalg.eigh(rows.mT @ rows / len(rows))
         if not bool(variances.mean() > 0):
             raise InputError("the backbone's classifier has the same row for every class; take one that was trained")
@@ -152,34 +152,14 @@ class Standardizer(ModelMixin, ConfigMixin):
 
     def shape(self, statistics: ClassStatistics) -> Standardizer:
         """Set matrix and variances from the statistics of centred images of unit length."""
-        within, mean = statistics.within.double(), statistics.mean.double()
-        # What is left of the mean belongs to every prototype alike: all of it for the identity, little otherwise.
-        between = statistics.between.double() + torch.outer(mean, mean)
-        matrix = torch.eye(self.config.feature_width, dtype=torch.float64)
-        if self.config.map == "whiten":
-            matrix = self._whitener(within)
-        if self.config.map != "identity":
-            if not bool(statistics.between.diagonal().sum() > 1e-10 * within.diagonal().sum()):  # less is rounding
-                raise InputError("all classes have the same mean feature; the backbone tells none of them apart")
-            matrix = matrix / (matrix @ between @ matrix.mT).diagonal().mean().sqrt()
-        within, between = matrix @ within @ matrix.mT, matrix @ between @ matrix.mT
-        self.matrix.copy_(matrix)
-        self.noise_variance.copy_(within.diagonal().mean())
-        self.radius.copy_((within + between).diagonal().sum().sqrt())
-        prior = between.diagonal()
+        root = self._set_map(statistics)
+        prior = root.square().sum(1)
         if self.axes is not None:
-            ascending, axes = torch.linalg.eigh(between)
-            prior = ascending.flip(-1)
+            ascending, axes = torch.linalg.eigh(root @ root.mT)
+            prior = ascending.flip(-1).clamp(min=0)
             self.axes.copy_(axes.flip(-1))
-        prior = prior.clamp(min=0)
-        self.prior_variance.copy_(shrink_to_isotropic(prior.diag(), self.config.between_shrinkage).diagonal())
+        self.prior_variance.copy_(shrink_variances(prior, self.config.between_shrinkage))
         return self
-
-    def _whitener(self, within: Tensor) -> Tensor:
-        """The symmetric inverse root of the shrunk within-class covariance."""
-        variances, axes = torch.linalg.eigh(shrink_to_isotropic(within, self.config.within_shrinkage))
-        floor = variances.max() * 1e-6  # a dead feature has no variance to divide by
-        return axes * variances.clamp(min=floor).rsqrt() @ axes.mT
 
     def along_axes(self) -> Standardizer:
         """The same with the axes as coordinates, where a linear-Gaussian model is diagonal without turning anything."""
@@ -188,6 +168,49 @@ class Standardizer(ModelMixin, ConfigMixin):
             turned.matrix.copy_(self.axes.mT @ self.matrix)
             turned.axes = None
         return turned
+
+    def shape_along_axes(self, statistics: ClassStatistics) -> Standardizer:
+        """`shape(statistics).along_axes()` but for signs and order of equal axes, without an eigendecomposition.
+
+        Prototypes vary along few axes: all after the columns of `between_root` and one have the same variance.
+        """
+        root = self._set_map(statistics)
+        axes, lengths, _ = torch.linalg.svd(root)
+        self.matrix.copy_(axes.mT.to(self.matrix) @ self.matrix)
+        self.axes = None
+        prior = torch.zeros(len(axes), dtype=root.dtype)
+        prior[: len(lengths)] = lengths.square()
+        self.prior_variance.copy_(shrink_variances(prior, self.config.between_shrinkage))
+        return self
+
+    def _set_map(self, statistics: ClassStatistics) -> Float[Tensor, "feature few"]:
+        """Set the matrix and how large noise and images are; returns a root of the prototypes' covariance behind it."""
+        # What is left of the mean belongs to every prototype alike: all of it for the identity, little otherwise.
+        root = torch.cat([statistics.between_root, statistics.mean[:, None]], 1).double()
+        matrix, noise = self._unscaled(statistics)
+        if self.config.map != "identity":
+            seen = statistics.within.diagonal().sum()
+            if not bool(statistics.between.diagonal().sum() > 1e-10 * seen):  # less is rounding
+                raise InputError("all classes have the same mean feature; the backbone tells none of them apart")
+            scale = ((matrix @ root).square().sum() / len(matrix)).rsqrt()
+            matrix, noise = matrix * scale, noise * scale.square()
+        root = matrix @ root
+        self.matrix.copy_(matrix)
+        self.noise_variance.copy_(noise / len(matrix))
+        self.radius.copy_((noise + root.square().sum()).sqrt())
+        return root
+
+    def _unscaled(self, statistics: ClassStatistics) -> tuple[Tensor, Tensor]:
+        """The map up to its factor, and the trace of the within-class covariance behind it.
+
+        A whitener is the symmetric inverse root of the shrunk within-class covariance.
+        """
+        if self.config.map != "whiten":
+            return torch.eye(self.config.feature_width, dtype=torch.float64), statistics.within.double().trace()
+        variances, axes = statistics.within_axes
+        shrunk = shrink_variances(variances, self.config.within_shrinkage)
+        shrunk = shrunk.clamp(min=shrunk.max() * 1e-6)  # a dead feature has no variance to divide by
+        return axes * shrunk.rsqrt() @ axes.mT, (variances / shrunk).sum()
 
     def _unit_length(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         if not self.config.unit_length:

@@ -193,9 +193,9 @@ def leave_one_out(
 
     Returns:
         With the values `sentence`; and where the support allows an estimate `accuracy` and `interval` (percent),
-        `threshold` (see `Head.threshold`), `images` (judged), `heads` (made), `per_class`, `confused` (pairs of
-        classes), `suspects` (images that look mislabelled) and `not_judged` (classes of one image); where it does not,
-        `similar`: the closest pairs of classes.
+        `threshold` (see `Head.threshold`), `images` (judged), `right` and `right_by_centroid` (of these), `heads`
+        (made), `per_class`, `confused` (pairs of classes), `suspects` (images that look mislabelled) and `not_judged`
+        (classes of one image); where it does not, `similar`: the closest pairs of classes.
     """
     if pipeline.space.takes_images:
         return Judged({"sentence": "not estimated: the generator writes parameters inside the backbone"})
@@ -219,6 +219,8 @@ def leave_one_out(
         "interval": list(estimate.interval),
         "threshold": estimate.threshold,
         "images": estimate.images,
+        "right": estimate.right,
+        "right_by_centroid": estimate.centroid_right,
         "heads": estimate.groups,
         "per_class": estimate.per_class(),
         "confused": estimate.confused(),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from weightgen.episodes.sampler import EpisodeSampler
-from weightgen.features.class_statistics import ClassStatistics, shrink_to_isotropic
+from weightgen.features.class_statistics import ClassStatistics, shrink_variances
 from weightgen.features.gaussian_posterior import GaussianPosterior
 from weightgen.features.standardizer import Standardizer
 from weightgen.records import Episode, Features
@@ -87,17 +87,61 @@ def choose_space(
 
 @dataclass(frozen=True)
 class _Fold:
-    """Base classes that a map is fitted on, and episodes of the others."""
+    """Base classes that a map is fitted on, the others, and episodes of these that hold the numbers of their images.
+
+    known: the statistics of `learnt`, by centring.
+    """
 
     learnt: Features
+    judged: Features
     episodes: list[Episode]
+    known: dict[float, ClassStatistics] = field(default_factory=dict)
+
+    def fitted(self, shape: Mapping[str, Any]) -> tuple[Standardizer, ClassStatistics]:
+        """A standardizer and what it is to be shaped by; one set of statistics serves all maps of one centring."""
+        standardizer = Standardizer(**shape)
+        centred, centring = standardizer.centre(self.learnt), standardizer.config.centring
+        if centring not in self.known:
+            self.known[centring] = ClassStatistics.of(centred)
+        return standardizer, self.known[centring]
+
+    def seen(self, standardizer: Standardizer) -> list[_Seen]:
+        """The episodes through a map, which every image goes through once, however many episodes it is in."""
+        support, query = standardizer.support(self.judged.values), standardizer.query(self.judged.values)
+        # every class has the same number of images, so that none is absent
+        return [
+            _Seen(support[one.support[..., 0]].mean(2), query[one.query[..., 0]], one.counts, one.query_labels)
+            for one in self.episodes
+        ]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What accuracy follows from: class means and queries of standardised episodes."""
+
+    means: Float[Tensor, "episodes ways feature"]
+    queries: Float[Tensor, "episodes queries feature"]
+    counts: Float[Tensor, "episodes ways"]
+    labels: Int[Tensor, "episodes queries"]
+
+    def turned(self, origin: Float[Tensor, " feature"], *, kept: int) -> tuple[_Seen, Float[Tensor, " fewer"]]:
+        """The same, and the origin, with few coordinates beside the first `kept`: the span of means and origin.
+
+        Whatever is the same along all other axes sees of them only inner products with means and origin.
+        """
+        beside = torch.cat([origin.expand(len(self.means), 1, -1), self.means], 1)[..., kept:]
+        basis, along = torch.linalg.qr(beside.mT)  # the origin's direction first, in every episode
+        means, queries = (
+            torch.cat([vectors[..., :kept], vectors[..., kept:] @ basis], -1) for vectors in (self.means, self.queries)
+        )
+        return replace(self, means=means, queries=queries), torch.cat([origin[:kept], along[0, :, 0]])
 
 
 def _folds(features: Features, number: int, *, ways: int, shots: tuple[int, ...], seed: int) -> list[_Fold]:
     kept = []
     for i, held in enumerate(features.groups(number, generator(seed, "space folds"))):
         judged, draw = features.of_classes(held), derive(seed, "space", i)
-        kept.append(_Fold(features.without(held), _episodes(judged, ways=ways, shots=shots, seed=draw)))
+        kept.append(_Fold(features.without(held), judged, _episodes(judged, ways=ways, shots=shots, seed=draw)))
     return kept
 
 
@@ -105,38 +149,54 @@ def _scores(fold: _Fold, shape: Mapping[str, Any], grid: SpaceGrid) -> Float[Ten
     """Accuracy of every combination on every episode, centring outermost."""
     places = []
     for centring in grid.centring:
-        # one fit of the statistics serves all shrinkages, one map all of the second
-        statistics = ClassStatistics.of(Standardizer(**{**shape, "centring": centring}).centre(fold.learnt))
         pairs = []
         for within in grid.within_shrinkage:
             chosen = {"centring": centring, "within_shrinkage": within, "between_shrinkage": 0.0}
-            standardizer = Standardizer(**{**shape, **chosen})
-            standardizer.centre(fold.learnt)
-            standardizer = standardizer.shape(statistics).along_axes()  # nothing has to be turned for each prior
-            prior = standardizer.prior_variance.diag()
-            episodes = [standardizer.standardize(episode) for episode in fold.episodes]
+            standardizer, statistics = fold.fitted({**shape, **chosen})
+            standardizer.shape_along_axes(statistics)
+            prior, distinct = standardizer.prior_variance, statistics.between_root.shape[1] + 1
+            fewer, episodes = _with_fewer_axes(standardizer, fold.seen(standardizer), distinct=distinct)
             for between in grid.between_shrinkage:
-                standardizer.prior_variance.copy_(shrink_to_isotropic(prior, between).diagonal())
-                pairs.append(torch.stack([_accuracies(standardizer, readout, episodes) for readout in grid.readout]))
+                fewer.prior_variance.copy_(shrink_variances(prior, between)[: len(fewer.prior_variance)])
+                pairs.append(torch.stack([_accuracies(fewer, readout, episodes) for readout in grid.readout]))
         places.append(torch.stack(pairs, 1))  # (readouts, pairs, episodes)
     return torch.cat(places)
+
+
+def _with_fewer_axes(
+    standardizer: Standardizer, episodes: list[_Seen], *, distinct: int
+) -> tuple[Standardizer, list[_Seen]]:
+    """A space, along its axes, without the dimensions that no accuracy depends on; variances are yet to be set.
+
+    distinct: axes, the first, whose variances may differ. Sixty classes of 1,280 features leave 67 of them.
+    """
+    origin, ways = standardizer.standardized_origin, episodes[0].means.shape[1]
+    if distinct + 1 + ways < len(origin):
+        turned = [episode.turned(origin, kept=distinct) for episode in episodes]
+        episodes, origin = [one for one, _ in turned], turned[0][1]
+    fewer = Standardizer(feature_width=len(origin), map="scale", unit_length=False)
+    fewer.origin.copy_(origin)
+    fewer.radius.copy_(standardizer.radius)
+    fewer.noise_variance.copy_(standardizer.noise_variance)
+    return fewer, episodes
 
 
 def _best_power(folds: Sequence[_Fold], shape: Mapping[str, Any], powers: Sequence[float], readout: Readout) -> float:
     """The first of the best powers; they bend supports alone, so one fit of the map serves them all."""
     scores = torch.zeros(len(powers))
     for fold in folds:
-        standardizer = Standardizer(**shape).fit(fold.learnt)
+        standardizer, statistics = fold.fitted(shape)
+        standardizer.shape_along_axes(statistics)
         for i, power in enumerate(powers):
             standardizer.register_to_config(support_power=power)
             standardizer.centre(fold.learnt)
-            episodes = [standardizer.standardize(episode) for episode in fold.episodes]
-            scores[i] += _accuracies(standardizer, readout, episodes).sum()
+            scores[i] += _accuracies(standardizer, readout, fold.seen(standardizer)).sum()
     return powers[int(scores.argmax())]
 
 
 def _episodes(features: Features, *, ways: int, shots: tuple[int, ...], seed: int) -> list[Episode]:
-    sampler, fewest = EpisodeSampler(features), int(features.counts.min())
+    numbers = replace(features, values=torch.arange(len(features.values))[:, None])
+    sampler, fewest = EpisodeSampler(numbers), int(features.counts.min())
     ways = min(ways, len(features.class_names))
     return [
         sampler.sample(
@@ -165,14 +225,12 @@ def _most_shrunk(scores: Float[Tensor, "pairs episodes"], pairs: Sequence[tuple[
     return max((pair for pair, good in zip(pairs, as_good.tolist(), strict=True) if good), key=sum)
 
 
-def _accuracies(
-    standardizer: Standardizer, readout: Readout, episodes: Sequence[Episode]
-) -> Float[Tensor, " episodes"]:
+def _accuracies(standardizer: Standardizer, readout: Readout, episodes: Sequence[_Seen]) -> Float[Tensor, " episodes"]:
     """Of the linear-Gaussian model's posterior means, for standardised episodes."""
     reader, space, correct = RowReader(standardizer, readout), standardizer.space, []
     for episode in episodes:
-        posterior = GaussianPosterior.of_means(space, episode.support_means(), episode.counts)
+        posterior = GaussianPosterior.of_means(space, episode.means, episode.counts)
         rows = space.from_axes(posterior.mean)
-        logits = reader.standardised_head(rows[:, None], episode.counts).logits(episode.query)
-        correct.append((logits.argmax(-1) == episode.query_labels).float().mean(-1))
+        logits = reader.standardised_head(rows[:, None], episode.counts).logits(episode.queries)
+        correct.append((logits.argmax(-1) == episode.labels).float().mean(-1))
     return torch.cat(correct)
