@@ -276,12 +276,12 @@ class MetricsFile:
                 stream.write(json.dumps({"stage": stage, **record}) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """All records, without torn lines; none where there is no file."""
-        found = []
+        """All records, without torn lines; none where the file is missing."""
+        records = []
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
             with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
-        return found
+                records.append(json.loads(line))
+        return records
 
     def _rewind(self, stage: str, step: int) -> None:
         """Drop the records of `stage` from `step` on, and torn lines."""
