@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from weightgen.errors import InputError
 from weightgen.runs.comparison_run import share_backbone
 from weightgen.runs.folder import RunFolder, run_folder
 from weightgen.runs.generator_training import Progress
-from weightgen.runs.training_run import check_run, train_run
+from weightgen.runs.training_run import MetricsFile, check_run, train_run
 
 _COMMA = re.compile(r",(?![^\[{]*[\]}])")  # not within [1,5]
 _MOST = 1000
@@ -113,8 +112,8 @@ def _same_backbone(one: Recipe, other: Recipe) -> bool:
 
 def _row(point: _Point) -> dict[str, Any]:
     """A finished run as its metrics.jsonl has it. Values are None where too few classes could be held out."""
-    lines = (point.run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    records = [record for record in map(json.loads, lines) if record["stage"] == "training"]
+    metrics = MetricsFile(point.run.path / "metrics.jsonl")
+    records = [record for record in metrics.records() if record["stage"] == "training"]
     scored = {record["step"]: record["held_out_accuracy"] for record in records if "held_out_accuracy" in record}
     best = max(scored, key=lambda step: scored[step], default=None)
     return {
