@@ -30,6 +30,9 @@ def compare(
     methods: Annotated[str | None, typer.Option(help="Comma-separated baselines; all if left out.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder that holds run folders.")] = Path("runs"),
     out: Annotated[Path, typer.Option(help="Folder for the page: text, JSON and a picture.")] = Path("comparison"),
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write the page as report.html here; --out has one too.")
+    ] = None,
     format: FormatOption = Format.text,
     quiet: QuietOption = False,
 ) -> None:
@@ -40,6 +43,7 @@ def compare(
     Example: weightgen compare metadiff hypernetwork flow --data images.parquet --seeds 3
     """
     output = Output(format, quiet)
+    from weightgen.evaluation.leaderboard import write_board_page
     from weightgen.runs.comparison_run import compare_recipes
 
     from .tables import print_leaderboard
@@ -59,5 +63,7 @@ def compare(
             out=out,
             progress=progress,
         )
+    if report is not None:
+        write_board_page(report, board)
     output.result(board, lambda console: print_leaderboard(console, board))
-    output.remark(f"page: {out}/leaderboard.md")
+    output.remark(f"page: {report or out}/report.html")

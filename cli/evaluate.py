@@ -27,7 +27,10 @@ ImagesOption = Annotated[
 ]
 MethodsOption = Annotated[str | None, typer.Option(help="Comma-separated methods; all if left out.")]
 SeedOption = Annotated[int, typer.Option(help="Decides the episodes or training sets.")]
-ReportOption = Annotated[Path | None, typer.Option(help="Also write report.md, results.json and pictures here.")]
+ReportOption = Annotated[
+    Path | None,
+    typer.Option(help="Also write report.html (one page with all), report.md, results.json and pictures here."),
+]
 
 
 class Split(StrEnum):

@@ -54,6 +54,14 @@ def generate(
     samples: Annotated[int | None, typer.Option(help="Heads to draw; predict mixes them.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoiser calls in a row.")] = None,
     seed: Annotated[int, typer.Option(help="Decides the noise.")] = 0,
+    suggest: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Name N of the unlabelled images: those whose labels would help most."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write report.html here: one page on the head and its images."),
+    ] = None,
     format: FormatOption = Format.text,
     quiet: QuietOption = False,
 ) -> None:
@@ -61,24 +69,32 @@ def generate(
 
     Example: weightgen generate --support birds/ --unlabelled photos/ --out heads/birds
     Later: weightgen generate --support more_birds/ --extend heads/birds
+    Which to label next: weightgen generate --support birds/ --unlabelled photos/ --suggest 20
     """
     output = Output(format, quiet)
     from weightgen.runs.generation import write_head
 
-    written = write_head(
-        support,
-        unlabelled=unlabelled,
-        generator=generator,
-        backbone=backbone,
-        extend=extend,
-        rewrite=rewrite,
-        out=out,
-        samples=samples,
-        steps=steps,
-        seed=seed,
-        remark=output.remark,
-    )
+    with output.progress() as progress:
+        written = write_head(
+            support,
+            unlabelled=unlabelled,
+            generator=generator,
+            backbone=backbone,
+            extend=extend,
+            rewrite=rewrite,
+            out=out,
+            samples=samples,
+            steps=steps,
+            seed=seed,
+            suggest=suggest,
+            report=report,
+            remark=output.remark,
+            progress=progress,
+        )
     lines = [written_sentence(written), *estimate_lines(written.get("leave_one_out"))]
+    for one in written.get("suggestions", []):
+        share = f"{100 * one['probability']:.0f} %"
+        lines.append(f"label next: {one['image']} (looks like {one['looks_like']}, {share})")
     output.result(written, "\n".join(lines))
     output.remark(f"next: weightgen predict --head {written['head']} IMAGE_OR_FOLDER")
 

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from . import compare, data, deploy, evaluate, generate, head, predict, recipes, sweep, train
+from . import compare, data, deploy, doctor, evaluate, generate, head, predict, recipes, sweep, train
 from .output import CLOSED_PIPE, complain, drop_broken_streams, prepare_streams
 
 
@@ -63,7 +63,6 @@ def _failure(error: BaseException) -> tuple[str, int] | None:
 app = typer.Typer(
     cls=OneLineErrors,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Writes classifier heads for frozen backbones instead of training them.",
 )
@@ -81,6 +80,7 @@ app.add_typer(recipes.app, name="recipes")
 app.command("components")(recipes.components)
 app.add_typer(train.zoo, name="zoo")
 app.add_typer(data.app, name="data")
+app.command("doctor")(doctor.doctor)
 
 if __name__ == "__main__":
     app()

@@ -1,5 +1,6 @@
 """weightgen recipes, weightgen components"""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,8 @@ import typer
 from .options import Format, FormatOption, OverridesArgument, QuietOption, RecipeArgument
 from .output import Output, write_json
 
+_SCHEMA = re.compile(rb"\A(# yaml-language-server: \$schema=)(\S+)")
+
 app = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes.")
 
 
@@ -17,9 +20,8 @@ def ls(format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
     """List the recipes that come with weightgen. Example: weightgen recipes ls"""
     from weightgen.config.loading import recipe_names, recipe_path
 
-    lines = {
-        name: recipe_path(name).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for name in recipe_names()
-    }
+    texts = {name: recipe_path(name).read_text(encoding="utf-8") for name in recipe_names()}
+    lines = {name: text.splitlines()[1].lstrip("# ") for name, text in texts.items()}  # the first is for editors
     Output(format, quiet).result(lines, "\n".join(f"{name:24} {line}" for name, line in lines.items()))
 
 
@@ -33,7 +35,10 @@ def cat(recipe: RecipeArgument) -> None:
 
 @app.command("cp")
 def cp(recipe: RecipeArgument, target: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
-    """Copy a recipe, to change it. Example: weightgen recipes cp metadiff mine.yaml"""
+    """Copy a recipe, to change it. Example: weightgen recipes cp metadiff mine.yaml
+
+    Its first line tells editors where the schema of recipes lies: in the installed package.
+    """
     from weightgen.config.loading import recipe_path
     from weightgen.errors import InputError
     from weightgen.files import write_bytes
@@ -43,7 +48,13 @@ def cp(recipe: RecipeArgument, target: Annotated[Path, typer.Argument(help="File
         target = target / source.name
     if target.exists():
         raise InputError(f"{target}: exists already; choose another name")
-    write_bytes(target, source.read_bytes())
+    write_bytes(target, _SCHEMA.sub(lambda line: line[1] + _placed(line[2], source), source.read_bytes()))
+
+
+def _placed(schema: bytes, source: Path) -> bytes:
+    """A schema that a recipe names beside itself, in full."""
+    path = (source.parent / schema.decode()).resolve()
+    return path.as_posix().encode() if path.is_file() else schema
 
 
 @app.command("validate")
@@ -77,7 +88,10 @@ def validate(
 
 @app.command("schema")
 def schema() -> None:
-    """Print the JSON schema of recipes, for editors. Example: weightgen recipes schema > recipe.schema.json"""
+    """Print the JSON schema of recipes, for editors. Example: weightgen recipes schema > recipe.schema.json
+
+    Editors take it from a recipe's first line: # yaml-language-server: $schema=recipe.schema.json
+    """
     from weightgen.config.recipe import Recipe
 
     write_json(Recipe.model_json_schema())

@@ -18,6 +18,9 @@ def train(
     overrides: OverridesArgument = None,
     out: OutOption = None,
     fresh: FreshOption = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the report.", show_default="report/ of the run")
+    ] = None,
     format: FormatOption = Format.text,
     quiet: QuietOption = False,
 ) -> None:
@@ -36,14 +39,14 @@ def train(
     chosen, run = recipe_and_run(recipe, overrides, out)
     with output.progress() as progress:
         trained = train_run(chosen, run, fresh=fresh, progress=progress)
-        report = run.path / "report"
+        report = report or run.path / "report"
         judged = output.first and chosen.data.keeps_novel
         evaluations = evaluate_run(run, report=report, progress=progress) if judged else []
     if not trained:
         output.remark(f"{run.path} was trained already; --fresh trains it again")
     data = {"run": str(run.path), "trained": trained, "evaluations": evaluations}
     output.result(data, lambda console: print_evaluations(console, evaluations))
-    evaluated = f"report: {report}/report.md" if evaluations else "not evaluated, for data.novel is 0"
+    evaluated = f"report: {report}/report.html" if evaluations else "not evaluated, for data.novel is 0"
     output.remark(f"generator: {run.path}/generator   {evaluated}")
     output.remark(f"next: weightgen generate --generator {run.path} --support FOLDER")
 

@@ -41,8 +41,9 @@ def crops(image: Image.Image, rng: np.random.Generator) -> list[Image.Image]:
     return pieces
 
 
-def main() -> None:
-    out, rng = Path(sys.argv[1]), np.random.default_rng(0)
+def write(out: Path) -> None:
+    """Support and query images below a folder."""
+    rng = np.random.default_rng(0)
     for name, image in photographs().items():
         middle = image.width // 2
         halves = {"support": (0, 0, middle, image.height), "query": (middle, 0, image.width, image.height)}
@@ -54,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    write(Path(sys.argv[1]))

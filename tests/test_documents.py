@@ -100,6 +100,8 @@ def checkable(words: list[str]) -> list[str]:
     places["backbone=resnet50.a1_in1k"] = "backbone=weights.safetensors"  # which needs no download
     places["resnet50.a1_in1k"] = "weights.safetensors"
     words = [places.get(word, word) for word in words]
+    if words[0] == "sweep":  # tests/runs sweeps
+        words = ["train", *(word.partition(",")[0] for word in words[1:])]
     if words[0] == "train" or words[:2] == ["zoo", "build"]:
         words = ["recipes", "validate", "--full", *words[1 if words[0] == "train" else 2 :]]
         if not any(word.startswith(("data=", "data.source=")) for word in words):

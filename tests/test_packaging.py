@@ -30,6 +30,7 @@ COMMANDS = [
     ("components",),
     ("data",),
     *(("data", name) for name in ("info", "sample")),
+    ("doctor",),
 ]
 HEAVY = ("torch", "diffusers", "timm", "datasets", "numpy", "sklearn", "matplotlib", "yaml")
 SCRIPT = """
@@ -79,7 +80,7 @@ def test_every_folder_with_code_is_a_package() -> None:
 def test_every_recipe_is_package_data() -> None:
     patterns = PROJECT["tool"]["setuptools"]["package-data"]["weightgen.recipes"]
     packed = {path for pattern in patterns for path in (ROOT / "recipes").glob(pattern)}
-    assert packed == set((ROOT / "recipes").rglob("*.yaml"))
+    assert packed == {*(ROOT / "recipes").rglob("*.yaml"), ROOT / "recipes" / "recipe.schema.json"}
 
 
 def test_the_command_is_installed_under_its_name() -> None:

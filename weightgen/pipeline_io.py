@@ -299,7 +299,8 @@ def _load_scheduler(class_name: str, place: Path) -> SchedulerMixin:
     try:
         return kind.from_config(config)
     except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{path}: does not fit {class_name} ({error}); save the generator again") from error
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(f"{path}: does not fit {class_name} ({reason}); save the generator again") from error
 
 
 def load_component(place: Path, kind: type[Module], *, change: Change | None = None) -> Module:

@@ -19,6 +19,7 @@ from weightgen.errors import InputError
 
 KINDS = ("selectors", "spaces", "conditioners", "denoisers", "objectives", "zoo_targets", "methods")
 _ROOT = Path(__file__).parent
+_MOST_NAMED = 12
 
 
 class Section(BaseModel):
@@ -91,8 +92,9 @@ def get(kind: str, name: str) -> Any:
     if "." in name:
         try:
             module = importlib.import_module(name)
-        except ImportError as error:
-            raise InputError(f"{kind}: cannot import '{name}' ({error}); is it installed?") from error
+        except Exception as error:  # whatever a module outside weightgen raises when it is imported
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"{kind}: cannot import '{name}' ({reason}); is it installed?") from error
     else:
         _known(kind, name)
         module = importlib.import_module(f"weightgen.{kind}.{name}")
@@ -145,12 +147,14 @@ def option_types(component: type) -> dict[str, Any]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of an error message: the nearest right word, or all of them when none is near."""
+    """The end of an error message: the nearest right word, or the first of them when none is near."""
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1)
+    begun = [name for name in known if word and name.lower().startswith(word.lower())]
+    close = begun or difflib.get_close_matches(word, known, n=1)
     if close:
         return f"; did you mean '{close[0]}'?"
-    return f"; it is one of: {', '.join(known)}" if known else "; it takes none"
+    more = f" and {len(known) - _MOST_NAMED} more" if len(known) > _MOST_NAMED else ""
+    return f"; it is one of: {', '.join(known[:_MOST_NAMED])}{more}" if known else "; it takes none"
 
 
 def _matches(class_name: str, file_name: str) -> bool:

@@ -56,7 +56,7 @@ def test_a_share_of_the_training_data_is_of_its_novel_classes(trained: Path, ima
     result = succeed(*given, "--report", tmp_path)
     three, whole = json.loads((tmp_path / "results.json").read_text())
     assert (three["classes"], three["train_images"], whole["train_images"], whole["test_images"]) == (5, 15, 40, 25)
-    assert files_below(tmp_path) == {"results.json", "report.md", "learning_curve.png"}
+    assert files_below(tmp_path) == {"results.json", "report.html", "report.md", "learning_curve.png"}
     lines = result.stdout.splitlines()
     assert [line.split() for line in lines if line.strip().startswith("method")] == [["method", "3", "all"]] * 2
     assert sum(line.strip().startswith("raw_centroid") for line in lines) == 2

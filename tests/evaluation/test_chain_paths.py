@@ -182,7 +182,11 @@ def followed(images: Path, tmp_path: Path) -> Path:
 def test_the_report_of_a_run_on_trajectories_has_the_picture_and_the_table(followed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "report"
     told = evaluate_run(RunFolder(followed), methods=["generator"], report=folder)
-    assert files_below(followed / "report") == files_below(folder) == {"report.md", "results.json", "chain.png"}
+    assert (
+        files_below(followed / "report")
+        == files_below(folder)
+        == {"report.html", "report.md", "results.json", "chain.png"}
+    )
     with Image.open(folder / "chain.png") as picture:
         assert min(picture.size) > 300
     written = json.loads((folder / "results.json").read_text())

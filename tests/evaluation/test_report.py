@@ -104,5 +104,5 @@ def test_report_folder(tmp_path: Path) -> None:
 
 def test_no_curve_no_picture(tmp_path: Path) -> None:
     write_report(tmp_path / "new", [evaluation(OURS, RIDGE)], [])
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["report.md", "results.json"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["report.html", "report.md", "results.json"]
     assert "steps_accuracy" not in (tmp_path / "new" / "report.md").read_text()

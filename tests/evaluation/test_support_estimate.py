@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
 from weightgen.backbones.backbone import FeatureBackbone
 from weightgen.episodes.dataset_episode import episode_of
@@ -52,6 +53,8 @@ def test_every_image_is_judged_by_a_head_without_it_and_one_of_every_class(pipel
         head = pipeline.heads(episode_of(kept(features, ~out)), [generator(0, "generate")])
         expected = head.logits(features.values[None, [row]]).softmax(-1)[0, 0]
         assert torch.allclose(estimate.probabilities[i], expected, atol=1e-5)
+        centroids = functional.normalize(kept(features, ~out).means(), dim=1)
+        assert estimate.by_centroid[i] == (centroids @ features.values[row]).argmax()
         own = features.labels == features.labels[row]
         assert estimate.left[i] == pytest.approx(1 - float((out & own).sum() / own.sum()))
 
@@ -68,6 +71,13 @@ def test_errors_shrink_by_the_images_that_were_left_out():
     )
     assert estimate.right == 3 and estimate.accuracy == pytest.approx(100 - 0.5 * 25)
     assert estimate.interval == pytest.approx(wilson_interval(0.75 * 3.5, 0.75 * 4))
+
+
+def test_the_cheapest_baseline_stands_beside_the_estimate(pipeline):
+    estimate = support_estimate(pipeline, support(6, 5, 4, apart=0.5))
+    right = int((estimate.by_centroid == estimate.labels).sum())
+    assert estimate.centroid_right == right < estimate.images
+    assert str(estimate).endswith(f"; raw cosine centroids had {right} right")
 
 
 def test_unlabelled_images_stay_beside_the_support(pipeline):

@@ -135,6 +135,28 @@ def test_preprocessing_that_onnx_does_not_know_is_refused(config: dict[str, Any]
         PixelPreprocessing(Preprocessing({"input_size": (3, 64, 64), "interpolation": "bilinear", **config}))
 
 
+class Branching(torch.nn.Module):
+    """Computes by what it sees, which no exporter can follow."""
+
+    def __init__(self, trunk: torch.nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.trunk(images) * (1 if (images > 0).sum().item() > 3 else 2)
+
+
+def test_a_network_that_cannot_be_exported_is_one_line(
+    make, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = make().head()
+    monkeypatch.setattr(head.backbone, "trunk", Branching(head.backbone.trunk))
+    with pytest.raises(InputError, match="torch cannot export this network to ONNX") as refused:
+        export_onnx(head, tmp_path / "head.onnx")
+    assert "\n" not in str(refused.value) and capfd.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_that_answers_otherwise_is_not_written(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_export, "_difference", lambda *_: 2e-4)
     with pytest.raises(InputError, match=r"not written, for onnxruntime's logits differ from torch's by 0\.0002"):

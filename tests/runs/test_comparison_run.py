@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from html_pages import read_page
 from tiny_runs import EPISODES, SHARED, SHOTS, SHRINKAGES, WAYS, files_below, refuse, succeed
 
 from weightgen.runs import comparison_run
@@ -54,6 +55,7 @@ def test_recipes_are_trained_once_and_compared(place: Path, monkeypatch: pytest.
     assert board["rows"][0]["memorisation"]["diversity"]["noise"] == 0  # a hypernetwork has no noise
     assert board["rows"][1]["memorisation"]["diversity"]["noise"] > 0
     assert {"leaderboard.md", "leaderboard.json", "leaderboard.png"} <= files_below(place / "comparison")
+    assert "Memorisation" in read_page(place / "comparison" / "report.html").text
     assert len(list((place / "runs").iterdir())) == 4
     backbones = {(run / "backbone" / "model.safetensors").read_bytes() for run in (place / "runs").glob("*")}
     assert len(backbones) == 2  # one for each seed

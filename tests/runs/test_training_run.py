@@ -37,7 +37,12 @@ def test_a_run_folder_holds_what_it_should(trained: Path) -> None:
     assert {path.name for path in (trained / "generator").iterdir()} == {
         *("model_index.json", "denoiser", "conditioner", "standardizer", "space", "backbone", "scheduler")
     }
-    assert {path.name for path in (trained / "report").iterdir()} == {"report.md", "results.json", "steps_accuracy.png"}
+    assert {path.name for path in (trained / "report").iterdir()} == {
+        "report.html",
+        "report.md",
+        "results.json",
+        "steps_accuracy.png",
+    }
 
 
 def test_every_step_is_recorded_once(trained: Path) -> None:

@@ -143,8 +143,17 @@ class Backbone(nn.Module):
         return cls.create(model=str(name), pretrained=True)
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch feature"]:
-        """Features of preprocessed images, on the device of the weights."""
-        features = self.trunk(images)
+        """Features of preprocessed images, on the device of the weights.
+
+        Raises InputError for images of a size that the network cannot take.
+        """
+        try:
+            features = self.trunk(images)
+        except RuntimeError as error:
+            if "memory" in str(error):
+                raise
+            size, reason = " x ".join(map(str, images.shape[1:])), str(error).splitlines()[0]
+            raise InputError(f"backbone: '{self.architecture}' cannot take images of {size} ({reason})") from error
         if features.ndim != 2 or features.shape[1] != self.feature_width:
             got = list(features.shape[1:])
             raise InputError(f"backbone.options: '{self.architecture}' gives {got} per image; leave its pooling on")

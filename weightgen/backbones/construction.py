@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ _RESERVED = (
     "pretrained_cfg_overlay",
     "checkpoint_path",
 )
+_LARGEST_SIDE = 65_535
 
 
 def timm_name(model: str) -> str:
@@ -81,7 +82,7 @@ def split_options(architecture: str, options: Mapping[str, Any]) -> tuple[dict[s
             arguments.setdefault("img_size", tuple(size))
     elif "img_size" in arguments:
         size = arguments["img_size"]
-        height, width = (size, size) if isinstance(size, int) else size
+        height, width = (size, size) if isinstance(size, int) else (*size, size[-1])[:2]
         changes["input_size"] = (arguments.get("in_chans", 0), height, width)  # `adapted_config` sets the channels
         if not fixed:
             del arguments["img_size"]
@@ -263,6 +264,15 @@ def _check_options(options: Mapping[str, Any]) -> None:
     for key in _RESERVED:
         if key in options:
             raise InputError(f"backbone.options: '{key}' is not yours to set; remove it")
+    for key, numbers in (("img_size", (1, 2)), ("input_size", (3,))):
+        if key in options:
+            size = options[key] if isinstance(options[key], Sequence) else [options[key]]
+            whole = all(type(number) is int and 0 < number <= _LARGEST_SIDE for number in size)
+            if isinstance(size, str) or len(size) not in numbers or not whole:
+                wanted = "pixels, or [height, width]" if key == "img_size" else "[channels, height, width]"
+                raise InputError(
+                    f"backbone.options.{key}: must be {wanted}, of 1 to {_LARGEST_SIDE} (got {options[key]!r})"
+                )
 
 
 def _nearest(word: str, known: list[str]) -> str:

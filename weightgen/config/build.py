@@ -14,7 +14,6 @@ from weightgen.backbones.packaged import PYPI
 from weightgen.config.names import GIVEN, check_names
 from weightgen.config.recipe import BackboneOptions, GenerationOptions, Recipe
 from weightgen.errors import InputError
-from weightgen.extras import require
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import Conditioner, Denoiser, Objective, ParameterSpace, Selector, ZooTargets
 from weightgen.pipeline import WeightGenerationPipeline
@@ -37,9 +36,7 @@ _SMALL_WIDTH = 8
 
 
 def check_components(recipe: Recipe) -> None:
-    """Refuse unknown components and options, and a tracker that is not installed. Raises InputError."""
-    if recipe.training.tracker is not None:
-        require(recipe.training.tracker, what=f"training.tracker: {recipe.training.tracker}")
+    """Refuse unknown components and options before any work. Raises InputError."""
     check_names(recipe)
     build_selector(recipe)
     build_targets(recipe)

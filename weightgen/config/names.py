@@ -9,6 +9,7 @@ from pathlib import Path
 
 from weightgen.config.recipe import Recipe
 from weightgen.errors import InputError
+from weightgen.extras import require
 from weightgen.registry import check_options, declared_options, nearest
 
 GIVEN = {
@@ -22,7 +23,12 @@ GIVEN = {
 
 
 def check_names(recipe: Recipe) -> None:
-    """Refuse unknown components, schedulers and options, and options of another type. Raises InputError."""
+    """Refuse unknown components, schedulers and options, options of another type, and a tracker that is not installed.
+
+    Raises InputError.
+    """
+    if recipe.training.tracker is not None:
+        require(recipe.training.tracker, what=f"training.tracker: {recipe.training.tracker}")
     for section, given in GIVEN.items():
         chosen = getattr(recipe, section)
         check_options(declared_options(f"{section}s", chosen.name), chosen.options, place=section, given=given)

@@ -1,4 +1,4 @@
-"""The pictures of a report, as PNG files."""
+"""The pictures of a report: figures, which become PNG files, and inline SVG of a page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PANEL_WIDTH, _LEGEND_WIDTH = 4.8, 8.0  # inches
 _MARGIN = 0.08  # of the longer side
 
 
-def steps_picture(curve: Sequence[Mapping[str, Any]]) -> bytes:
+def steps_picture(curve: Sequence[Mapping[str, Any]]) -> Figure:
     """Accuracy against steps, a line per scheduler and number of shots."""
     figure, axes = _logarithmic("steps", sorted({point["steps"] for point in curve}), width=6.4, height=4.0)
     for scheduler, shots in dict.fromkeys((point["scheduler"], point["shots"]) for point in curve):
@@ -35,10 +35,10 @@ def steps_picture(curve: Sequence[Mapping[str, Any]]) -> bytes:
         steps, accuracy, half_width = ([point[key] for point in points] for key in ("steps", "accuracy", "ci95"))
         axes.errorbar(steps, accuracy, half_width, marker="o", capsize=3, label=f"{scheduler}, {shots} shots")
     axes.legend()
-    return _png(figure)
+    return figure
 
 
-def learning_picture(comparisons: Sequence[Mapping[str, Any]]) -> bytes:
+def learning_picture(comparisons: Sequence[Mapping[str, Any]]) -> Figure:
     """Accuracy against training images, a line per method; a class's images are the mean over classes."""
     places = [comparison["train_images"] / comparison["classes"] for comparison in comparisons]
     labels = [words(comparison["images_per_class"]) for comparison in comparisons]
@@ -48,10 +48,54 @@ def learning_picture(comparisons: Sequence[Mapping[str, Any]]) -> bytes:
         accuracies = [comparison["methods"][i]["accuracy"] for comparison in comparisons]
         axes.plot(places, accuracies, styles[method["kind"]], label=method["name"])
     axes.legend(fontsize=8)
-    return _png(figure)
+    return figure
 
 
-def leaderboard_picture(board: Mapping[str, Any]) -> bytes:
+def accuracy_picture(names: Sequence[str], accuracies: Sequence[float], errors: Sequence[Sequence[float]]) -> Figure:
+    """Accuracies with their intervals, one below the other; `errors` are lengths below and above."""
+    figure = _figure(4.8, 0.9 + 0.28 * len(names))
+    axes = figure.add_subplot()
+    axes.errorbar(accuracies, range(len(names)), xerr=errors, fmt="o", markersize=4, capsize=3)
+    axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names])  # which else begins a formula
+    axes.invert_yaxis()
+    axes.set(xlabel="accuracy (%)")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def reliability_picture(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Share of right answers by the probability given, a line per method; the diagonal is where both agree."""
+    figure = _figure(4.8, 4.2)
+    axes = figure.add_subplot()
+    axes.plot([0, 100], [0, 100], "k--", linewidth=0.8, label="as said")
+    for name, points in bins.items():
+        axes.plot(
+            [one["confidence"] for one in points], [one["accuracy"] for one in points], "o-", markersize=4, label=name
+        )
+    axes.set(xlabel="probability given (%)", ylabel="right (%)", xlim=(0, 100), ylim=(0, 100))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def training_picture(metrics: Sequence[Mapping[str, Any]]) -> Figure:
+    """Loss of every step, and held-out accuracy where it was measured, of a training."""
+    figure = _figure(4.8, 3.4)
+    axes = figure.add_subplot()
+    losses = [(one["step"], one["loss"]) for one in metrics if "loss" in one]
+    if losses:
+        axes.plot(*zip(*losses, strict=True), linewidth=0.6, alpha=0.7)
+    axes.set(xlabel="step", ylabel="loss")
+    axes.grid(alpha=0.3)
+    held_out = [(one["step"], one["held_out_accuracy"]) for one in metrics if "held_out_accuracy" in one]
+    if held_out:
+        right = axes.twinx()
+        right.plot(*zip(*held_out, strict=True), "o-", color=_COLOURS[1], markersize=4)
+        right.set_ylabel("held-out accuracy (%)", color=_COLOURS[1])
+    return figure
+
+
+def leaderboard_picture(board: Mapping[str, Any]) -> Figure:
     """Accuracy of every method by number of shots; beside it, how generated parameters differ from checkpoints."""
     rows, shots = board["rows"], board["shots"]
     figure = _figure(2 * _PANEL_WIDTH + 2, 1.2 + 0.32 * len(rows))
@@ -76,11 +120,11 @@ def leaderboard_picture(board: Mapping[str, Any]) -> bytes:
     right.grid(alpha=0.3)
     if measured:
         right.legend(fontsize=7)
-    return _png(figure)
+    return figure
 
 
-def chain_picture(chain: ChainPaths) -> bytes:
-    """A PNG with a panel for every number of shots, the same episodes in each."""
+def chain_picture(chain: ChainPaths) -> Figure:
+    """A panel for every number of shots, the same episodes in each."""
     plane, walks = _Plane.of(chain.paths.shown), chain.walks
     drawn = torch.cat([plane.onto(each).flatten(0, 1) for each in (chain.paths.shown, *(w.states for w in walks))])
     low, high = drawn.amin(0), drawn.amax(0)
@@ -102,7 +146,7 @@ def chain_picture(chain: ChainPaths) -> bytes:
     for axes in panels[:, 0]:
         axes.set_ylabel(f"second principal component ({100 * plane.shares[1]:.0f} %)")
     figure.legend(handles=_legend(), loc="outside upper center", ncols=5, frameon=False, columnspacing=1.2)
-    return _png(figure)
+    return figure
 
 
 @dataclass(frozen=True)
@@ -192,7 +236,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     """The bytes of a PNG file."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=150)

@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.episodes.shots import shots_words
+from weightgen.evaluation import page
 from weightgen.evaluation.comparison import half_width, in_points, in_seconds, standing
-from weightgen.evaluation.figures import leaderboard_picture
+from weightgen.evaluation.figures import leaderboard_picture, png
 from weightgen.evaluation.report import markdown
 from weightgen.files import write_bytes, write_json, write_text
 
@@ -151,10 +152,21 @@ def memorisation_table(board: Board) -> list[tuple[str, ...]]:
 
 
 def write_leaderboard(folder: Path, board: Board) -> None:
-    """Write `leaderboard.md`, `leaderboard.json` and `leaderboard.png`."""
-    write_bytes(folder / "leaderboard.png", leaderboard_picture(board))
+    """Write `leaderboard.md`, `leaderboard.json` and `leaderboard.png`, and all in one page, `report.html`."""
+    write_bytes(folder / "leaderboard.png", png(leaderboard_picture(board)))
     write_json(folder / "leaderboard.json", board)
     write_text(folder / "leaderboard.md", _page(board))
+    write_board_page(folder, board)
+
+
+def write_board_page(folder: Path, board: Board) -> None:
+    """Write `report.html` alone."""
+    tables = {setting_sentence(board, shots): accuracy_table(board, shots) for shots in board["shots"]}
+    tables |= {"Cost and diversity": cost_table(board), "Memorisation": memorisation_table(board)}
+    what = "Accuracy of every method, and how like checkpoints generated parameters are"
+    parts = [page.section("Result", page.text(*board["sentences"]), page.picture(leaderboard_picture(board), what))]
+    parts += [page.section(title, page.html_table(rows)) for title, rows in tables.items()]
+    page.write_page(folder, f"Comparison on {board['data']}", [*parts, page.environment()])
 
 
 def setting_sentence(board: Board, shots: int | str) -> str:

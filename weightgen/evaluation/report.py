@@ -6,18 +6,35 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import torch
+from jaxtyping import Bool, Float
+from matplotlib.figure import Figure
+from torch import Tensor
+
 from weightgen.episodes.shots import Shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
+from weightgen.evaluation import page
 from weightgen.evaluation.chain_paths import ChainPaths
 from weightgen.evaluation.comparison import LINEAR_PROBE, MethodResult, in_points, in_seconds, verdict
-from weightgen.evaluation.figures import chain_picture, learning_picture, steps_picture
+from weightgen.evaluation.figures import (
+    accuracy_picture,
+    chain_picture,
+    learning_picture,
+    png,
+    reliability_picture,
+    steps_picture,
+    training_picture,
+)
+from weightgen.evaluation.scoring import Scores
 from weightgen.evaluation.training_sets import words
 from weightgen.files import write_bytes, write_json, write_text
 
 TRANSFER = "transfer"
+_HARDEST = 10
 Results = Mapping[str, Any]
 """One comparison, as `episodes_json` or `transfer_json` makes it."""
 _EPISODE_KEYS = (
@@ -121,13 +138,58 @@ def markdown(rows: Sequence[Sequence[str]], *, left: int = 2) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+@dataclass(frozen=True)
+class Details:
+    """What a page shows of a run's comparison and its tables do not.
+
+    reliability: by method what `reliability` gives. classes: name, accuracy in percent and queries, the hardest first.
+    """
+
+    reliability: Mapping[str, Sequence[Mapping[str, float]]]
+    classes: Sequence[tuple[str, float, int]]
+
+    @classmethod
+    def of(cls, scores: Mapping[str, Scores], methods: Sequence[Results], class_names: Sequence[str]) -> Details:
+        """Of the first method (the generator where there is one) and of the best other one."""
+        first, *others = (each["name"] for each in sorted(methods, key=lambda each: each["kind"] != "generator"))
+        best = max(others, key=lambda name: float(scores[name].accuracies.mean()), default=first)
+        names = dict.fromkeys((first, best))
+        bins = {name: reliability(scores[name].correct, scores[name].confidence) for name in names}
+        own = scores[first]
+        queries = torch.bincount(own.classes.flatten(), minlength=len(class_names))
+        right = torch.bincount(own.classes[own.correct], minlength=len(class_names))
+        seen = [i for i in range(len(class_names)) if queries[i]]
+        rows = [(class_names[i], 100.0 * float(right[i] / queries[i]), int(queries[i])) for i in seen]
+        return cls(bins, sorted(rows, key=lambda row: row[1]))
+
+
+def reliability(
+    correct: Bool[Tensor, "*any"], confidence: Float[Tensor, "*any"], *, bins: int = 10
+) -> list[dict[str, float]]:
+    """Mean "confidence" and "accuracy" (percent) and number of "images" of equally wide bins of confidence, if any."""
+    place = (confidence * bins).long().clamp(max=bins - 1)
+    return [
+        {
+            "confidence": 100.0 * float(confidence[own].mean()),
+            "accuracy": 100.0 * float(correct[own].float().mean()),
+            "images": int(own.sum()),
+        }
+        for own in (place == number for number in range(bins))
+        if bool(own.any())
+    ]
+
+
 def write_report(
     folder: Path,
     comparisons: Sequence[Results],
     curve: Sequence[Results] = (),
     chain: ChainPaths | None = None,
+    *,
+    details: Sequence[Details] = (),
+    metrics: Sequence[Results] = (),
+    recipe: str | None = None,
 ) -> None:
-    """Write `results.json`, `report.md` and pictures.
+    """Write `results.json`, `report.md`, pictures, and all in one page, `report.html`.
 
     Pictures where there is something to draw: `learning_curve.png`, `steps_accuracy.png` and `chain.png`.
 
@@ -136,24 +198,37 @@ def write_report(
         comparisons: all of episodes, or all of training sets.
         curve: points {"scheduler", "steps", "shots", "accuracy", "ci95"} of accuracy (percent) against steps.
         chain: with a walk for each comparison, whose object in `results.json` then has the key "chain_paths".
+        details: one for each comparison, for the page; or none.
+        metrics: records of the generator's training. recipe: of its run, as YAML.
     """
+    drawn: dict[str, tuple[Figure, str]] = {}
     transfer = comparisons[0].get("protocol") == TRANSFER
     sections = _transfer_start(comparisons) if transfer else ["# Evaluation"]
     sections += [report_section(comparison) for comparison in comparisons]
     if transfer:
-        write_bytes(folder / "learning_curve.png", learning_picture(comparisons))
+        drawn["learning_curve.png"] = learning_picture(comparisons), "Accuracy by images of a class"
     if curve:
-        write_bytes(folder / "steps_accuracy.png", steps_picture(curve))
+        drawn["steps_accuracy.png"] = steps_picture(curve), "Steps against accuracy"
         sections.append(_curve_section(curve))
     if chain is not None:
         missed = [
             {"episodes": len(chain.paths.targets), "targets": list(map(asdict, w.distances))} for w in chain.walks
         ]
         comparisons = [{**one, "chain_paths": of} for one, of in zip(comparisons, missed, strict=True)]
-        write_bytes(folder / "chain.png", chain_picture(chain))
+        drawn["chain.png"] = chain_picture(chain), "The chain and the local targets"
         sections.append(_chain_section(chain))
     write_json(folder / "results.json", list(comparisons))
     write_text(folder / "report.md", "\n\n".join(sections) + "\n")
+    for name, (figure, _) in drawn.items():
+        write_bytes(folder / name, png(figure))
+    parts = [_html_section(one, of) for one, of in zip_longest(comparisons, details)]
+    parts += [page.section(title, page.picture(figure, title)) for figure, title in drawn.values()]
+    trained = [one for one in metrics if one["stage"] == "training"]
+    if trained:
+        parts.append(page.section("Training", page.picture(training_picture(trained), "Loss and held-out accuracy")))
+    if recipe is not None:
+        parts.append(page.section("Recipe", page.listing(recipe)))
+    page.write_page(folder, "Transfer" if transfer else "Evaluation", [*parts, page.environment()])
 
 
 def sentences(comparison: Results) -> list[str]:
@@ -164,6 +239,27 @@ def sentences(comparison: Results) -> list[str]:
 
 def report_section(comparison: Results) -> str:
     """A comparison under its title: facts, table and sentences, in Markdown."""
+    title, said = _introduction(comparison)
+    return "\n\n".join([f"## {title}", said, markdown(table(comparison)), *sentences(comparison)])
+
+
+def _html_section(comparison: Results, details: Details | None) -> str:
+    title, said = _introduction(comparison)
+    methods = comparison["methods"]
+    half = [each["ci95"] or 0.0 for each in methods]
+    names, accuracies = [each["name"] for each in methods], [each["accuracy"] for each in methods]
+    figure = accuracy_picture(names, accuracies, [half, half])
+    parts = [page.text(said, *sentences(comparison)), page.picture(figure, f"Accuracy of every method, {title}")]
+    parts.append(page.html_table(table(comparison)))
+    if details is not None:
+        parts.append(page.picture(reliability_picture(details.reliability), f"Reliability diagram, {title}"))
+        rows = [(name, f"{accuracy:.1f}", str(queries)) for name, accuracy, queries in details.classes[:_HARDEST]]
+        parts.append(page.html_table([("hardest classes", "accuracy %", "queries"), *rows]))
+    return page.section(title, *parts)
+
+
+def _introduction(comparison: Results) -> tuple[str, str]:
+    """Title, and what was compared."""
     if comparison.get("protocol") == TRANSFER:
         title, draws = setting_words(comparison), comparison["draws"]
         facts = f"{draws} training {'set' if draws == 1 else 'sets'} of {comparison['train_images']} images."
@@ -173,7 +269,7 @@ def report_section(comparison: Results) -> str:
             f"{comparison['episodes']} episodes, {comparison['queries']} queries per class, seed {comparison['seed']}, "
             f"backbone {comparison['backbone']}, generator {comparison['generator']}."
         )
-    return "\n\n".join([f"## {title}", facts, markdown(table(comparison)), *sentences(comparison)])
+    return title, facts
 
 
 def _transfer_start(comparisons: Sequence[Results]) -> list[str]:

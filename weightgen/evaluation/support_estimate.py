@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from weightgen.episodes.dataset_episode import episode_of
+from weightgen.methods.raw_centroid import RawCentroid
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Episode, Features
 from weightgen.seeds import generator as seeded
@@ -38,6 +39,8 @@ class SupportEstimate:
     class_names: of all classes. single: classes with one image, which no head can be made without.
     left: share of its class's images that the head of each image was written from.
     groups: heads that were written.
+    by_centroid: classes by the raw cosine centroids of the same images that the heads were written from, beside which
+        the heads are judged; None where it was not asked for.
     """
 
     rows: Int[Tensor, " judged"]
@@ -47,13 +50,21 @@ class SupportEstimate:
     class_names: tuple[str, ...]
     single: tuple[str, ...]
     groups: int
+    by_centroid: Int[Tensor, " judged"] | None = None
 
     def __str__(self) -> str:
         low, high = self.interval
+        centroid = self.centroid_right
+        beside = "" if centroid is None else f"; raw cosine centroids had {centroid} right"
         return (
             f"{self.right} of {self.images} images right by heads written without them; with them about "
-            f"{self.accuracy:.0f} % (95 % interval {low:.0f} to {high:.0f} %)"
+            f"{self.accuracy:.0f} % (95 % interval {low:.0f} to {high:.0f} %){beside}"
         )
+
+    @property
+    def centroid_right(self) -> int | None:
+        """Images that the cheapest baseline has right, to be compared with `right`."""
+        return None if self.by_centroid is None else int((self.by_centroid == self.labels).sum())
 
     @cached_property
     def predicted(self) -> Int[Tensor, " judged"]:
@@ -116,7 +127,7 @@ class SupportEstimate:
             {"classes": [self.class_names[i] for i in pair], "images": count} for pair, count in counted.most_common()
         ]
 
-    def suspects(self) -> list[dict[str, Any]]:
+    def suspects(self, *, most: int = _MOST_NAMED) -> list[dict[str, Any]]:
         """Images that look mislabelled, the clearest first: another class is at least 16 times as probable."""
         top, taken = self.probabilities.max(1)
         odds = top / self.probabilities.gather(1, self.labels[:, None])[:, 0].clamp(min=1e-30)
@@ -128,7 +139,7 @@ class SupportEstimate:
                 "looks_like": self.class_names[int(taken[i])],
                 "probability": float(top[i]),
             }
-            for i in sorted(doubtful.tolist(), key=lambda i: -float(odds[i]))[:_MOST_NAMED]
+            for i in sorted(doubtful.tolist(), key=lambda i: -float(odds[i]))[:most]
         ]
 
 
@@ -170,12 +181,15 @@ def support_estimate(
     group = _groups(features.labels[judged], most=_MOST_HEADS)
     whole = episode_of(features, unlabelled)
     probabilities = features.values.new_zeros(len(judged), len(counts))
+    by_centroid = torch.zeros_like(judged)
     for groups in _pieces(whole, int(group.max()) + 1):
         episode, places = _without(whole, features, judged, group, groups)
         noise = [seeded(seed, "generate") for _ in range(len(episode))]
         heads = pipeline.heads(episode.support_only(), noise, steps=steps, samples=samples)
         seen = heads.logits(episode.query).softmax(-1)  # (batch, queries, ways)
         probabilities[places[places >= 0]] = seen[places >= 0].to(probabilities)
+        nearest = RawCentroid().fit(episode.support_only(), []).logits(episode.query).argmax(-1)
+        by_centroid[places[places >= 0]] = nearest[places >= 0]
     labels = features.labels[judged]
     beside = ((group[:, None] == group) & (labels[:, None] == labels)).sum(1)  # left out of the class together
     return SupportEstimate(
@@ -186,6 +200,7 @@ def support_estimate(
         class_names=features.class_names,
         single=tuple(name for name, n in zip(features.class_names, counts.tolist(), strict=True) if n == 1),
         groups=int(group.max()) + 1,
+        by_centroid=by_centroid,
     )
 
 

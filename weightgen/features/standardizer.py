@@ -110,7 +110,7 @@ class Standardizer(ModelMixin, ConfigMixin):
             return standardizer
         if weight.shape[1:] != (feature_width,) or len(weight) < 2 or not bool(weight.isfinite().all()):
             raise InputError(f"a classifier of shape {list(weight.shape)} where [classes, {feature_width}] belongs")
-        rows = (weight - weight.mean(0)).double()
+        rows = weight.double() - weight.double().mean(0)  # a mean of the largest floats is infinite among floats
         variances, axes = torch.linalg.eigh(rows.mT @ rows / len(rows))
         if not bool(variances.mean() > 0):
             raise InputError("the backbone's classifier has the same row for every class; take one that was trained")

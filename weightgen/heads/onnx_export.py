@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 from pathlib import Path
@@ -96,7 +98,8 @@ def export_onnx(head: Head, file: Path | str, *, preprocessing: bool = False) ->
     """Write a head and its backbone as one ONNX file, once onnxruntime gives the same logits for it.
 
     Outputs are `logits` and `probabilities` [batch, classes], as `Head.predict` mixes them where there are several
-    draws. Metadata: `class_names`, `preprocessing` and `provenance` as JSON, `architecture`, `weightgen_version`.
+    draws. Metadata: `class_names`, `preprocessing` and `provenance` as JSON, `architecture`, `weightgen_version`, and
+    `threshold` where the head has one.
 
     Args:
         head: its features come from any timm backbone, with generated parts or without, or are given as such.
@@ -182,6 +185,7 @@ def _metadata(head: Head, preprocessing: bool) -> dict[str, str]:
         "preprocessing": json.dumps(described),
         "provenance": json.dumps(head.provenance, ensure_ascii=False),
         "architecture": head.backbone.architecture,
+        **({} if head.threshold is None else {"threshold": str(head.threshold)}),
         "weightgen_version": head.provenance.get("weightgen_version", ""),
     }
 
@@ -189,16 +193,17 @@ def _metadata(head: Head, preprocessing: bool) -> dict[str, str]:
 def _exported(network: nn.Module, example: Tensor, name: str, axes: dict[int, Dim], metadata: dict[str, str]) -> bytes:
     """The file's content. Raises InputError where torch cannot export the network."""
     try:
-        program = torch.onnx.export(
-            network,
-            (example,),
-            dynamo=True,
-            dynamic_shapes=(axes,),
-            input_names=[name],
-            output_names=list(_OUTPUTS),
-            external_data=False,
-            verbose=False,
-        )
+        with contextlib.redirect_stderr(io.StringIO()):  # a network that cannot be exported is printed there, whole
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=(axes,),
+                input_names=[name],
+                output_names=list(_OUTPUTS),
+                external_data=False,
+                verbose=False,
+            )
     except torch.onnx.OnnxExporterError as error:
         reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"backbone: torch cannot export this network to ONNX ({reason}); take another") from error

@@ -22,7 +22,7 @@ from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.evaluation.chain_paths import ChainPaths, chain_paths
 from weightgen.evaluation.comparison import chain_verdict, compare
-from weightgen.evaluation.report import episodes_json, write_report
+from weightgen.evaluation.report import Details, episodes_json, write_report
 from weightgen.evaluation.scoring import Episodes, EpisodeSizes, score_all
 from weightgen.evaluation.steps_curve import steps_curve
 from weightgen.evaluation.tuning import BaseClassFolds
@@ -32,6 +32,7 @@ from weightgen.runs.data_parts import DataParts, base_features, open_parts
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import Progress, zoo_seed
 from weightgen.runs.methods import GENERATOR, INDUCTIVE, PARTS, build_methods, chosen_methods
+from weightgen.runs.training_run import MetricsFile
 from weightgen.seeds import generator
 from weightgen.specs import absolute_spec
 from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
@@ -68,8 +69,8 @@ def evaluate_run(
             images where there are none, and those that are for generators inside the backbone where this is none. The
             raw cosine centroid is always among them.
         unlabelled: images without labels that every method sees beside the support; none if None.
-        report: folder for report.md, results.json and pictures: the steps-accuracy curve, and the chain beside the
-            paths of the fits that the generator learnt from, if it did.
+        report: folder for report.html, report.md, results.json and pictures: the steps-accuracy curve, and the chain
+            beside the paths of the fits that the generator learnt from, if it did.
 
     Raises:
         InputError: unfinished run, unknown method, unusable data, or too few classes or images.
@@ -86,13 +87,22 @@ def evaluate_run(
     names = chosen_methods(methods, protocol="episodes", unlabelled=beside, fitted=fitted, pipeline=pipeline)
     sizes = [EpisodeSizes(ways=ways, shots=n, queries=queries, unlabelled=unlabelled) for n in numbers]
     setting = Setting.of(run, data=data, split=split, episodes=episodes, seed=seed, progress=progress)
-    results = [_evaluate(setting, names, each, progress=progress) for each in sizes]
+    evaluated = [_evaluate(setting, names, each, progress=progress) for each in sizes]
+    results, details = [one for one, _ in evaluated], [of for _, of in evaluated]
     if report is not None:
         curve = []
         for each in sizes:
             fewer = min(episodes, _COSTLY_CURVE_EPISODES if pipeline.costly else _CURVE_EPISODES)
             curve += steps_curve(pipeline, setting.inputs, episodes=fewer, seed=seed, progress=progress, **each)
-        write_report(report, results, curve, _chain_paths(setting, sizes, progress=progress))
+        write_report(
+            report,
+            results,
+            curve,
+            _chain_paths(setting, sizes, progress=progress),
+            details=details,
+            metrics=MetricsFile(run.path / "metrics.jsonl").records(),
+            recipe=(run.path / "recipe.yaml").read_text(encoding="utf-8"),
+        )
     return results
 
 
@@ -185,8 +195,8 @@ def _evaluate(
     sizes: EpisodeSizes,
     *,
     progress: Progress | None,
-) -> dict[str, Any]:
-    """All methods at one number of shots."""
+) -> tuple[dict[str, Any], Details]:
+    """All methods at one number of shots, and what a page shows of it beside."""
     tasks, pipeline = setting.tasks(sizes), setting.pipeline  # refused before the work of tuning
 
     def built(number: int) -> None:
@@ -201,7 +211,7 @@ def _evaluate(
         vectors = {GENERATOR: _generated_vectors(setting, sizes)}
         members = pipeline.standardizer.restore(ideal_prototypes(setting.training, pipeline.standardizer))
     kinds = {name: method.kind for name, method in methods.items()}
-    return episodes_json(
+    result = episodes_json(
         compare(scores, kinds, vectors=vectors, members=members, seed=setting.seed),
         data=setting.data,
         episodes=setting.episodes,
@@ -218,6 +228,7 @@ def _evaluate(
         ),
         **sizes,
     )
+    return result, Details.of(scores, result["methods"], setting.unseen.class_names)
 
 
 def _chain_paths(setting: Setting, sizes: Sequence[EpisodeSizes], *, progress: Progress | None) -> ChainPaths | None:

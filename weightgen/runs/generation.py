@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from datasets import Dataset
 
@@ -15,17 +16,29 @@ from weightgen.backbones.packaged import DEFAULT_BACKBONE
 from weightgen.data.feature_data import has_features
 from weightgen.data.images import open_support, open_unlabelled, row_name
 from weightgen.errors import InputError
-from weightgen.evaluation.support_estimate import similar_classes, support_estimate
+from weightgen.evaluation.suggestion import suggested
+from weightgen.evaluation.support_estimate import SupportEstimate, similar_classes, support_estimate
 from weightgen.heads.folder import check_target
 from weightgen.heads.head import Head, load_head
 from weightgen.hub import local_folder
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Features
 from weightgen.runs.folder import RunFolder, has_finished_run, newest_run
+from weightgen.runs.generation_report import Suggestion, write_generation_page
+from weightgen.runs.generator_training import Progress
 from weightgen.runs.image_kind import ImageKind, introduced, mismatch
 from weightgen.seeds import generator as seeded
 from weightgen.specs import is_features
 from weightgen.universal.generator import NAME as UNIVERSAL
 from weightgen.universal.generator import universal_generator
+
+
+class Drawn(TypedDict, total=False):
+    """How a head is drawn: `samples` and `steps` of the generator if None or absent, and `seed`, 0 if absent."""
+
+    samples: int | None
+    steps: int | None
+    seed: int
 
 
 def write_head(
@@ -37,11 +50,12 @@ def write_head(
     extend: Path | None = None,
     rewrite: bool = False,
     out: Path | None = None,
-    samples: int | None = None,
-    steps: int | None = None,
-    seed: int = 0,
+    suggest: int | None = None,
+    report: Path | None = None,
     runs: Path = Path("runs"),
     remark: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+    **drawn: Unpack[Drawn],
 ) -> dict[str, Any]:
     """Generate a head for `support`, or add its classes to the head in a folder, and write a head folder.
 
@@ -55,18 +69,27 @@ def write_head(
         extend: folder of the head to extend, written by this generator; its old images are not needed.
         rewrite: write the rows of its old classes anew too.
         out: the folder to write; if None that of the extended head, which is replaced whole or not at all, or `head`.
-        samples, steps: of the generator if None; where a head is extended, its own number of draws.
+        suggest: how many of the unlabelled images to name that are best labelled next; none if None. A generator that
+            learns nothing from unlabelled images looks at them for this alone.
+        report: folder for `report.html`, a page on the head and its support.
         remark: called with which generator was used, and when the support is of another kind than its training images.
+        progress: called with what is done, how much of it, and of how much.
+        drawn: an extended head keeps its own number of samples.
 
     Returns:
         What was written, as JSON values. `steps` and `samples` are those of the new rows; `added` names the classes
-        that an extended head got; `leave_one_out` says how good a head that was not extended is on its own support.
+        that an extended head got; `leave_one_out` says how good a head that was not extended is on its own support;
+        `suggestions` are those of `evaluation.suggestion.suggested`, their "row" as "image".
 
     Raises:
         InputError: a number below 1, flags that exclude each other, no such generator or head, a head that cannot be
             extended, an unusable image or folder, or `out` holds something else.
     """
-    _check_flags(unlabelled=unlabelled, extend=extend, rewrite=rewrite, samples=samples, steps=steps)
+    samples, steps, seed = drawn.get("samples"), drawn.get("steps"), drawn.get("seed", 0)
+    _check_numbers(samples=samples, steps=steps, suggest=suggest)
+    _check_flags(unlabelled=unlabelled, extend=extend, rewrite=rewrite, suggest=suggest)
+    if report is not None and report.exists() and not report.is_dir():
+        raise InputError(f"{report}: is a file; name a folder for the report")
     target = out or extend or Path("head")
     check_target(target)
     old = None if extend is None else load_head(extend)
@@ -78,12 +101,16 @@ def write_head(
         "num_samples": samples,
         "generator": seeded(seed, "generate"),
     }
-    judged: dict[str, Any] = {}
+    judged = Judged({})
+    named: list[Suggestion] = []
     dataset = open_support(support, fewest=2 if old is None else 1)
     if old is None:
-        head = pipeline(dataset, unlabelled=unlabelled, **chosen)
-        judged = leave_one_out(pipeline, dataset, unlabelled, steps=steps, samples=samples, seed=seed)
-        notes = {"leave_one_out": judged["sentence"], "threshold": judged.get("threshold")}
+        beside = unlabelled if suggest is None or pipeline.denoiser.uses_unlabelled else None
+        head = pipeline(dataset, unlabelled=beside, **chosen)
+        judged = leave_one_out(pipeline, dataset, beside, steps=steps, samples=samples, seed=seed)
+        if suggest is not None and unlabelled is not None:
+            named = suggestions(pipeline, dataset, unlabelled, suggest, seed=seed, progress=progress)
+        notes = {"leave_one_out": judged.values["sentence"], "threshold": judged.values.get("threshold")}
         head = head.with_provenance(**{key: str(note) for key, note in notes.items() if note is not None})
     else:
         head = pipeline.extend(old, dataset, rewrite=rewrite, **chosen)
@@ -95,7 +122,7 @@ def write_head(
                 f"these images are of another kind than the classes that {chosen_generator} was trained on; the head "
                 "was written by the universal generator"
             )
-    return {
+    written = {
         "head": str(target),
         "generator": str(chosen_generator),
         "classes": list(head.class_names),
@@ -105,8 +132,52 @@ def write_head(
         "steps": pipeline.chain(steps, head.samples)[1],  # an extended head's provenance has those of its first rows
         "samples": head.samples,
         "seconds": time.perf_counter() - start,
-        **({"leave_one_out": judged} if old is None else {"added": list(head.class_names[len(old.class_names) :])}),
+        **(
+            {"leave_one_out": judged.values}
+            if old is None
+            else {"added": list(head.class_names[len(old.class_names) :])}
+        ),
+        **({} if suggest is None else {"suggestions": [one.values for one in named]}),
     }
+    if report is not None:
+        write_generation_page(
+            report,
+            written,
+            dataset,
+            features=judged.features,
+            estimate=judged.estimate,
+            suggested=named,
+            provenance=head.provenance,
+        )
+    return written
+
+
+def suggestions(
+    pipeline: WeightGenerationPipeline,
+    dataset: Dataset,
+    unlabelled: str | Path,
+    number: int,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Suggestion]:
+    """Unlabelled images that are best labelled next; see `evaluation.suggestion.suggested`."""
+    others = open_unlabelled(unlabelled, besides=dataset)
+    features, pool = (features_of(pipeline.backbone, one, device=pipeline.device) for one in (dataset, others))
+    named = suggested(pipeline, features, pool.values, number=number, seed=seed, progress=progress)
+    rows = [one.pop("row") for one in named]
+    return [
+        Suggestion(others, row, {"image": row_name(others, row), **one}) for row, one in zip(rows, named, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the support says of a head: as JSON values, and what they were taken from, as far as there is."""
+
+    values: dict[str, Any]
+    features: Features | None = None
+    estimate: SupportEstimate | None = None
 
 
 def leave_one_out(
@@ -117,42 +188,46 @@ def leave_one_out(
     steps: int | None,
     samples: int | None,
     seed: int,
-) -> dict[str, Any]:
-    """How good a head is, by heads written without the images that they are judged on, as JSON values.
+) -> Judged:
+    """How good a head is, by heads written without the images that they are judged on.
 
     Returns:
-        `sentence`; and where the support allows an estimate `accuracy` and `interval` (percent), `threshold` (see
-        `Head.threshold`), `images` (judged), `heads` (made), `per_class`, `confused` (pairs of classes), `suspects`
-        (images that look mislabelled) and `not_judged` (classes of one image); where it does not, `similar`: the
-        closest pairs of classes.
+        With the values `sentence`; and where the support allows an estimate `accuracy` and `interval` (percent),
+        `threshold` (see `Head.threshold`), `images` (judged), `right` and `right_by_centroid` (of these), `heads`
+        (made), `per_class`, `confused` (pairs of classes), `suspects` (images that look mislabelled) and `not_judged`
+        (classes of one image); where it does not, `similar`: the closest pairs of classes.
     """
     if pipeline.space.takes_images:
-        return {"sentence": "not estimated: the generator writes parameters inside the backbone"}
+        return Judged({"sentence": "not estimated: the generator writes parameters inside the backbone"})
     if len(dataset) > MOST_KEPT:
-        return {"sentence": "not estimated: the support is large enough to keep images of it for a test"}
+        return Judged({"sentence": "not estimated: the support is large enough to keep images of it for a test"})
     backbone, besides = pipeline.backbone, None
     features = features_of(backbone, dataset, device=pipeline.device)
     if unlabelled is not None:
         besides = features_of(backbone, open_unlabelled(unlabelled, besides=dataset), device=pipeline.device).values
     estimate = support_estimate(pipeline, features, unlabelled=besides, steps=steps, samples=samples, seed=seed)
     if estimate is None:
-        return {
+        values: dict[str, Any] = {
             "sentence": "accuracy unknown: every class has one image, and none can be left out; add a second of each",
             "similar": similar_classes(features),
         }
+        return Judged(values, features)
     suspects = [{"image": row_name(dataset, one.pop("row")), **one} for one in estimate.suspects()]
-    return {
+    values = {
         "sentence": str(estimate),
         "accuracy": estimate.accuracy,
         "interval": list(estimate.interval),
         "threshold": estimate.threshold,
         "images": estimate.images,
+        "right": estimate.right,
+        "right_by_centroid": estimate.centroid_right,
         "heads": estimate.groups,
         "per_class": estimate.per_class(),
         "confused": estimate.confused(),
         "suspects": suspects,
         "not_judged": list(estimate.single),
     }
+    return Judged(values, features, estimate)
 
 
 def introduce(
@@ -204,14 +279,18 @@ def open_generator(
     return WeightGenerationPipeline.from_pretrained(folder)
 
 
-def _check_flags(
-    *, unlabelled: str | Path | None, extend: Path | None, rewrite: bool, samples: int | None, steps: int | None
-) -> None:
-    """Raise InputError, which names the flag, for a number below 1 and for a flag that another one excludes."""
-    for name, number in (("samples", samples), ("steps", steps)):
+def _check_numbers(**numbers: int | None) -> None:
+    """Raise InputError, which names the flag, for a number below 1."""
+    for name, number in numbers.items():
         if number is not None and number < 1:
             raise InputError(f"--{name} is {number}; it must be 1 or more")
+
+
+def _check_flags(*, unlabelled: str | Path | None, extend: Path | None, rewrite: bool, suggest: int | None) -> None:
+    """Raise InputError, which names the flag, for one that another one excludes or that needs another."""
     if extend is None and rewrite:
         raise InputError("--rewrite belongs to a head that is extended; give --extend HEAD with it")
+    if suggest is not None and unlabelled is None:
+        raise InputError("--suggest names unlabelled images; give --unlabelled DIR with it")
     if extend is not None and unlabelled is not None:
         raise InputError("--unlabelled belongs to a head that is written from all its images; leave --extend out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import shutil
 import time
@@ -274,19 +275,19 @@ class MetricsFile:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"stage": stage, **record}) + "\n")
 
+    def records(self) -> list[dict[str, Any]]:
+        """All records, without torn lines; none where the file is missing."""
+        records = []
+        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
+            with contextlib.suppress(ValueError):
+                records.append(json.loads(line))
+        return records
+
     def _rewind(self, stage: str, step: int) -> None:
         """Drop the records of `stage` from `step` on, and torn lines."""
-        if not self.path.exists():
-            return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if record["stage"] != stage or record["step"] < step:
-                kept.append(line + "\n")
-        write_text(self.path, "".join(kept))
+        kept = [one for one in self.records() if one["stage"] != stage or one["step"] < step]
+        if self.path.exists():
+            write_text(self.path, "".join(json.dumps(one) + "\n" for one in kept))
 
 
 def run_card(

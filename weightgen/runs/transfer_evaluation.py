@@ -41,7 +41,7 @@ def evaluate_transfer(
         sizes: training images of a class, None for all; those that no class has more images than are left out.
         methods: names among the registered methods and their variants; all of the protocol if None. The raw cosine
             centroid is always among them.
-        report: folder for report.md, results.json and learning_curve.png.
+        report: folder for report.html, report.md, results.json and learning_curve.png.
 
     Raises:
         InputError: unfinished run, a generator of parts, unknown method, unusable data, or classes that differ.

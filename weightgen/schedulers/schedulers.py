@@ -83,7 +83,7 @@ def scheduler_class(name: str) -> type[SchedulerMixin]:
 
 
 def build_scheduler(name: str, options: Mapping[str, Any]) -> SchedulerMixin:
-    """A scheduler from scratch. Raises InputError for an option it does not take."""
+    """A scheduler from scratch. Raises InputError for an option it does not take, or a value that it cannot use."""
     kind = scheduler_class(name)
     taken = _defaults(kind)
     for key in options:
@@ -93,7 +93,13 @@ def build_scheduler(name: str, options: Mapping[str, Any]) -> SchedulerMixin:
             raise InputError(f"scheduler.{key} must be {_ALWAYS[key]!r} for parameters, which have no bounds; drop it")
     fixed = {key: value for key, value in _ALWAYS.items() if key in taken}
     # Defaults too are given by name: diffusers passes only what was, and another scheduler has other defaults.
-    return kind(**{**taken, **options, **fixed})
+    try:
+        return kind(**{**taken, **options, **fixed})
+    except (TypeError, ValueError, RuntimeError, NotImplementedError, OverflowError, MemoryError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"scheduler: {name} cannot use {dict(options)} ({reason}); see its options in diffusers"
+        ) from error
 
 
 def swap_scheduler(name: str, scheduler: SchedulerMixin) -> SchedulerMixin:

@@ -80,7 +80,7 @@ class ZooFolder:
         if isinstance(index, dict) and index.get("format", _FORMAT) != _FORMAT:
             raise InputError(f"{path}: has format {index['format']}, this version reads {_FORMAT}; fit the zoo again")
         try:
-            key, names, meta = index["key"], tuple(index["class_names"]), dict(index["meta"])
+            key, names, meta = str(index["key"]), tuple(map(str, index["class_names"])), dict(**index["meta"])
             files = [str(entry["file"]) for entry in index["shards"]]
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: is not the index of a zoo; {_AGAIN}") from error
