@@ -342,7 +342,8 @@ def main(arguments: Sequence[str]) -> None:
     write_json(out / "performance.json", {"machine": about, **parts})
     lines = ["# Speed", "", "Written by `make bench`. Every ratio is a median of interleaved repeats in one process,",
              "one thread; above 1 the generator is faster. Made-up features, untrained networks: how accurate methods",
-             "are stands in the other tables.", "", *table([about])]  # fmt: skip
+             "are stands in the other tables. `load` is that of the machine at the start; above the number of cores the rates are",
+        "those of a share of a core, single times are no figures to quote, and floors below 1 are noise.", "", *table([about])]  # fmt: skip
     for name, text in SECTIONS.items():
         lines += ["", f"## {name.replace('_', ' ').capitalize()}", "", text, "", *table(parts[name])]
     write_text(out / "performance.md", "\n".join(lines) + "\n")
