@@ -304,6 +304,10 @@ def _cell(value: Any) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+HEADER = """Written by `make bench`. Every ratio is a median of interleaved repeats in one process,
+one thread; above 1 the generator is faster. Made-up features, untrained networks: how accurate methods
+are stands in the other tables. `load` is that of the machine at the start; above the number of cores the rates are
+those of a share of a core, single times are no figures to quote, and floors below 1 are noise."""
 SECTIONS = {
     "peers": "One episode, times as long as the generator takes: called for one episode (`alone`), and for each of a "
     "batch (`batch`; 600 episodes, 100 at 20 ways of 2,048 features). Peers take one at a time. MetaDiff's sampler is "
@@ -340,10 +344,7 @@ def main(arguments: Sequence[str]) -> None:
         with torch.enable_grad():
             parts["zoo"] = zoos()
     write_json(out / "performance.json", {"machine": about, **parts})
-    lines = ["# Speed", "", "Written by `make bench`. Every ratio is a median of interleaved repeats in one process,",
-             "one thread; above 1 the generator is faster. Made-up features, untrained networks: how accurate methods",
-             "are stands in the other tables. `load` is that of the machine at the start; above the number of cores the rates are",
-        "those of a share of a core, single times are no figures to quote, and floors below 1 are noise.", "", *table([about])]  # fmt: skip
+    lines = ["# Speed", "", HEADER, "", *table([about])]
     for name, text in SECTIONS.items():
         lines += ["", f"## {name.replace('_', ' ').capitalize()}", "", text, "", *table(parts[name])]
     write_text(out / "performance.md", "\n".join(lines) + "\n")
