@@ -1,5 +1,6 @@
 # make demo   install, write a head for photographs with nothing trained; train MetaDiff on glyphs, compare it
 # make test   install what the tests need and run them
+# make bench  time everything beside its peers: docs/results/performance.md
 # make check  lint, types, documentation and tests
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,7 +8,7 @@ STEPS ?= 200
 PRETRAINING ?= 300
 EPISODES ?= 300
 
-.PHONY: demo test lint types docs check clean
+.PHONY: demo test lint types docs check bench clean
 
 demo: .venv/installed
 	rm -rf demo
@@ -34,6 +35,10 @@ docs: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 check: lint types docs test
+
+bench: .venv/installed-test
+	$(BIN)/python -m pip install --quiet --editable '.[peers]'
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/performance.py
 
 clean:
 	rm -rf .venv demo build *.egg-info

@@ -107,6 +107,8 @@ def evaluate(
     Example: weightgen evaluate runs/metadiff-1a2b3c4d --data flowers/ --ways 5 --shots 1 --shots 5
     """
     output = Output(format, quiet)
+    if not output.first:
+        return
     from weightgen.errors import InputError
     from weightgen.runs.evaluation_run import evaluate_run
     from weightgen.runs.folder import RunFolder, newest_run
@@ -183,6 +185,8 @@ def compare_training_sets(
     output: Output,
 ) -> None:
     """What `transfer` does, and `evaluate --protocol transfer`."""
+    if not output.first:
+        return
     from weightgen.runs.folder import RunFolder, newest_run
     from weightgen.runs.transfer_evaluation import evaluate_transfer
 

@@ -52,6 +52,8 @@ def _failure(error: BaseException) -> tuple[str, int] | None:
 
     if isinstance(error, InputError):
         return str(error), 2
+    if isinstance(error, RuntimeError) and ("gloo" in str(error) or "nccl" in str(error).lower()):
+        return "another process of this run has ended; start the same command again, and it goes on from its files", 1
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}", 1

@@ -94,9 +94,14 @@ class _Remarks(logging.Handler):
 
 
 class Output:
-    """Where a command prints: `result` once, `remark` for people, `progress` while it works."""
+    """Where a command prints: `result` once, `remark` for people, `progress` while it works.
+
+    Of several processes that torchrun or accelerate started, only the `first` prints, and evaluates.
+    """
 
     def __init__(self, format: Format, quiet: bool) -> None:
+        self.first = os.environ.get("RANK", "0") == "0"
+        quiet = quiet or not self.first
         self.format, self.quiet = format, quiet
         if quiet:  # other libraries read these when they are imported, which commands do after this
             os.environ.update(HF_DATASETS_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
@@ -108,6 +113,8 @@ class Output:
 
     def result(self, data: Any, text: str | Callable[[Console], None]) -> None:
         """Print `data` as JSON, or `text`, or what `text` prints."""
+        if not self.first:
+            return
         if self.format is Format.json:
             write_json(data)
         elif isinstance(text, str):

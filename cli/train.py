@@ -40,7 +40,8 @@ def train(
     with output.progress() as progress:
         trained = train_run(chosen, run, fresh=fresh, progress=progress)
         report = report or run.path / "report"
-        evaluations = evaluate_run(run, report=report, progress=progress) if chosen.data.keeps_novel else []
+        judged = output.first and chosen.data.keeps_novel
+        evaluations = evaluate_run(run, report=report, progress=progress) if judged else []
     if not trained:
         output.remark(f"{run.path} was trained already; --fresh trains it again")
     data = {"run": str(run.path), "trained": trained, "evaluations": evaluations}

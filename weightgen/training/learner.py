@@ -22,8 +22,11 @@ def new_accelerator(
 ) -> Accelerator:
     """For any number of processes: a step without unlabelled images leaves some weights without a gradient.
 
+    accelerate joins the processes of torchrun on a machine without an accelerator only if it is told to use the CPU.
+
     tracker: of accelerate. folder: what it writes goes there.
     """
+    cpu = cpu or not torch.accelerator.is_available()
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(
         mixed_precision=precision, cpu=cpu, kwargs_handlers=[unused], log_with=tracker, project_dir=folder

@@ -1,0 +1,354 @@
+"""Everything that is said of speed, in one run: docs/results/performance.md and performance.json.
+
+python benchmarks/performance.py [OUT]      (make bench)
+
+Needs the extra `peers` (easyfsl). One thread. Features are made up and networks untrained, for time depends on neither;
+how accurate methods are stands in the other tables.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import easyfsl.methods as easyfsl
+import torch
+from _measured import Work, machine, operations, process, rates, ratio, seconds, slope
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, RidgeClassifier, RidgeClassifierCV
+from threadpoolctl import threadpool_limits
+from zoo_fit import OPTIONS, bare_products, one_at_a_time, support_of, together
+
+from weightgen.backbones.backbone import Backbone, FeatureBackbone
+from weightgen.backbones.feature_cache import features_of
+from weightgen.backbones.packaged import DEFAULT_BACKBONE
+from weightgen.config.build import build_generator
+from weightgen.config.loading import load_recipe
+from weightgen.data.images import open_folder
+from weightgen.denoisers.gradient_mlp import GradientMlp
+from weightgen.episodes.dataset_episode import episode_of
+from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.evaluation.tuning import CrossValidation
+from weightgen.features.standardizer import Standardizer
+from weightgen.files import write_json, write_text
+from weightgen.methods.logistic_regression import LogisticRegression as Probe
+from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Episode, Features
+from weightgen.seeds import generator
+from weightgen.spaces._row_fit import RowLogits
+from weightgen.universal.generator import universal_generator
+
+Rows = list[dict[str, Any]]
+BATCH = 600
+COMMAND = "import sys; from weightgen.cli.main import app; app(sys.argv[1:])"
+COMMANDS = ("--help", "components", "recipes ls", "recipes validate metadiff")
+
+
+def made_up(classes: int, images: int, width: int) -> Features:
+    """Gaussian classes, cut off at 0 as features of most backbones are."""
+    draw = generator(0, "made up", classes, images)
+    labels = torch.arange(classes).repeat_interleave(images)
+    values = torch.randn(classes, width, generator=draw)[labels] + 2 * torch.randn(len(labels), width, generator=draw)
+    return Features(values.relu(), labels, tuple(str(number) for number in range(classes)))
+
+
+def pipeline_of(recipe: str, base: Features) -> WeightGenerationPipeline:
+    """The generator of a recipe, untrained, on made-up base classes."""
+    width = base.values.shape[1]
+    standardizer = Standardizer(feature_width=width, within_shrinkage=0.5, between_shrinkage=0.5).fit(base)
+    backbone = FeatureBackbone(width)
+    return build_generator(load_recipe(recipe), backbone, standardizer, readout="gaussian", classes=base.class_names)
+
+
+def literal_sampler(episode: Episode, network: GradientMlp) -> torch.Tensor:
+    """MetaDiff's as its release runs it: one episode, 1,000 steps, the support loss's gradient by autograd."""
+    betas = torch.linspace(1e-4, 0.02, 1000)
+    kept = (1 - betas).cumprod(0)
+    images, ways = episode.support[0].flatten(0, 1), episode.support.shape[1]
+    labels = torch.arange(ways).repeat_interleave(episode.support.shape[2])
+    rows = torch.randn(ways, images.shape[1])
+    for t in reversed(range(1000)):
+        rows = rows.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad((rows[labels] - images).square().sum(), rows)
+        with torch.no_grad():
+            tau = partial(network.forward, timestep=torch.tensor([t]))
+            noise = tau(rows[None], condition=_Gradient(gradient[None]))[0]
+            rows = (rows - betas[t] / (1 - kept[t]).sqrt() * noise) / (1 - betas[t]).sqrt()
+    return rows.detach()
+
+
+class _Gradient:
+    """As much of a condition as the literal denoiser looks at."""
+
+    def __init__(self, gradient: torch.Tensor) -> None:
+        self.gradient = gradient
+
+
+def sgd_head(images: torch.Tensor, labels: torch.Tensor, ways: int) -> None:
+    """A hundred steps down the cross-entropy of a linear layer."""
+    head = torch.nn.Linear(images.shape[1], ways)
+    descent = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(100):
+        descent.zero_grad()
+        torch.nn.functional.cross_entropy(head(images), labels).backward()
+        descent.step()
+
+
+def alone(episode: Episode, network: GradientMlp) -> dict[str, Work]:
+    """Peers that take one episode at a time."""
+    images, ways = episode.support[0].flatten(0, 1), episode.support.shape[1]
+    labels, query = torch.arange(ways).repeat_interleave(episode.support.shape[2]), episode.query[0]
+    x, y = images.numpy(), labels.numpy()
+
+    def of_easyfsl(name: str) -> None:
+        method = getattr(easyfsl, name)(backbone=torch.nn.Identity())
+        method.process_support_set(images, labels)
+        method(query)
+
+    named = ("PrototypicalNetworks", "SimpleShot", "BDCSPN", "LaplacianShot", "Finetune", "TIM")
+    return {
+        "MetaDiff, literal": lambda: literal_sampler(episode, network),
+        "scikit-learn LogisticRegression": lambda: LogisticRegression(max_iter=1000).fit(x, y),
+        "scikit-learn RidgeClassifier": lambda: RidgeClassifier().fit(x, y),
+        "SGD, 100 steps": lambda: sgd_head(images, labels, ways),
+        **{f"easyfsl {name}": partial(of_easyfsl, name) for name in named},
+    }
+
+
+def few_shot(products: float, copies: float) -> tuple[Rows, Rows]:
+    """Peers for one episode, and the generator against its own floor."""
+    peers: Rows = []
+    own: Rows = []
+    for width in (64, 640, 2048):
+        base = made_up(40, 20, width)
+        pipeline, network = pipeline_of("metadiff", base), GradientMlp(feature_width=width).eval()
+        for ways, shots in ((5, 1), (5, 5), (20, 1)):
+            draw = partial(EpisodeSampler(base).sample, ways=ways, shots=shots, queries=15 if width < 2048 else 2)
+            batch = BATCH if width * ways < 20_000 else 100
+            one, many = (draw(batch=number, generator=generator(0, number)) for number in (1, batch))
+            works: dict[str, Work] = {
+                f"batch of {len(given)}": partial(pipeline.heads, given, [generator(0, i) for i in range(len(given))])
+                for given in (one, many)
+            }
+            others = alone(one, network) if (ways, shots) == (5, 5) and width < 2048 else {}
+            print(f"few-shot, {width} features, {ways} ways …", flush=True)
+            times = seconds({**works, **others})
+            size = {"ways": ways, "shots": shots, "features": width}
+            for name, given in zip(works, (one, many), strict=True):
+                bytes_moved = 4 * (given.support.numel() + len(given) * ways * (width + 1))
+                floor = max(operations(works[name]) / products, bytes_moved / copies)
+                spent = statistics.median(times[name])
+                own.append({**size, "batch": len(given), "ms": 1000 * spent / len(given), "floors": spent / floor})
+            for name in others:
+                one_by_one, in_batch = (ratio(times[name], times[work]) for work in works)
+                peers.append({**size, "peer": name, "alone": one_by_one, "batch": in_batch * batch})
+    return peers, own
+
+
+def data_sets() -> Rows:
+    """A head for a whole data set of ten classes against tuned probes, and against one product of its features."""
+    pipeline, found = pipeline_of("transfer/metadiff", made_up(60, 40, 1280)), []
+    for images in (10, 100, 1000, 5000, 20_000):
+        data = made_up(10, images // 10, 1280)
+        episode, x, y = episode_of(data), data.values.numpy(), data.labels.numpy()
+        folds = min(5, images // 10)
+        works: dict[str, Work] = {
+            "generator": partial(pipeline.dataset_heads, data, [generator(0, "head")]),
+            "product": lambda data=data: data.values.mT @ data.values,  # type: ignore[misc]
+        }
+        probes: dict[str, Work] = {}
+        if folds > 1 and images <= 1000:
+            probes["LogisticRegressionCV"] = partial(LogisticRegressionCV(cv=folds, max_iter=1000).fit, x, y)
+            probes["own probe"] = partial(CrossValidation(Probe).fit, episode, [generator(0, "probe")])
+        if folds > 1 and images <= 5000:
+            probes["RidgeClassifierCV"] = partial(RidgeClassifierCV(alphas=[10.0**n for n in range(-3, 4)]).fit, x, y)
+        times = seconds(works)
+        row = {"images": images, "ms": 1000 * statistics.median(times["generator"])}
+        row["products"] = ratio(times["generator"], times["product"])
+        for name, probe in probes.items():  # of 1,000 images once, for a tuned probe takes minutes
+            slow = name != "RidgeClassifierCV" and images == 1000
+            pair = {"generator": works["generator"], name: probe}
+            both = seconds(pair, repeats=1 if slow else 5, warm_up=not slow)
+            row[name] = 100 * ratio(both["generator"], both[name])
+        found.append(row)
+    return found
+
+
+def growth() -> Rows:
+    """Time over one size, all others as they are."""
+    base, found = made_up(200, 25, 64), []
+    pipeline, sampler = pipeline_of("metadiff", base), EpisodeSampler(base)
+
+    def few(ways: int = 5, shots: int = 5, steps: int = 5) -> Work:
+        episode = sampler.sample(batch=20, ways=ways, shots=shots, queries=1, generator=generator(0, ways, shots))
+        return partial(pipeline.heads, episode, [generator(0, i) for i in range(20)], steps=steps)
+
+    def wide(width: int) -> Work:
+        other = made_up(10, 10, width)
+        episode = EpisodeSampler(other).sample(batch=20, ways=5, shots=5, queries=1, generator=generator(0, width))
+        return partial(pipeline_of("metadiff", other).heads, episode, [generator(0, i) for i in range(20)])
+
+    whole = pipeline_of("transfer/metadiff", made_up(20, 20, 256))
+
+    def large(images: int) -> Work:
+        return partial(whole.dataset_heads, made_up(10, images // 10, 256), [generator(0, "head")])
+
+    curves = {
+        "ways": ((5, 10, 25, 50, 100, 200), few),
+        "shots": ((1, 2, 5, 10, 20), lambda shots: few(shots=shots)),
+        "steps": ((1, 2, 5, 10, 20, 50), lambda steps: few(steps=steps)),
+        "features": ((64, 128, 256, 512, 1024), wide),
+        "images of a data set": ((500, 2000, 8000, 32_000), large),
+    }
+    for name, (sizes, work) in curves.items():
+        times = seconds({str(size): work(size) for size in sizes}, repeats=3)
+        medians = [statistics.median(times[str(size)]) for size in sizes]
+        rise, half = slope(sizes, medians)
+        found.append({"over": name, "from": sizes[0], "to": sizes[-1], "slope": rise, "half_width": half})
+    return found
+
+
+def zoos() -> Rows:
+    """Tasks fitted together against one at a time, and against the matrix products of every epoch alone."""
+    found, draw = [], torch.Generator().manual_seed(0)
+    for ways, shots, width, tasks in ((5, 20, 64, 512), (20, 20, 512, 32)):
+        labels = torch.arange(ways).repeat_interleave(shots).expand(tasks, -1)
+        images = torch.randn(tasks, ways * shots, width, generator=draw)
+        logits = RowLogits("gaussian", 10 / width**0.5, torch.zeros(width), 1.0)
+        times = seconds(
+            {
+                "together": partial(together, support_of(images, ways), logits, draw),
+                "alone": partial(one_at_a_time, images, labels, ways, logits),
+                "bare": partial(bare_products, images, ways),
+            }
+        )
+        faster = ratio(times["alone"], times["together"]) * tasks / 5  # five tasks are fitted alone
+        rate = tasks / statistics.median(times["together"])
+        floors = ratio(times["together"], times["bare"])
+        found.append({"ways": ways, "features": width, "epochs": OPTIONS.epochs, "tasks_a_second": rate,
+                      "faster": faster, "products": floors})  # fmt: skip
+    return found
+
+
+def end_to_end(cache: Path) -> Rows:
+    """A folder of 27 photographs of 224 pixels to a head, with and without features in the cache."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+    import numpy as np
+    from photographs import crops, photographs
+
+    folder, random = cache / "photographs", np.random.default_rng(0)
+    for name, image in photographs().items():
+        (folder / name).mkdir(parents=True)
+        for number, crop in enumerate(crops(image, random) + crops(image, random)[:4]):
+            crop.save(folder / name / f"{number}.png")
+    backbone = Backbone.create(model=DEFAULT_BACKBONE, pretrained=True)
+    pipeline, forward, spent = universal_generator(backbone), backbone.forward, []
+
+    def timed(images: torch.Tensor) -> torch.Tensor:
+        begin = time.perf_counter()
+        features = forward(images)
+        spent.append(time.perf_counter() - begin)
+        return features
+
+    backbone.forward = timed  # type: ignore[method-assign]
+    calls: dict[str, list[float]] = {"first": [], "again": []}
+    shares = []
+    for repeat in range(6):
+        for kept in (cache / "weightgen").rglob("*.safetensors"):
+            kept.unlink()
+        for name in calls:
+            spent.clear()
+            begin = time.perf_counter()
+            pipeline(folder)
+            calls[name].append(time.perf_counter() - begin)
+            if name == "first":
+                shares.append(sum(spent) / calls[name][-1])
+        if not repeat:  # the first of all is not counted
+            calls, shares = {"first": [], "again": []}, []
+    images = len(features_of(backbone, open_folder(folder)).labels)
+    row = {"images": images, "seconds": statistics.median(calls["first"]), "forward": 100 * statistics.median(shares)}
+    return [{**row, "again": ratio(calls["first"], calls["again"])}]
+
+
+def start_up() -> Rows:
+    """User time of commands in processes of their own, and whether they import torch."""
+    found = []
+    bare = statistics.median(process("pass")[0] for _ in range(5))
+    for command in COMMANDS:
+        runs = [process(COMMAND, *command.split()) for _ in range(5)]
+        spent = statistics.median(run[0] for run in runs)
+        found.append({"command": command, "seconds": spent, "interpreters": spent / bare,
+                      "packages": len(runs[0][1]), "torch": "torch" in runs[0][1]})  # fmt: skip
+    return found
+
+
+def table(rows: Rows) -> Iterator[str]:
+    """Markdown; keys are headings, and numbers have three digits."""
+    heads = list(dict.fromkeys(key for row in rows for key in row))
+    yield "| " + " | ".join(heads) + " |"
+    yield "| " + " | ".join("---" if isinstance(rows[0].get(head), str) else "---:" for head in heads) + " |"
+    for row in rows:
+        yield "| " + " | ".join(_cell(row.get(head, "")) for head in heads) + " |"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, float):
+        return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+HEADER = """Written by `make bench`. Every ratio is a median of interleaved repeats in one process,
+one thread; above 1 the generator is faster. Made-up features, untrained networks: how accurate methods
+are stands in the other tables. `load` is that of the machine at the start; above the number of cores the rates are
+those of a share of a core, single times are no figures to quote, and floors below 1 are noise."""
+SECTIONS = {
+    "peers": "One episode, times as long as the generator takes: called for one episode (`alone`), and for each of a "
+    "batch (`batch`; 600 episodes, 100 at 20 ways of 2,048 features). Peers take one at a time. MetaDiff's sampler is "
+    "the literal one (T = 1000, autograd, `gradient_mlp`).",
+    "generation": "The generator by itself: milliseconds an episode, and how many times its floor: the operations of "
+    "its matrix products by the machine's rate, or its bytes by that of a copy, whichever is longer.",
+    "data_sets": "A head for a whole data set, ten classes of 1,280 features: its time, in products XᵀX of all "
+    "features with themselves, and in percent of the time of tuned probes.",
+    "growth": "Slope of log time over log size with the half-width of its 95 % interval; 1 is linear.",
+    "zoo": "Rows fitted to many tasks at once: how much faster than one at a time by autograd, and how many times the "
+    "two matrix products of every epoch.",
+    "end_to_end": "A folder of photographs to a head by the universal generator: percent of the time in the "
+    "backbone's forward pass, and how much faster the second call is, whose features are kept on disk.",
+    "start_up": "User time of a command in a process of its own, in seconds and in times of a bare interpreter.",
+}
+
+
+def main(arguments: Sequence[str]) -> None:
+    out = Path(arguments[0] if arguments else "docs/results")
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # of probes that have not converged, which is their affair
+    with threadpool_limits(1), tempfile.TemporaryDirectory() as cache, torch.no_grad():
+        os.environ["WEIGHTGEN_CACHE"] = f"{cache}/weightgen"
+        about, (products, copies) = machine(), rates()
+        about |= {"gigaflops": products / 1e9, "copied_gigabytes_a_second": copies / 1e9}
+        parts: dict[str, Rows] = {}
+        with torch.enable_grad():
+            parts["peers"], parts["generation"] = few_shot(products, copies)
+        works = {"data_sets": data_sets, "growth": growth, "start_up": start_up}
+        works |= {"end_to_end": partial(end_to_end, Path(cache))}
+        for name, work in works.items():
+            print(f"{name} …", flush=True)
+            parts[name] = work()
+        with torch.enable_grad():
+            parts["zoo"] = zoos()
+    write_json(out / "performance.json", {"machine": about, **parts})
+    lines = ["# Speed", "", HEADER, "", *table([about])]
+    for name, text in SECTIONS.items():
+        lines += ["", f"## {name.replace('_', ' ').capitalize()}", "", text, "", *table(parts[name])]
+    write_text(out / "performance.md", "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

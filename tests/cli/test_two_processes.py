@@ -1,0 +1,86 @@
+"""Commands in two processes of torchrun: the results of one, printed once; a killed process costs one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from weightgen.cli.main import _failure
+
+from weightgen.files import read_tensors
+
+TINY = (
+    *("data.novel=5", "data.validation=2", "training.steps=6", "training.checkpoint_every=2", "generation.steps=2"),
+    *("training.episodes_per_step=2", "training.ways=[2,3]", "training.shots=[1,2]", "training.queries=2"),
+    *("training.held_out_classes=0", "training.folds=2", "denoiser.width=16", "denoiser.depth=1"),
+    *("evaluation.ways=3", "evaluation.shots=[2]", "evaluation.queries=3", "evaluation.episodes=4"),
+)
+WEIGHTGEN = (str(Path(sys.executable).with_name("weightgen")),)
+KILLED = (sys.executable, str(Path(__file__).with_name("killed_process.py")))
+
+
+LOST = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:544] Connection closed by peer [127.0.0.1]:23456"
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> str:
+    draw, labels = torch.Generator().manual_seed(0), torch.arange(14).repeat(9)
+    values = 2 * torch.randn(14, 6, generator=draw)[labels] + torch.randn(len(labels), 6, generator=draw)
+    save_file({"features": values, "labels": labels}, tmp_path / "x.safetensors")
+    return f"features:{tmp_path}/x.safetensors"
+
+
+def run(place: Path, processes: int, *arguments: object, command: tuple[str, ...] = WEIGHTGEN) -> tuple[int, str, str]:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    given = [*(launch if processes > 1 else []), *(["--no-python"] if processes > 1 else []), *command]
+    done = subprocess.run(
+        [*given, *map(str, arguments)], cwd=place, env=environment, capture_output=True, text=True, timeout=300
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_print_once_and_evaluate_as_one(spec: str, tmp_path: Path) -> None:
+    train = ("train", "metadiff", f"data={spec}", f"backbone={spec}", *TINY, "--format", "json")
+    code, out, said = run(tmp_path, 2, *train)
+    assert code == 0, said[-3000:]
+    trained = json.loads(out)
+    assert trained["trained"]
+    assert said.count("generator: ") == 1
+    evaluate = ("evaluate", trained["run"], "--methods", "generator,raw_centroid", "--format", "json")
+    alone, both = (json.loads(run(tmp_path, number, *evaluate)[1])[0] for number in (1, 2))
+    for method, other in zip(alone["methods"], both["methods"], strict=True):
+        assert {**method, "ms_per_episode": 0} == {**other, "ms_per_episode": 0}
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_run_which_then_goes_on(spec: str, tmp_path: Path) -> None:
+    train = ("train", "metadiff", f"data={spec}", f"backbone={spec}", *TINY, "--format", "json")
+    code, out, said = run(tmp_path, 2, *train, "--out", "killed", command=KILLED)
+    assert code != 0
+    assert out == ""
+    assert "exitcode  : -9" in said and "rank      : 1" in said  # torchrun's account of it
+    assert "weightgen/cli/main.py" not in said  # no traceback of ours
+    (killed,) = (tmp_path / "killed").iterdir()
+    assert [path.name for path in (killed / "checkpoints" / "generator").iterdir()] == ["step-0000002"]
+    assert not (killed / "generator").exists()
+    for place in ("killed", "calm"):
+        code, _, said = run(tmp_path, 2, *train, "--out", place)
+        assert code == 0, said[-3000:]
+    (calm,) = (tmp_path / "calm").iterdir()
+    file = Path("generator") / "denoiser" / "diffusion_pytorch_model.safetensors"
+    one, other = read_tensors(killed / file), read_tensors(calm / file)
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_the_loss_of_another_process_is_one_line() -> None:
+    message, code = _failure(RuntimeError(LOST)) or ("", 0)
+    assert (message.partition(";")[0], code) == ("another process of this run has ended", 1)
+    assert _failure(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
