@@ -95,6 +95,12 @@ def test_a_backbone_without_classifier_says_so(folder):
     assert "comes without a pretrained linear classifier" in printed.stderr
 
 
+def test_a_folder_whose_name_begins_like_a_features_file_is_a_folder(folder):
+    photographs(folder / "features_of_birds")
+    arguments = ("generate", "--support", "features_of_birds", "--backbone", network(9), "--format", "json")
+    assert json.loads(succeed(*arguments).stdout)["classes"] == ["heron", "wren"]
+
+
 def test_one_image_of_each_class_has_no_estimate(folder):
     printed = succeed("generate", "--support", features(counts=(1, 1, 1)), "--format", "json")
     judged = json.loads(printed.stdout)["leave_one_out"]

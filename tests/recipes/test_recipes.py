@@ -135,7 +135,7 @@ def test_a_small_version_runs_from_end_to_end(
     (everything,) = json.loads(succeed("evaluate", run, "--data", "pictures/query", "--queries", 2, *few).stdout)
     assert everything["data"] == "pictures/query"
     kept = {file.rpartition(".")[2] for file in files_below(tmp_path / "runs") if "." in Path(file).name}
-    assert kept == {"yaml", "jsonl", "json", "safetensors", "md", *pictures}
+    assert kept == {"yaml", "jsonl", "json", "safetensors", "md", "html", *pictures}
     assert CLASSES > WAYS
 
     monkeypatch.chdir(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -162,3 +163,16 @@ def test_the_penalty_is_smaller_where_images_have_much_in_common(make_features: 
         return ridge_penalty(CalibratedPrototypes()(seen, space))
 
     assert bool((penalty(moved(episode, lambda values: values + 30)) < penalty(episode)).all())
+
+
+def test_the_space_of_a_classifier_is_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEIGHTGEN_CACHE", str(tmp_path))
+    weight = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    first = Standardizer.of_classifier(weight, feature_width=4).matrix
+    (kept,) = tmp_path.rglob("*.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.linalg, "eigh", lambda _: pytest.fail("decomposed again"))
+        assert torch.equal(Standardizer.of_classifier(weight, feature_width=4).matrix, first)
+    kept.write_bytes(kept.read_bytes()[:-3])
+    assert torch.equal(Standardizer.of_classifier(weight, feature_width=4).matrix, first)
+    assert not torch.equal(Standardizer.of_classifier(weight + torch.eye(6, 4), feature_width=4).matrix, first)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from weightgen.errors import InputError
 from weightgen.features.class_statistics import ClassStatistics, shrink_variances
+from weightgen.files import cache_directory, keep_tensors, kept_tensors, tensors_hash, text_hash
 from weightgen.records import Episode, Features, LinearHeads, Space
 
 if TYPE_CHECKING:
@@ -110,12 +111,13 @@ class Standardizer(ModelMixin, ConfigMixin):
             return standardizer
         if weight.shape[1:] != (feature_width,) or len(weight) < 2 or not bool(weight.isfinite().all()):
             raise InputError(f"a classifier of shape {list(weight.shape)} where [classes, {feature_width}] belongs")
-        rows = weight.double() - weight.double().mean(0)  # a mean of the largest floats is infinite among floats
-        variances, axes = torch.linalg.eigh(rows.mT @ rows / len(rows))
-        if not bool(variances.mean() > 0):
-            raise InputError("the backbone's classifier has the same row for every class; take one that was trained")
-        shape = (variances.clamp(min=0) / variances.mean() + _CLASSIFIER_RIDGE) ** _CLASSIFIER_POWER
-        standardizer.matrix.copy_(axes * shape @ axes.mT)
+        hashed = tensors_hash({"weight": weight})
+        key = text_hash("classifier space", hashed, str((_CLASSIFIER_POWER, _CLASSIFIER_RIDGE)))
+        path = cache_directory() / "spaces" / f"{key}.safetensors"
+        kept = kept_tensors(path)  # a decomposition takes half the time of a head
+        standardizer.matrix.copy_(kept["matrix"] if kept else _shape_of_rows(weight))
+        if not kept:
+            keep_tensors(path, {"matrix": standardizer.matrix})
         return standardizer
 
     @classmethod
@@ -293,3 +295,13 @@ class Standardizer(ModelMixin, ConfigMixin):
     def restore(self, rows: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Prototypes in the generator's space, as raw features: the inverse of `query`."""
         return rows @ torch.linalg.inv(self.matrix).mT + self.mean
+
+
+def _shape_of_rows(weight: Float[Tensor, "classes feature"]) -> Float[Tensor, "feature feature"]:
+    """(C / mean + ridge)^power of the covariance C of a classifier's rows. Raises InputError where all are the same."""
+    rows = weight.double() - weight.double().mean(0)  # a mean of the largest floats is infinite among floats
+    variances, axes = torch.linalg.eigh(rows.mT @ rows / len(rows))
+    if not bool(variances.mean() > 0):
+        raise InputError("the backbone's classifier has the same row for every class; take one that was trained")
+    shape = (variances.clamp(min=0) / variances.mean() + _CLASSIFIER_RIDGE) ** _CLASSIFIER_POWER
+    return axes * shape @ axes.mT
