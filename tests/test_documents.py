@@ -1,7 +1,7 @@
 """Every command and every Python block of the documents, run as it stands there on small images of the names it uses.
 
 What takes minutes is made small by further options: `train`, `compare` and `zoo build` are checked by `recipes
-validate --full`, which refuses what they would refuse (`tests/recipes` trains every recipe), and comparisons have few
+validate`, which refuses what they would refuse (`tests/recipes` trains every recipe), and comparisons have few
 episodes and methods.
 """
 
@@ -103,13 +103,13 @@ def checkable(words: list[str]) -> list[str]:
     if words[0] == "sweep":  # tests/runs sweeps
         words = ["train", *(word.partition(",")[0] for word in words[1:])]
     if words[0] == "train" or words[:2] == ["zoo", "build"]:
-        words = ["recipes", "validate", "--full", *words[1 if words[0] == "train" else 2 :]]
+        words = ["recipes", "validate", *words[1 if words[0] == "train" else 2 :]]
         if not any(word.startswith(("data=", "data.source=")) for word in words):
             words.append("data=images.parquet")
         words += [option for option in SHARED if option.startswith(("data.", "evaluation."))]
         words.append("training.folds=2")  # of a few classes
     if words[0] == "compare":  # tests/runs compares recipes
-        words = ["recipes", "validate", "--full", words[1], f"data={words[words.index('--data') + 1]}"]
+        words = ["recipes", "validate", words[1], f"data={words[words.index('--data') + 1]}"]
         words += [option for option in SHARED if option.startswith(("data.", "evaluation."))] + ["training.folds=2"]
     comparison = words[0] == "transfer" or "transfer" in words[1:] or words[0] == "evaluate"
     if comparison:

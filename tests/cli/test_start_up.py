@@ -30,7 +30,7 @@ finally:
         "recipes cat metadiff",
         "recipes cp metadiff copy.yaml",
         "recipes schema",
-        "recipes validate mcdi training.steps=3 --quiet",
+        "recipes validate mcdi --quiet",
         "components",
     ],
 )
@@ -62,5 +62,13 @@ def test_a_wrong_name_or_option_is_refused_by_the_line_of_train(override: str, l
     assert said == refuse("train", "metadiff", override)
 
 
-def test_validate_says_what_it_did_not_look_at() -> None:
-    assert "--full" in succeed("recipes", "validate", "metadiff", "data=/nowhere").stderr
+def test_a_changed_recipe_is_refused_for_what_only_the_libraries_know(tmp_path) -> None:
+    succeed("recipes", "validate", "transfer/metadiff")
+    for override, line in {
+        "data=/nowhere": "/nowhere",
+        "backbone=resnet5x": "timm has no model 'resnet5x'",
+        "backbone=/nowhere/x.safetensors": "/nowhere/x.safetensors",
+        "denoiser.width=7": "width",
+        "training.ways=[9000,9000]": "training.ways",
+    }.items():
+        assert line in refuse("recipes", "validate", "metadiff", override)

@@ -299,22 +299,22 @@ def test_what_train_refuses_at_once_validate_refuses_by_the_same_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given = ("metadiff", f"data={images}", *SHARED, *overrides)
-    told = refuse("recipes", "validate", "--full", *given)
+    told = refuse("recipes", "validate", *given)
     assert said in told
     assert told == refuse("train", *given)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_train_takes_validate_takes(images: Path) -> None:
-    assert "is valid" in succeed("recipes", "validate", "--full", "metadiff", f"data={images}", *SHARED).stdout
+    assert "is valid" in succeed("recipes", "validate", "metadiff", f"data={images}", *SHARED).stdout
 
 
 def test_validate_downloads_nothing(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("weightgen.backbones.construction.hf_hub_download", None)
     monkeypatch.setattr("weightgen.data.sources.load_dataset", None)
     for overrides in (("backbone=resnet18.a1_in1k",), ("backbone=timm/resnet18.a1_in1k",), ("backbone=hf-hub:a/b",)):
-        succeed("recipes", "validate", "--full", "metadiff", f"data={images}", *SHARED, *overrides)
-    succeed("recipes", "validate", "--full", "metadiff", "data=hub:owner/name", *SHARED)
+        succeed("recipes", "validate", "metadiff", f"data={images}", *SHARED, *overrides)
+    succeed("recipes", "validate", "metadiff", "data=hub:owner/name", *SHARED)
 
 
 def test_a_backbone_in_a_head_folder_trains(head: Path, images: Path, tmp_path: Path) -> None:

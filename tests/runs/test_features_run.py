@@ -55,5 +55,5 @@ def test_what_needs_images_says_so(spec):
     assert "holds features, not images" in refuse(
         "train", "metadiff", f"data={spec}", *TINY, "data.novel=3", "data.backbone_classes=4", "training.folds=1"
     )
-    succeed("recipes", "validate", "--full", "metadiff", f"data={spec}", f"backbone={spec}", *TINY)
+    succeed("recipes", "validate", "metadiff", f"data={spec}", f"backbone={spec}", *TINY)
     assert "x.safetensors" in succeed("data", "info", spec).stdout

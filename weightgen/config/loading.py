@@ -60,6 +60,11 @@ def recipe_names() -> list[str]:
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
 
 
+def comes_with_weightgen(recipe: Recipe) -> bool:
+    """Whether it is one of the recipes of the package, unchanged."""
+    return any(load_recipe(name) == recipe for name in recipe_names())
+
+
 def recipe_path(name: str) -> Path:
     """The file of a recipe given by path or by name. Raises InputError with the nearest right name."""
     if Path(name).is_file():
