@@ -77,6 +77,6 @@ def test_the_shell_completes_commands(typed: str, completed: str) -> None:
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, [completed], "")
 
 
-def test_the_completion_script_is_shown() -> None:
-    shown = succeed("--show-completion", "bash").stdout
-    assert "_WEIGHTGEN_COMPLETE=complete_bash" in shown or "complete_bash" in shown
+def test_the_completion_script_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))  # typer asks for the parent process
+    assert "complete_bash" in succeed("--show-completion").stdout
