@@ -19,6 +19,7 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pretraining import pretrain
 from weightgen.config.build import build_backbone, build_space, build_targets, check_backbone, check_components
 from weightgen.config.loading import dotted, to_yaml, with_absolute_paths
+from weightgen.config.names import check_names
 from weightgen.config.recipe import Recipe
 from weightgen.data.feature_data import has_features
 from weightgen.data.sources import class_counts, class_names, open_data
@@ -118,6 +119,7 @@ def zoo_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: Pr
     Raises:
         InputError: as `train_run`, and for a recipe whose targets are not fitted.
     """
+    check_names(recipe)
     if not build_targets(recipe).fitted:
         raise InputError(f"zoo.targets is {recipe.zoo.targets}, which nothing is fitted for; set it to trajectories")
     check_components(recipe)
