@@ -78,8 +78,8 @@ def machine() -> dict[str, Any]:
 
 def process(code: str, *arguments: str) -> tuple[float, list[str]]:
     """Seconds of user time of Python code in a process of its own, and the packages that it imported."""
-    told = "import json, sys; print(json.dumps(sorted({n.partition('.')[0] for n in sys.modules})), file=sys.stderr)"
-    wrapped = f"try:\n    {code}\nfinally:\n    {told}"
+    listing = "import json, sys; print(json.dumps(sorted({n.partition('.')[0] for n in sys.modules})), file=sys.stderr)"
+    wrapped = f"try:\n    {code}\nfinally:\n    {listing}"
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     done = subprocess.run([sys.executable, "-c", wrapped, *arguments], capture_output=True, text=True, check=True)
     spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
