@@ -142,3 +142,9 @@ def test_nothing_pickled_is_written_or_read() -> None:
         assert not {"pickle", "dill", "cloudpickle"} & {name.partition(".")[0] for name in imports(tree, module)}, (
             module
         )
+
+
+def test_no_two_test_files_have_the_same_name() -> None:
+    """Pytest imports only one of two such files when it runs them together."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name not in ("__init__.py", "conftest.py")]
+    assert sorted(set(names)) == sorted(names)
