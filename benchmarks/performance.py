@@ -29,7 +29,7 @@ from zoo_fit import OPTIONS, bare_products, one_at_a_time, support_of, together
 from weightgen.backbones.backbone import Backbone, FeatureBackbone
 from weightgen.backbones.feature_cache import features_of
 from weightgen.backbones.packaged import DEFAULT_BACKBONE
-from weightgen.config.build import build_generator
+from weightgen.config.build import build_generator, generation_scheduler
 from weightgen.config.loading import load_recipe
 from weightgen.data.images import open_folder
 from weightgen.denoisers.gradient_mlp import GradientMlp
@@ -64,7 +64,10 @@ def pipeline_of(recipe: str, base: Features) -> WeightGenerationPipeline:
     width = base.values.shape[1]
     standardizer = Standardizer(feature_width=width, within_shrinkage=0.5, between_shrinkage=0.5).fit(base)
     backbone = FeatureBackbone(width)
-    return build_generator(load_recipe(recipe), backbone, standardizer, readout="gaussian", classes=base.class_names)
+    options = load_recipe(recipe)
+    pipeline = build_generator(options, backbone, standardizer, readout="gaussian", classes=base.class_names)
+    pipeline.scheduler = generation_scheduler(options.generation, pipeline.scheduler)
+    return pipeline
 
 
 def literal_sampler(episode: Episode, network: GradientMlp) -> torch.Tensor:

@@ -52,8 +52,9 @@ class GaussianPosterior:
     ) -> Float[Tensor, "batch ways feature"]:
         """E[w | noisy row] for a noisy row √ᾱ w + √(1−ᾱ) ε along the axes: the precision-weighted mean."""
         # multiplied out by the variance, which may be 0, and by √signal, which may be too
-        mean = self.mean + self.variance * signal.sqrt() / (1 - signal) * noisy
-        return mean / (1 + self.variance * signal / (1 - signal))
+        noise = 1 - signal
+        mean = self.mean + self.variance * (signal.sqrt() / noise) * noisy
+        return mean / (1 + self.variance * (signal / noise))
 
     def with_images(
         self,
@@ -114,6 +115,8 @@ def even_bias(
         predicted: E[class mean | support], in the features that `weight` acts on.
         counts: support images per class; 0 marks padding, which changes nothing and gets 0.
     """
+    if bool((counts == counts[..., :1]).all()):
+        return torch.zeros_like(bias)
     real = (counts > 0).to(weight)
     classes = real.sum(-1, keepdim=True).clamp(min=1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -89,13 +90,18 @@ def reverse_chain(
     scheduler.set_timesteps(steps, device=like.device)
     noise = [torch.randn(like.shape[1:], generator=generator, device=generator.device) for generator in generators]
     x = torch.stack(noise).to(like) * scheduler.init_noise_sigma
-    stochastic = "generator" in inspect.signature(scheduler.step).parameters
-    extra = {"generator": list(generators)} if stochastic else {}
+    extra = {"generator": list(generators)} if _draws(type(scheduler).step) else {}
     if watch is not None:
         watch(x)
     for t in scheduler.timesteps:
         noisy = scheduler.scale_model_input(x, t)
-        x = scheduler.step(predict(noisy, t.round().long().expand(len(x))), t, x, **extra).prev_sample
+        x = scheduler.step(predict(noisy, t.round().long().expand(len(x))), t, x, return_dict=False, **extra)[0]
         if watch is not None:
             watch(x)
     return x
+
+
+@cache
+def _draws(step: Callable[..., Any]) -> bool:
+    """Whether a scheduler's step takes a source of random numbers."""
+    return "generator" in inspect.signature(step).parameters
