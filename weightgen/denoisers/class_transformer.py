@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -106,7 +106,8 @@ class ClassTransformer(Denoiser):
         """Unlabelled images are assigned anew in every call, for how far to trust them depends on the time."""
         if condition.unlabelled.shape[1]:
             return self
-        return partial(self._rows, known=self._known(condition, self._posterior(None, condition, learnt=True)))
+        known = self._known(condition, self._posterior(None, condition, learnt=True))
+        return partial(self._rows, known=replace(known, padding=None) if bool(condition.mask.all()) else known)
 
     def forward(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
@@ -150,7 +151,7 @@ class ClassTransformer(Denoiser):
             tokens=self.embed_token(facts),
             pairs=pairs,
             share=share[..., None],
-            padding=None if bool(mask.all()) else ~mask[:, None, None],
+            padding=~mask[:, None, None],
             mapped=None if self.row_map is None else self.row_map(space.from_axes(mean)),
         )
 
@@ -179,7 +180,7 @@ class _Known:
     """What no noise changes.
 
     mean: of the posterior, 0 for padding. tokens, pairs: the part of both embeddings that is not of the noisy rows.
-    share: of every other class in what is pooled over them. padding: the classes to look away from; None without any.
+    share: of every other class in what is pooled over them. padding: the classes to look away from; None where it is known that there are none.
     mapped: what the linear map makes of the mean.
     """
 
