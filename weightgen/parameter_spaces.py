@@ -19,7 +19,7 @@ from weightgen.records import Calibration, Condition, Episode, Features, LinearH
 if TYPE_CHECKING:
     from weightgen.backbones.backbone import Backbone
     from weightgen.features.standardizer import Standardizer
-    from weightgen.zoo.build import ZooPlan
+    from weightgen.zoo.build import Source, ZooPlan
     from weightgen.zoo.members import Shard
     from weightgen.zoo.options import FitOptions
 
@@ -177,22 +177,11 @@ class ParameterSpace(ModelMixin, ConfigMixin, ABC):
         return inputs
 
     @abstractmethod
-    def problem(
-        self,
-        support: Episode,
-        *,
-        standardizer: Standardizer,
-        prototypes: Float[Tensor, "classes feature"],
-        scale: Calibration,
-        noise: float,
-        generator: torch.Generator,
-    ) -> FitProblem:
+    def problem(self, support: Episode, source: Source, *, noise: float, generator: torch.Generator) -> FitProblem:
         """What parameters are fitted to: the support of a batch of episodes, of what `fit_inputs` returns.
 
         Args:
-            standardizer: of the fold that the tasks come from.
-            prototypes: of all its classes, standardised.
-            scale: factor on logits by the number of shots.
+            source: where the tasks come from, and the feature space that they are seen in.
             noise: standard deviation of what is added to standardised features anew in every epoch, in units of that of
                 images around their class's prototype.
             generator: decides whatever is drawn.

@@ -6,7 +6,7 @@ import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -18,10 +18,12 @@ from torch.optim.swa_utils import update_bn
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.construction import without_prefix
 from weightgen.errors import InputError
-from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import AdaptsBackbone, FeatureSpace, FitProblem, GeneratedHeads, ParameterSpace, Selector
 from weightgen.records import PADDING_BIAS, Calibration, Condition, Episode, LinearHeads
 from weightgen.registry import create
+
+if TYPE_CHECKING:
+    from weightgen.zoo.build import Source
 
 _IMAGES_AT_ONCE = 128
 _LEAST_SCALE = 1e-8
@@ -131,16 +133,7 @@ class Chunks(ParameterSpace, AdaptsBackbone):
         """The offset that every task starts from."""
         return _START * torch.randn(len(self.mean), generator=generator)
 
-    def problem(
-        self,
-        support: Episode,
-        *,
-        standardizer: Standardizer,
-        prototypes: Float[Tensor, "classes feature"],
-        scale: Calibration,
-        noise: float,
-        generator: torch.Generator,
-    ) -> FitProblem:
+    def problem(self, support: Episode, source: Source, *, noise: float, generator: torch.Generator) -> FitProblem:
         """Offsets against the cross-entropy of one half of the images under the class means of the other."""
         return OffsetFit(self.adaptable, support, generator=generator)
 

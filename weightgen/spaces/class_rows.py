@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, get_args
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -19,6 +19,9 @@ from weightgen.interfaces import ClassifiesFeatures, FeatureSpace, ParameterSpac
 from weightgen.records import PADDING_BIAS, Calibration, Condition, Episode, Features, LinearHeads
 from weightgen.registry import nearest
 from weightgen.spaces._row_fit import RowFit, RowLogits
+
+if TYPE_CHECKING:
+    from weightgen.zoo.build import Source
 
 Readout = Literal["cosine", "gaussian"]
 AnySpace = TypeVar("AnySpace", bound=FeatureSpace, default=Any)
@@ -97,20 +100,11 @@ class ClassRows(ParameterSpace, ClassifiesFeatures):
             factor = float(scale.at(torch.tensor([_ALL_IMAGES]))) / float(standardizer.radius)
         return RowLogits(self.config.readout, factor, standardizer.standardized_origin, variance**0.5)
 
-    def problem(
-        self,
-        support: Episode,
-        *,
-        standardizer: Standardizer,
-        prototypes: Float[Tensor, "classes feature"],
-        scale: Calibration,
-        noise: float,
-        generator: torch.Generator,
-    ) -> RowFit:
+    def problem(self, support: Episode, source: Source, *, noise: float, generator: torch.Generator) -> RowFit:
         """Rows against the cross-entropy of standardised images."""
-        logits = self.fit_logits(standardizer, scale)
-        length = torch.linalg.vector_norm(prototypes - standardizer.standardized_origin, dim=-1).mean()
-        return RowFit(support, logits, length=float(length), noise=noise * logits.noise, generator=generator)
+        logits, origin = self.fit_logits(source.standardizer, source.scale), source.standardizer.standardized_origin
+        length = float(torch.linalg.vector_norm(source.prototypes - origin, dim=-1).mean())
+        return RowFit(support, logits, length=length, noise=noise * logits.noise, generator=generator)
 
 
 def check_readout(name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -24,6 +24,9 @@ from weightgen.interfaces import (
 from weightgen.records import Calibration, Condition, Episode, Features
 from weightgen.registry import create
 from weightgen.spaces._autoencoders import Autoencoder, ConvAutoencoder, RowAutoencoder
+
+if TYPE_CHECKING:
+    from weightgen.zoo.build import Source
 
 _LEAST_SCALE = 1e-8
 
@@ -168,19 +171,9 @@ class Latent(LearntSpace, AdaptsBackbone, ClassifiesFeatures):
     def fit_inputs(self, inputs: Features, standardizer: Standardizer) -> Features:
         return self.inner.fit_inputs(inputs, standardizer)
 
-    def problem(
-        self,
-        support: Episode,
-        *,
-        standardizer: Standardizer,
-        prototypes: Float[Tensor, "classes feature"],
-        scale: Calibration,
-        noise: float,
-        generator: torch.Generator,
-    ) -> FitProblem:
+    def problem(self, support: Episode, source: Source, *, noise: float, generator: torch.Generator) -> FitProblem:
         """The other space's: what is fitted are its values."""
-        given: dict[str, Any] = {"standardizer": standardizer, "prototypes": prototypes, "scale": scale}
-        return self.inner.problem(support, **given, noise=noise, generator=generator)
+        return self.inner.problem(support, source, noise=noise, generator=generator)
 
     def fit(self, targets: Sequence[Float[Tensor, "_ local_targets ..."]]) -> None:
         """Of the other space; the codes are another matter (`settle`)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from weightgen.backbones.backbone import Backbone, classifier_matrix
 from weightgen.errors import InputError
-from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import FeatureSpace, FitProblem
 from weightgen.records import PADDING_BIAS, Calibration, Episode, LinearHeads
 from weightgen.spaces.chunks import AdaptableBackbone, Chunks
+
+if TYPE_CHECKING:
+    from weightgen.zoo.build import Source
 
 
 class Network(Chunks):
@@ -109,16 +111,7 @@ class Network(Chunks):
             return self.adaptable.fresh(generator)
         return torch.zeros_like(self.adaptable.own)
 
-    def problem(
-        self,
-        support: Episode,
-        *,
-        standardizer: Standardizer,
-        prototypes: Float[Tensor, "classes feature"],
-        scale: Calibration,
-        noise: float,
-        generator: torch.Generator,
-    ) -> NetworkFit:
+    def problem(self, support: Episode, source: Source, *, noise: float, generator: torch.Generator) -> NetworkFit:
         """Offsets against the cross-entropy of the network's own logits."""
         return NetworkFit(self.adaptable, support)
 

@@ -56,10 +56,9 @@ class Checkpoints(ZooTargets):
         judge = task_problem(source, classes[None], most_images=max(1, _JUDGED // len(classes)), draw=draw)
         targets = judge.targets(path[None])[0]
         accuracy = torch.cat([judge.judged(values[None])[0] for values in targets])
-        before = sum(len(other.inputs.class_names) for other in plan.sources[:fold])
         return Shard(
             fold=fold,
-            classes=(classes + before).expand(len(targets), -1).contiguous(),
+            classes=(classes + plan.first_class(fold)).expand(len(targets), -1).contiguous(),
             targets=targets[:, None].cpu(),
             accuracy=accuracy.cpu(),
         )

@@ -47,8 +47,12 @@ class Trajectories(ZooTargets):
         ways = int(torch.randint(least, most + 1, (), generator=draw))
         classes = torch.rand(self.tasks_in_shard(plan), present, generator=draw).topk(ways).indices
         fitted = fit_tasks(source, classes, seed=plan.seed, options=self.fit, draw=draw)
-        before = sum(len(other.inputs.class_names) for other in plan.sources[:fold])
-        return Shard(fold=fold, classes=classes + before, targets=fitted.targets.cpu(), accuracy=fitted.accuracy.cpu())
+        return Shard(
+            fold=fold,
+            classes=classes + plan.first_class(fold),
+            targets=fitted.targets.cpu(),
+            accuracy=fitted.accuracy.cpu(),
+        )
 
     def key(self, plan: ZooPlan) -> tuple[str, ...]:
         """Of the options."""
