@@ -352,6 +352,14 @@ class LinearHeads:
         weight[which], bias[which] = others.weight, others.bias
         return LinearHeads(weight, bias)
 
+    def of_ways(self, kept: Sequence[int]) -> LinearHeads:
+        """The rows of some classes, by their places."""
+        return LinearHeads(self.weight[:, :, kept], self.bias[:, :, kept])
+
+    def joined(self, other: LinearHeads) -> LinearHeads:
+        """The rows of further classes behind one's own."""
+        return LinearHeads(torch.cat([self.weight, other.weight], 2), torch.cat([self.bias, other.bias], 2))
+
     def mean(self) -> LinearHeads:
         """One head per episode, the average of its draws."""
         return LinearHeads(self.weight.mean(1, keepdim=True), self.bias.mean(1, keepdim=True))
