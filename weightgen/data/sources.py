@@ -23,13 +23,7 @@ from weightgen.errors import InputError
 from weightgen.files import is_litter, shown
 from weightgen.specs import is_features
 
-__all__ = [
-    "class_counts",
-    "class_names",
-    "data_fingerprint",
-    "open_data",
-    "select_classes",
-]
+__all__ = ["class_counts", "class_names", "data_fingerprint", "open_data", "select_classes"]
 
 _FORMS = (
     "'glyphs', 'features:FILE.safetensors', a folder with one subfolder of images per class, a .parquet file or a "

@@ -259,7 +259,6 @@ def _html_section(comparison: Results, details: Details | None) -> str:
 
 
 def _introduction(comparison: Results) -> tuple[str, str]:
-    """Title, and what was compared."""
     if comparison.get("protocol") == TRANSFER:
         title, draws = setting_words(comparison), comparison["draws"]
         facts = f"{draws} training {'set' if draws == 1 else 'sets'} of {comparison['train_images']} images."
@@ -334,7 +333,6 @@ def _interval(key: str, half: str, *, signed: bool = False) -> Callable[[Results
 
 
 def _share_of_probe(method: Results, comparison: Results) -> str:
-    """Of the linear probe's accuracy, in percent."""
     linear = next((each["accuracy"] for each in comparison["methods"] if each["name"] == LINEAR_PROBE), 0.0)
     return in_points(100 * method["accuracy"] / linear) if linear else "-"
 

@@ -21,7 +21,7 @@ from weightgen.heads.model_card import model_card
 from weightgen.heads.prediction import Asked, Images, Prediction, answered, draw_probabilities, single_images
 from weightgen.heads.support_summary import SupportSummary
 from weightgen.hub import local_folder, push_folder
-from weightgen.records import LinearHeads
+from weightgen.records import LinearHeads, Progress
 
 _FEWEST = 2
 _OF_THE_CLASSES = ("leave_one_out", "threshold")  # notes that hold for the classes that a head was written with
@@ -149,7 +149,7 @@ class Head:
         threshold: float = 0.0,
         top_k: int | None = None,
         batch_size: int = 64,
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: Progress | None = None,
         failed: Callable[[InputError], None] | None = None,
     ) -> Iterator[Prediction]:
         """What `predict` returns, `batch_size` images at a time, in memory that does not grow with their number.

@@ -18,7 +18,7 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.data.images import find_images, matching, read_image
 from weightgen.data.pictures import plain
 from weightgen.errors import InputError
-from weightgen.records import LinearHeads
+from weightgen.records import LinearHeads, Progress
 
 Pixels = Image.Image | np.ndarray
 Images = Sequence[Path | str | Pixels] | Path | str | Pixels
@@ -35,7 +35,7 @@ class Asked(TypedDict, total=False):
     threshold: float
     top_k: int | None
     batch_size: int
-    progress: Callable[[str, int, int], None] | None
+    progress: Progress | None
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,6 @@ class ClassRows(ParameterSpace, ClassifiesFeatures):
         self.register_buffer("place", torch.zeros(1))
 
     def reader(self, features: FeatureSpace, scale: Calibration, *, draws: bool = False) -> RowReader:
-        """What decodes rows of a feature space."""
         return RowReader(features, self.config.readout, scale, draws=draws)
 
     def real(self, condition: Condition) -> Bool[Tensor, "batch ways"]:
@@ -79,7 +78,6 @@ class ClassRows(ParameterSpace, ClassifiesFeatures):
         *,
         scale: Calibration,
     ) -> Float[Tensor, "batch queries ways"]:
-        """By the heads that the rows make."""
         head = self.reader(features, scale).standardised_head(tokens[:, None], episode.counts)
         return head.logits(episode.query)
 
@@ -88,7 +86,6 @@ class ClassRows(ParameterSpace, ClassifiesFeatures):
         return _START * torch.randn(feature_width, generator=generator)
 
     def fit_inputs(self, inputs: Features, standardizer: Standardizer) -> Features:
-        """Standardised features."""
         return replace(inputs, values=standardizer.base(inputs.values))
 
     def fit_logits(self, standardizer: Standardizer, scale: Calibration) -> RowLogits:

@@ -129,7 +129,6 @@ class Latent(LearntSpace, AdaptsBackbone, ClassifiesFeatures):
         return torch.ones(len(condition.counts), len(self.code_mean), dtype=torch.bool, device=condition.counts.device)
 
     def like(self, condition: Condition) -> Float[Tensor, "batch tokens width"]:
-        """Zeros."""
         batch, ways = condition.counts.shape
         codes, width = self.code_mean.shape
         return condition.tokens.new_zeros(batch, codes if self.ordered else ways, width)
@@ -143,7 +142,6 @@ class Latent(LearntSpace, AdaptsBackbone, ClassifiesFeatures):
         scale: Calibration,
         inputs: Callable[[], Episode],
     ) -> GeneratedHeads:
-        """Of the decoded tokens."""
         return self.inner.heads(self.uncoded(tokens), counts, features, scale=scale, inputs=inputs)
 
     def backbone(
@@ -172,7 +170,6 @@ class Latent(LearntSpace, AdaptsBackbone, ClassifiesFeatures):
         return self.inner.fit_inputs(inputs, standardizer)
 
     def problem(self, support: Episode, source: Source, *, noise: float, generator: torch.Generator) -> FitProblem:
-        """The other space's: what is fitted are its values."""
         return self.inner.problem(support, source, noise=noise, generator=generator)
 
     def fit(self, targets: Sequence[Float[Tensor, "_ local_targets ..."]]) -> None:
@@ -213,7 +210,6 @@ class Latent(LearntSpace, AdaptsBackbone, ClassifiesFeatures):
 
     @torch.no_grad()
     def encode(self, values: Float[Tensor, "..."]) -> Float[Tensor, "... tokens width"]:
-        """Normalised codes."""
         tokens = self.inner.encode(values).to(self.code_mean)
         codes = (self._codes(self._apart(tokens)) - self.code_mean) / self.code_scale
         if self.ordered:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from weightgen.backbones.backbone import Backbone, classifier_matrix
 from weightgen.errors import InputError
-from weightgen.interfaces import FeatureSpace, FitProblem
+from weightgen.interfaces import FeatureSpace
 from weightgen.records import PADDING_BIAS, Calibration, Episode, LinearHeads
-from weightgen.spaces.chunks import AdaptableBackbone, Chunks
+from weightgen.spaces.chunks import AdaptableBackbone, AutogradFit, Chunks
 
 if TYPE_CHECKING:
     from weightgen.zoo.build import Source
@@ -83,7 +83,6 @@ class Network(Chunks):
         scale: Calibration,
         inputs: Callable[[], Episode],
     ) -> NetworkHeads:
-        """A network for each episode."""
         episode = inputs()
         offsets = self.decode(tokens[:, 0])
         models = [self._written(offset, episode, i) for i, offset in enumerate(offsets)]
@@ -137,7 +136,6 @@ class NetworkHeads:
 
     @torch.no_grad()
     def logits(self, features: UInt8[Tensor, "batch images pixels"]) -> Float[Tensor, "batch images ways"]:
-        """Of pixels."""
         whole = torch.stack([
             torch.cat([model(batch) for batch in self.adaptable.batches(images)])
             for model, images in zip(self.models, features, strict=True)
@@ -146,11 +144,9 @@ class NetworkHeads:
         return own.masked_fill(~self.real[:, None].to(own.device), PADDING_BIAS).to(self.linear.weight)
 
     def draw_logits(self, features: UInt8[Tensor, "batch images pixels"]) -> Float[Tensor, "batch 1 images ways"]:
-        """Of pixels."""
         return self.logits(features)[:, None]
 
     def to(self, device: torch.device | str) -> NetworkHeads:
-        """The same with logits on another device."""
         return replace(self, linear=self.linear.to(device))
 
 
@@ -168,7 +164,7 @@ def _last_layers(
     return LinearHeads(weight[:, None], bias.masked_fill(~real.to(bias.device), PADDING_BIAS)[:, None])
 
 
-class NetworkFit(FitProblem):
+class NetworkFit(AutogradFit):
     """The mean cross-entropy of a network on the images of its task, for rows of the last layer that it has.
 
     Where the selector does not keep the statistics of batch norms, training uses those of the images at hand, and the
@@ -179,23 +175,15 @@ class NetworkFit(FitProblem):
     """
 
     def __init__(self, adaptable: AdaptableBackbone, support: Episode) -> None:
-        self._adaptable, there = adaptable, support.support_mask
+        super().__init__(adaptable, support)
+        there = support.support_mask
         self._classes = support.classes.to(adaptable.own.device)
         self._images = [images[mask] for images, mask in zip(support.support, there, strict=True)]
         self._labels = [mask.nonzero()[:, 0].to(self._classes) for mask in there]
 
-    def initial(self, start: Float[Tensor, " parameters"]) -> Float[Tensor, "tasks parameters"]:
-        """The start for every task."""
-        return start.to(self._adaptable.own).repeat(len(self._images), 1)
-
-    def gradient(self, values: Float[Tensor, "tasks parameters"], *, out: Float[Tensor, "tasks parameters"]) -> None:
-        """Of every task's loss, one after the other."""
-        for i, offset in enumerate(values):
-            with torch.enable_grad():
-                leaf = offset.detach().requires_grad_()
-                logits = self._adaptable.features(leaf, self._images[i], training=True)[:, self._classes[i]]
-                loss = nn.functional.cross_entropy(logits, self._labels[i])
-                out[i] = torch.autograd.grad(loss, leaf)[0]
+    def loss(self, offset: Float[Tensor, " parameters"], i: int) -> Float[Tensor, ""]:
+        logits = self._adaptable.features(offset, self._images[i], training=True)[:, self._classes[i]]
+        return nn.functional.cross_entropy(logits, self._labels[i])
 
     @torch.no_grad()
     def judged(

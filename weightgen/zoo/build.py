@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, text_hash
 from weightgen.interfaces import FitProblem, ParameterSpace, ZooTargets
-from weightgen.records import Calibration, Episode, Features
+from weightgen.records import Calibration, Episode, Features, Progress
 from weightgen.seeds import generator
 from weightgen.zoo.fit import Fitted, fit
 from weightgen.zoo.members import Shard, Zoo
@@ -101,13 +100,7 @@ class ZooPlan:
         return self.targets.shard(self, number)
 
 
-def fitted_zoo(
-    folder: ZooFolder,
-    plan: ZooPlan,
-    accelerator: Accelerator,
-    *,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> Zoo:
+def fitted_zoo(folder: ZooFolder, plan: ZooPlan, accelerator: Accelerator, *, progress: Progress | None = None) -> Zoo:
     """Fit what is missing of a zoo, every process its share, and read the whole."""
     build_zoo(
         folder,
@@ -124,12 +117,7 @@ def fitted_zoo(
 
 
 def build_zoo(
-    folder: ZooFolder,
-    plan: ZooPlan,
-    *,
-    process: int = 0,
-    processes: int = 1,
-    progress: Callable[[str, int, int], None] | None = None,
+    folder: ZooFolder, plan: ZooPlan, *, process: int = 0, processes: int = 1, progress: Progress | None = None
 ) -> None:
     """Fit the shards that are missing, of every `processes`-th number; the index is for `ZooFolder.finish`.
 
@@ -188,7 +176,7 @@ def of_source(zoo: Zoo, plan: ZooPlan, fold: int) -> Zoo:
     """The members of one fold, naming classes by their place in its own features."""
     before = plan.first_class(fold)
     shards = tuple(replace(shard, classes=shard.classes - before) for shard in zoo.of_fold(fold).shards)
-    return Zoo(plan.sources[fold].inputs.class_names, shards, zoo.meta)
+    return Zoo(plan.sources[fold].inputs.class_names, shards)
 
 
 def _all_images(

@@ -43,11 +43,9 @@ class Checkpoints(ZooTargets):
         self.learning_rate, self.batch = learning_rate, batch
 
     def shards(self, plan: ZooPlan) -> int:
-        """One for each run."""
         return self.runs * len(plan.sources)
 
     def shard(self, plan: ZooPlan, number: int) -> Shard:
-        """The checkpoints of one run."""
         fold = number % len(plan.sources)
         source, draw = plan.sources[fold], generator(plan.seed, "checkpoints", number)
         classes = torch.arange(len(source.inputs.class_names))
@@ -64,7 +62,6 @@ class Checkpoints(ZooTargets):
         )
 
     def key(self, plan: ZooPlan) -> tuple[str, ...]:
-        """Of the options."""
         return ("checkpoints", repr(sorted(vars(self).items())), repr(plan.seed))
 
     @torch.no_grad()

@@ -29,17 +29,14 @@ class Trajectories(ZooTargets):
         self.tasks, self.fit, self.local_targets = tasks, fit, fit.local_targets
 
     def shards(self, plan: ZooPlan) -> int:
-        """As many in every fold."""
         folds = len(plan.sources)
         return folds * -(-self.tasks // (self.tasks_in_shard(plan) * folds))
 
     def tasks_in_shard(self, plan: ZooPlan) -> int:
-        """How many tasks are fitted together."""
         in_fold, most = -(-self.tasks // len(plan.sources)), plan.space.tasks_in_shard
         return most if in_fold >= most else max(1, in_fold // _FEWEST_SHARDS)
 
     def shard(self, plan: ZooPlan, number: int) -> Shard:
-        """Tasks of one fold, fitted together."""
         fold = number % len(plan.sources)
         source, draw = plan.sources[fold], generator(plan.seed, "zoo", number)
         present = len(source.inputs.class_names)
@@ -55,5 +52,4 @@ class Trajectories(ZooTargets):
         )
 
     def key(self, plan: ZooPlan) -> tuple[str, ...]:
-        """Of the options."""
         return self.fit.model_dump_json(), repr((self.tasks, self.tasks_in_shard(plan), plan.ways, plan.seed))
