@@ -18,6 +18,7 @@ from weightgen.classifiers import Method as Method
 from weightgen.classifiers import TunableMethod as TunableMethod
 from weightgen.errors import InputError
 from weightgen.parameter_spaces import AdaptsBackbone as AdaptsBackbone
+from weightgen.parameter_spaces import ChainEnd as ChainEnd
 from weightgen.parameter_spaces import ClassifiesFeatures as ClassifiesFeatures
 from weightgen.parameter_spaces import FeatureSpace as FeatureSpace
 from weightgen.parameter_spaces import FitProblem as FitProblem
@@ -158,7 +159,7 @@ class TrainingBatch:
     def query_logits(self, tokens: Float[Tensor, "batch tokens width"], features: FeatureSpace) -> Tensor:
         """Logits [batch queries ways] of the episode's queries by tokens that live in `features`, differentiable."""
         assert isinstance(self.space, ClassifiesFeatures)  # `check_kinds` refuses any other
-        return self.space.query_logits(tokens, self.episode, features, scale=self.scale)
+        return self.space.query_logits(tokens, self.episode, features, self.scale)
 
 
 class Objective(ABC):

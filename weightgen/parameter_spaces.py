@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -93,6 +94,28 @@ class FitProblem(ABC):
         return values
 
 
+@dataclass(frozen=True)
+class ChainEnd:
+    """What classifiers are made of: tokens at the end of the chain, and what they were written for.
+
+    counts: support images of every class, 0 for padding.
+    features: the feature space that the condition lived in.
+    scale: factor on logits by the number of shots.
+    inputs: the episodes, of what heads act on.
+    """
+
+    tokens: Float[Tensor, "batch draws tokens width"]
+    counts: Float[Tensor, "batch ways"]
+    features: FeatureSpace
+    scale: Calibration
+    inputs: Callable[[], Episode]
+
+    @property
+    def factor(self) -> Float[Tensor, " batch"]:
+        """On the logits of each episode, by the images of its average class."""
+        return self.scale.at(self.counts.sum(-1) / (self.counts > 0).sum(-1).clamp(min=1))
+
+
 class ParameterSpace(ModelMixin, ConfigMixin, ABC):
     """How the values of a selection become tokens (batch, tokens, width), and tokens a classifier.
 
@@ -150,23 +173,8 @@ class ParameterSpace(ModelMixin, ConfigMixin, ABC):
         """Any tokens of the shape, type and device that belong to a condition."""
 
     @abstractmethod
-    def heads(
-        self,
-        tokens: Float[Tensor, "batch draws tokens width"],
-        counts: Float[Tensor, "batch ways"],
-        features: FeatureSpace,
-        *,
-        scale: Calibration,
-        inputs: Callable[[], Episode],
-    ) -> GeneratedHeads:
-        """Tokens at the end of the chain as classifiers of what heads act on.
-
-        Args:
-            counts: support images of every class, 0 for padding.
-            features: the feature space that the condition lived in.
-            scale: factor on logits by the number of shots.
-            inputs: the episodes, of what heads act on.
-        """
+    def heads(self, end: ChainEnd) -> GeneratedHeads:
+        """Tokens at the end of the chain as classifiers of what heads act on."""
 
     @abstractmethod
     def start(self, generator: torch.Generator, *, feature_width: int) -> Float[Tensor, " width"]:
@@ -261,12 +269,7 @@ class ClassifiesFeatures(ABC):
 
     @abstractmethod
     def query_logits(
-        self,
-        tokens: Float[Tensor, "batch tokens width"],
-        episode: Episode,
-        features: FeatureSpace,
-        *,
-        scale: Calibration,
+        self, tokens: Float[Tensor, "batch tokens width"], episode: Episode, features: FeatureSpace, scale: Calibration
     ) -> Float[Tensor, "batch queries ways"]:
         """Logits of a standardised episode's queries, differentiable."""
 

@@ -31,6 +31,7 @@ from weightgen.files import tensors_hash, text_hash
 from weightgen.heads.head import Head
 from weightgen.heads.support_summary import SupportSummary
 from weightgen.interfaces import AdaptsBackbone, Conditioner, Denoiser, FeatureSpace, GeneratedHeads, ParameterSpace
+from weightgen.parameter_spaces import ChainEnd
 from weightgen.pipeline_io import Chosen, Denoise, GeneratorPipeline
 from weightgen.records import Calibration, Condition, Episode, Features, LinearHeads
 from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain
@@ -379,7 +380,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         features: FeatureSpace,
         inputs: Callable[[], Episode],
     ) -> GeneratedHeads:
-        return self.space.heads(tokens, counts, features, scale=self.scale(tokens.shape[1]), inputs=inputs)
+        return self.space.heads(ChainEnd(tokens, counts, features, self.scale(tokens.shape[1]), inputs))
 
     def _heads(
         self, episode: Episode, generators: Sequence[torch.Generator], *, inputs: Episode, **chosen: Unpack[Chosen]

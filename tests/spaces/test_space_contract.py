@@ -19,6 +19,7 @@ from weightgen.conditioners.local_targets import LocalTargets
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import AdaptsBackbone, ClassifiesFeatures, FitProblem, GeneratedHeads, ParameterSpace
+from weightgen.parameter_spaces import ChainEnd
 from weightgen.records import Calibration, Condition, Episode, Features
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.seeds import generator
@@ -53,8 +54,8 @@ class World:
         return noise if self.space.ordered else self.space.like(self.condition(episode))[:, None] + 0.5 * noise
 
     def heads(self, tokens: torch.Tensor, episode: Episode) -> GeneratedHeads:
-        counts = episode.counts
-        return self.space.heads(tokens, counts, self.standardizer, scale=SCALE, inputs=lambda: episode.support_only())
+        end = ChainEnd(tokens, episode.counts, self.standardizer, SCALE, lambda: episode.support_only())
+        return self.space.heads(end)
 
     def problem(self, support: Episode) -> FitProblem:
         source = Source(self.space, self.inputs, self.standardizer, torch.ones(2, WIDTH), SCALE)

@@ -19,8 +19,9 @@ from torch.optim.swa_utils import update_bn
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.construction import without_prefix
 from weightgen.errors import InputError
-from weightgen.interfaces import AdaptsBackbone, FeatureSpace, FitProblem, GeneratedHeads, ParameterSpace, Selector
-from weightgen.records import PADDING_BIAS, Calibration, Condition, Episode, LinearHeads
+from weightgen.interfaces import AdaptsBackbone, FitProblem, GeneratedHeads, ParameterSpace, Selector
+from weightgen.parameter_spaces import ChainEnd
+from weightgen.records import PADDING_BIAS, Condition, Episode, LinearHeads
 from weightgen.registry import create
 
 if TYPE_CHECKING:
@@ -107,19 +108,9 @@ class Chunks(ParameterSpace, AdaptsBackbone):
     def like(self, condition: Condition) -> Float[Tensor, "batch tokens width"]:
         return condition.tokens.new_zeros(len(condition.tokens), self.tokens, self.config.token_width)
 
-    def heads(
-        self,
-        tokens: Float[Tensor, "batch draws tokens width"],
-        counts: Float[Tensor, "batch ways"],
-        features: FeatureSpace,
-        *,
-        scale: Calibration,
-        inputs: Callable[[], Episode],
-    ) -> GeneratedHeads:
+    def heads(self, end: ChainEnd) -> GeneratedHeads:
         """A backbone for each episode, its head the centroids of the support on the features of its own."""
-        offsets, episode = self.decode(tokens[:, 0]), inputs()
-        shots = counts.sum(-1) / (counts > 0).sum(-1).clamp(min=1)
-        return AdaptedHeads.of(self.adaptable, offsets, episode, scale=scale.at(shots))
+        return AdaptedHeads.of(self.adaptable, self.decode(end.tokens[:, 0]), end.inputs(), scale=end.factor)
 
     def backbone(
         self, tokens: Float[Tensor, "tokens width"], inputs: Callable[[], Episode]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, get_args
 
@@ -16,6 +15,7 @@ from weightgen.errors import InputError
 from weightgen.features.gaussian_posterior import even_bias
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import ClassifiesFeatures, FeatureSpace, ParameterSpace
+from weightgen.parameter_spaces import ChainEnd
 from weightgen.records import PADDING_BIAS, Calibration, Condition, Episode, Features, LinearHeads
 from weightgen.registry import nearest
 from weightgen.spaces._row_fit import RowFit, RowLogits
@@ -58,25 +58,12 @@ class ClassRows(ParameterSpace, ClassifiesFeatures):
         """The condition's own tokens, which are rows."""
         return condition.tokens
 
-    def heads(
-        self,
-        tokens: Float[Tensor, "batch draws ways feature"],
-        counts: Float[Tensor, "batch ways"],
-        features: FeatureSpace,
-        *,
-        scale: Calibration,
-        inputs: Callable[[], Episode],
-    ) -> LinearHeads:
+    def heads(self, end: ChainEnd) -> LinearHeads:
         """Linear heads on raw features: the affine map of the feature space is folded into rows and biases."""
-        return self.reader(features, scale, draws=tokens.shape[1] > 1).head(tokens, counts)
+        return self.reader(end.features, end.scale, draws=end.tokens.shape[1] > 1).head(end.tokens, end.counts)
 
     def query_logits(
-        self,
-        tokens: Float[Tensor, "batch ways feature"],
-        episode: Episode,
-        features: FeatureSpace,
-        *,
-        scale: Calibration,
+        self, tokens: Float[Tensor, "batch ways feature"], episode: Episode, features: FeatureSpace, scale: Calibration
     ) -> Float[Tensor, "batch queries ways"]:
         head = self.reader(features, scale).standardised_head(tokens[:, None], episode.counts)
         return head.logits(episode.query)

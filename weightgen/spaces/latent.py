@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,7 @@ from weightgen.interfaces import (
     LearntSpace,
     ParameterSpace,
 )
+from weightgen.parameter_spaces import ChainEnd
 from weightgen.records import Calibration, Condition, Episode, Features
 from weightgen.registry import create
 from weightgen.spaces._autoencoders import Autoencoder, ConvAutoencoder, RowAutoencoder
@@ -133,16 +135,8 @@ class Latent(LearntSpace, AdaptsBackbone, ClassifiesFeatures):
         codes, width = self.code_mean.shape
         return condition.tokens.new_zeros(batch, codes if self.ordered else ways, width)
 
-    def heads(
-        self,
-        tokens: Float[Tensor, "batch draws tokens width"],
-        counts: Float[Tensor, "batch ways"],
-        features: FeatureSpace,
-        *,
-        scale: Calibration,
-        inputs: Callable[[], Episode],
-    ) -> GeneratedHeads:
-        return self.inner.heads(self.uncoded(tokens), counts, features, scale=scale, inputs=inputs)
+    def heads(self, end: ChainEnd) -> GeneratedHeads:
+        return self.inner.heads(replace(end, tokens=self.uncoded(end.tokens)))
 
     def backbone(
         self, tokens: Float[Tensor, "tokens width"], inputs: Callable[[], Episode]
@@ -152,16 +146,11 @@ class Latent(LearntSpace, AdaptsBackbone, ClassifiesFeatures):
         return self.inner.backbone(self.uncoded(tokens), inputs)
 
     def query_logits(
-        self,
-        tokens: Float[Tensor, "batch tokens width"],
-        episode: Episode,
-        features: FeatureSpace,
-        *,
-        scale: Calibration,
+        self, tokens: Float[Tensor, "batch tokens width"], episode: Episode, features: FeatureSpace, scale: Calibration
     ) -> Float[Tensor, "batch queries ways"]:
         """Of the decoded tokens; only where classifiers act on features."""
         assert isinstance(self.inner, ClassifiesFeatures)
-        return self.inner.query_logits(self.uncoded(tokens), episode, features, scale=scale)
+        return self.inner.query_logits(self.uncoded(tokens), episode, features, scale)
 
     def start(self, generator: torch.Generator, *, feature_width: int) -> Float[Tensor, " width"]:
         return self.inner.start(generator, feature_width=feature_width)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from weightgen.backbones.backbone import Backbone, classifier_matrix
 from weightgen.errors import InputError
-from weightgen.interfaces import FeatureSpace
-from weightgen.records import PADDING_BIAS, Calibration, Episode, LinearHeads
+from weightgen.parameter_spaces import ChainEnd
+from weightgen.records import PADDING_BIAS, Episode, LinearHeads
 from weightgen.spaces.chunks import AdaptableBackbone, AutogradFit, Chunks
 
 if TYPE_CHECKING:
@@ -74,22 +74,12 @@ class Network(Chunks):
         features = torch.cat([self.adaptable.backbone(batch) for batch in self.adaptable.batches(pixels)])
         return features.unflatten(0, pixels.shape[:-1])
 
-    def heads(
-        self,
-        tokens: Float[Tensor, "batch draws tokens width"],
-        counts: Float[Tensor, "batch ways"],
-        features: FeatureSpace,
-        *,
-        scale: Calibration,
-        inputs: Callable[[], Episode],
-    ) -> NetworkHeads:
-        episode = inputs()
-        offsets = self.decode(tokens[:, 0])
+    def heads(self, end: ChainEnd) -> NetworkHeads:
+        offsets, episode, real = self.decode(end.tokens[:, 0]), end.inputs(), end.counts > 0
         models = [self._written(offset, episode, i) for i, offset in enumerate(offsets)]
-        shots = counts.sum(-1) / (counts > 0).sum(-1).clamp(min=1)
-        classes, factors = episode.classes.to(offsets.device), scale.at(shots).to(offsets)
-        linear = _last_layers(models, self.adaptable.backbone.head_slot, classes, counts > 0, factors)
-        return NetworkHeads(self.adaptable, models, classes, counts > 0, factors, linear)
+        classes, factors = episode.classes.to(offsets.device), end.factor.to(offsets)
+        linear = _last_layers(models, self.adaptable.backbone.head_slot, classes, real, factors)
+        return NetworkHeads(self.adaptable, models, classes, real, factors, linear)
 
     def backbone(
         self, tokens: Float[Tensor, "tokens width"], inputs: Callable[[], Episode]
