@@ -208,7 +208,7 @@ def open_unlabelled(source: str | Path, *, besides: Dataset) -> Dataset:
     """All images in a folder but those of the support, as one class "unlabelled"; or `features:FILE`.
 
     Names of sub-folders are ignored. Images of the support are left out, for sorted pictures often lie among the
-    unsorted. Raises InputError when there is no image, one cannot be read, or features where the support is images.
+    unsorted. Raises InputError for a folder without further images, one that cannot be read, or the other kind of data.
     """
     if str(source).startswith(FEATURES_FILE) != has_features(besides):
         raise InputError(f"{source}: images and features do not go together; give the same kind as the support's")
