@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from weightgen.data.class_splits import NAMED_SPLITS, ClassSplit, named_split, split_classes
-from weightgen.data.sources import class_names, open_data
+from weightgen.data.labelled import class_names
+from weightgen.data.sources import open_data
 from weightgen.errors import InputError
 
 NAMES = tuple(f"class {i:02d}" for i in range(41))

@@ -12,7 +12,7 @@ from tiny_runs import CLASSES
 
 from weightgen.config.recipe import DataOptions
 from weightgen.data.class_splits import NAMED_SPLITS
-from weightgen.data.sources import class_counts, class_names, data_fingerprint
+from weightgen.data.labelled import class_counts, class_names, data_fingerprint
 from weightgen.errors import InputError
 from weightgen.runs.data_parts import DataParts, open_parts
 

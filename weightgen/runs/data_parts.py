@@ -14,7 +14,8 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import features_of, pixels_of
 from weightgen.config.recipe import DataOptions
 from weightgen.data.class_splits import ClassSplit, named_split, split_classes
-from weightgen.data.sources import class_counts, class_names, open_data, select_classes
+from weightgen.data.labelled import class_counts, class_names, select_classes
+from weightgen.data.sources import open_data
 from weightgen.errors import InputError
 from weightgen.evaluation.training_sets import held_out_rows
 from weightgen.features.standardizer import Standardizer

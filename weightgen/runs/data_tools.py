@@ -11,9 +11,9 @@ import torch
 from PIL import Image as PILImage
 
 from weightgen.data.feature_data import feature_values, has_features
-from weightgen.data.labelled import encoded
+from weightgen.data.labelled import class_counts, class_names, data_fingerprint, encoded
 from weightgen.data.pictures import FORMATS
-from weightgen.data.sources import class_counts, class_names, data_fingerprint, open_data
+from weightgen.data.sources import open_data
 from weightgen.errors import InputError, check_least
 from weightgen.files import new_folder, write_bytes
 from weightgen.seeds import generator

@@ -15,7 +15,8 @@ from torch import Tensor
 from weightgen.backbones.feature_cache import features_of, pixels_of
 from weightgen.config.build import build_targets
 from weightgen.config.recipe import Recipe
-from weightgen.data.sources import data_fingerprint, open_data, select_classes
+from weightgen.data.labelled import data_fingerprint, select_classes
+from weightgen.data.sources import open_data
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.shots import Shots, parse_shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw

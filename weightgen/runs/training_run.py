@@ -22,7 +22,8 @@ from weightgen.config.loading import dotted, to_yaml, with_absolute_paths
 from weightgen.config.names import check_names
 from weightgen.config.recipe import Recipe
 from weightgen.data.feature_data import has_features
-from weightgen.data.sources import class_counts, class_names, open_data
+from weightgen.data.labelled import class_counts, class_names
+from weightgen.data.sources import open_data
 from weightgen.errors import InputError
 from weightgen.evaluation.report import report_section
 from weightgen.files import new_folder, write_json, write_text

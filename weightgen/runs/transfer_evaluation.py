@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from weightgen.backbones.feature_cache import features_of
-from weightgen.data.sources import data_fingerprint, open_data
+from weightgen.data.labelled import data_fingerprint
+from weightgen.data.sources import open_data
 from weightgen.errors import InputError
 from weightgen.evaluation.comparison import compare
 from weightgen.evaluation.report import transfer_json, write_report
