@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from weightgen.episodes.unlabelled import DISTRACTOR_CLASSES, UnlabelledDraw
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import LearntSpace, ParameterSpace
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Calibration, Features
+from weightgen.records import Calibration, Features, Progress
 from weightgen.registry import get
 from weightgen.runs.data_parts import SpaceFeatures
 from weightgen.seeds import derive, generator
@@ -35,8 +35,6 @@ from weightgen.zoo.build import Source, ZooPlan, fitted_zoo, of_source, task_pro
 from weightgen.zoo.members import Zoo
 from weightgen.zoo.store import ZooFolder
 from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
-
-Progress = Callable[[str, int, int], None]
 
 _HELD_OUT_EPISODES = 200
 _COSTLY_EPISODES = 20  # where each gets a feature space or a backbone of its own
