@@ -99,7 +99,6 @@ def _split(pair: str, names: Sequence[str]) -> tuple[str, str]:
 
 
 def _write(output: Output, head: "Head", folder: Path) -> None:
-    """Write an edited head and print what it is."""
     head.save_pretrained(folder)
     sentence = f"{folder}: {head.provenance['edited']}; it has {len(head.class_names)} classes"
     output.result({"head": str(folder), **head.summary}, sentence)

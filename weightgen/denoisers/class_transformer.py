@@ -180,8 +180,8 @@ class _Known:
     """What no noise changes.
 
     mean: of the posterior, 0 for padding. tokens, pairs: the part of both embeddings that is not of the noisy rows.
-    share: of every other class in what is pooled over them. padding: the classes to look away from; None where it is known that there are none.
-    mapped: what the linear map makes of the mean.
+    share: of every other class in what is pooled over them. padding: the classes to look away from; None where it is
+    known that there are none. mapped: what the linear map makes of the mean.
     """
 
     posterior: GaussianPosterior
