@@ -147,7 +147,7 @@ def test_a_hub_that_refuses_is_one_line(trained: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(hub, "HfApi", Refusing)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     complaint = refuse("push", trained, "me/birds")
-    assert complaint.startswith("me/birds: cannot be pushed (401 Client Error. Invalid username); log in")
+    assert complaint.startswith("me/birds: cannot be pushed (401 Client Error. Invalid username); check the connection")
 
 
 def test_a_head_on_the_hub_is_fetched_once_and_a_missing_one_named(

@@ -84,7 +84,7 @@ def newest_run(runs: Path) -> RunFolder:
     finished = [run for run in map(RunFolder, runs.glob("*")) if run.finished]
     if not finished:
         raise InputError(
-            f"{runs}/: holds no finished run; train one with weightgen train metadiff, or name a generator"
+            f"{runs}/: holds no finished run; train one with weightgen train metadiff, or name a run folder"
         )
     return max(finished, key=lambda run: (run.path / "generator" / "model_index.json").stat().st_mtime)
 
