@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from weightgen.backbones.feature_cache import features_of
-from weightgen.data.sources import open_data, select_classes
+from weightgen.data.labelled import select_classes
+from weightgen.data.sources import open_data
 from weightgen.evaluation.comparison import LINEAR_PROBE
 from weightgen.evaluation.training_sets import SIZES, held_out
 from weightgen.files import read_json, write_json

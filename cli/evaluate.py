@@ -128,8 +128,7 @@ def evaluate(
             raise InputError("--protocol transfer needs a training set; give --data SPEC")
         if test is None:
             raise InputError("--protocol transfer needs a test set; give --test SPEC, or --test 0.5 to hold out a half")
-        compare_training_sets(run, data, test, images, methods, seed, report, output)
-        return
+        return transfer(data, test, run, images, methods, seed, report, format, quiet)
     for flag, given in {"--test": test, "--images": images}.items():
         if given:
             raise InputError(f"{flag} is for whole training sets; use `weightgen transfer`")
@@ -171,20 +170,7 @@ def transfer(
 
     Example: weightgen transfer runs/transfer-metadiff-1a2b3c4d --data flowers/ --test 0.5 --report report/
     """
-    compare_training_sets(run, data, test, images, methods, seed, report, Output(format, quiet))
-
-
-def compare_training_sets(
-    run: Path | None,
-    data: str,
-    test: str,
-    images: list[str] | None,
-    methods: str | None,
-    seed: int,
-    report: Path | None,
-    output: Output,
-) -> None:
-    """What `transfer` does, and `evaluate --protocol transfer`."""
+    output = Output(format, quiet)
     if not output.first:
         return
     from weightgen.runs.folder import RunFolder, newest_run
@@ -192,14 +178,13 @@ def compare_training_sets(
 
     from .tables import print_transfer
 
-    sizes = training_sizes(images)
     chosen = RunFolder(run) if run is not None else newest_run(Path("runs"))
     with output.progress() as progress:
         compared = evaluate_transfer(
             chosen,
             data=data,
             test=test,
-            sizes=sizes,
+            sizes=training_sizes(images),
             methods=_names(methods),
             seed=seed,
             report=report,

@@ -83,8 +83,6 @@ class _Notes(Console):
 
 
 class _Remarks(logging.Handler):
-    """Remarks of the library."""
-
     def __init__(self, output: Output) -> None:
         super().__init__()
         self._output = output

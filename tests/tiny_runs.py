@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from typer.testing import CliRunner, Result
 from weightgen.cli.main import app
 
@@ -31,7 +32,8 @@ SHARED = (
     *(f"evaluation.episodes={EPISODES}", "generation.steps=2"),
 )
 SHRINKAGES = ("standardizer.within_shrinkage=0.5", "standardizer.between_shrinkage=0.9")
-TINY = (*SHARED, *SHRINKAGES, "backbone.options.width=5", "denoiser.width=16", "denoiser.depth=1")
+SMALL = (*SHARED, *SHRINKAGES, "backbone.options.width=5", "denoiser.width=16", "denoiser.depth=1")
+TINY = (*SMALL, "generation.draw_steps=2")
 """Overrides that make `metadiff` tiny."""
 CHAIN = 7
 TINY_ZOO = (
@@ -40,7 +42,7 @@ TINY_ZOO = (
 )
 """Overrides that make a zoo tiny, and the chain that passes its local targets; they come after `SHARED`."""
 TINY_MCDI = (
-    *TINY,
+    *SMALL,
     *TINY_ZOO,
     *("training.reptile.inner_steps=2", "training.reptile.draws=4", "training.warmup_steps=1"),
     "training.learning_rate=0.03",
@@ -111,6 +113,7 @@ def hurry(patch: pytest.MonkeyPatch) -> None:
         if issubclass(method, TunableMethod):
             patch.setattr(method, "tuning_episodes", 2)
             patch.setattr(method, "grid", partial(_ends, method.grid))
+    patch.setattr(ConstrainedLayoutEngine, "execute", lambda *_: None)  # a third of what a picture takes
     patch.setattr(steps_curve, "STEPS", (1, 2))
     patch.setattr(steps_curve, "SCHEDULERS", ("MeanDDPMScheduler", "DDIMScheduler"))  # diffusers' solvers warn
 

@@ -7,3 +7,10 @@ class InputError(ValueError):
     The message is one line that names the thing (file, key, class) and the mend. The command line
     prints it on stderr and exits with 2; the library lets it rise.
     """
+
+
+def check_least(least: int, **numbers: float | None) -> None:
+    """Raise InputError, which names the flag, for a number below `least`; None is no number."""
+    for name, number in numbers.items():
+        if number is not None and number < least:
+            raise InputError(f"--{name} is {number}; it must be {least} or more")

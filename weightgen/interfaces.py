@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -17,6 +18,7 @@ from weightgen.classifiers import Method as Method
 from weightgen.classifiers import TunableMethod as TunableMethod
 from weightgen.errors import InputError
 from weightgen.parameter_spaces import AdaptsBackbone as AdaptsBackbone
+from weightgen.parameter_spaces import ChainEnd as ChainEnd
 from weightgen.parameter_spaces import ClassifiesFeatures as ClassifiesFeatures
 from weightgen.parameter_spaces import FeatureSpace as FeatureSpace
 from weightgen.parameter_spaces import FitProblem as FitProblem
@@ -132,10 +134,38 @@ class Denoiser(ModelMixin, ConfigMixin, ABC):
         """Called once with the training scheduler, before training; keep what is needed in buffers."""
 
 
+@dataclass(frozen=True)
+class TrainingBatch:
+    """What an objective is given: episodes, the tokens that they should lead to, and all that takes part.
+
+    space: what the tokens are.
+    features: the feature space that `episode` lives in.
+    scale: factor on the logits of queries.
+    path: tokens of points on the way to the parameters of each episode, the last one being what the chain should end
+        at; where nothing but that is known it is the only one.
+    generator: decides noise and times.
+    """
+
+    denoiser: Denoiser
+    conditioner: Conditioner
+    scheduler: SchedulerMixin
+    space: ParameterSpace
+    features: FeatureSpace
+    scale: Calibration
+    episode: Episode
+    path: Float[Tensor, "batch targets tokens width"]
+    generator: torch.Generator
+
+    def query_logits(self, tokens: Float[Tensor, "batch tokens width"], features: FeatureSpace) -> Tensor:
+        """Logits [batch queries ways] of the episode's queries by tokens that live in `features`, differentiable."""
+        assert isinstance(self.space, ClassifiesFeatures)  # `check_kinds` refuses any other
+        return self.space.query_logits(tokens, self.episode, features, self.scale)
+
+
 class Objective(ABC):
     """The loss of one batch of episodes.
 
-    classifies_queries: whether the loss looks at the episode's queries, by `ClassifiesFeatures.query_logits`.
+    classifies_queries: whether the loss looks at the episode's queries, by `TrainingBatch.query_logits`.
     scheduler: name of the only scheduler whose chain it is for; "" for any.
     """
 
@@ -143,26 +173,5 @@ class Objective(ABC):
     scheduler: ClassVar[str] = ""
 
     @abstractmethod
-    def __call__(
-        self,
-        *,
-        denoiser: Denoiser,
-        conditioner: Conditioner,
-        scheduler: SchedulerMixin,
-        space: ParameterSpace,
-        features: FeatureSpace,
-        scale: Calibration,
-        episode: Episode,
-        path: Float[Tensor, "batch targets tokens width"],
-        generator: torch.Generator,
-    ) -> dict[str, Tensor]:
-        """Named scalar losses; "loss" is the one to descend, the others are for the record.
-
-        Args:
-            space: what the tokens are.
-            features: the feature space that `episode` lives in.
-            scale: factor on the logits of queries.
-            path: tokens of points on the way to the parameters of each episode, the last one being what the chain
-                should end at; where nothing but that is known it is the only one.
-            generator: decides noise and times.
-        """
+    def __call__(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Named scalar losses; "loss" is the one to descend, the others are for the record."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -19,7 +20,7 @@ from weightgen.records import Calibration, Condition, Episode, Features, LinearH
 if TYPE_CHECKING:
     from weightgen.backbones.backbone import Backbone
     from weightgen.features.standardizer import Standardizer
-    from weightgen.zoo.build import ZooPlan
+    from weightgen.zoo.build import Source, ZooPlan
     from weightgen.zoo.members import Shard
     from weightgen.zoo.options import FitOptions
 
@@ -93,6 +94,28 @@ class FitProblem(ABC):
         return values
 
 
+@dataclass(frozen=True)
+class ChainEnd:
+    """What classifiers are made of: tokens at the end of the chain, and what they were written for.
+
+    counts: support images of every class, 0 for padding.
+    features: the feature space that the condition lived in.
+    scale: factor on logits by the number of shots.
+    inputs: the episodes, of what heads act on.
+    """
+
+    tokens: Float[Tensor, "batch draws tokens width"]
+    counts: Float[Tensor, "batch ways"]
+    features: FeatureSpace
+    scale: Calibration
+    inputs: Callable[[], Episode]
+
+    @property
+    def factor(self) -> Float[Tensor, " batch"]:
+        """On the logits of each episode, by the images of its average class."""
+        return self.scale.at(self.counts.sum(-1) / (self.counts > 0).sum(-1).clamp(min=1))
+
+
 class ParameterSpace(ModelMixin, ConfigMixin, ABC):
     """How the values of a selection become tokens (batch, tokens, width), and tokens a classifier.
 
@@ -150,23 +173,8 @@ class ParameterSpace(ModelMixin, ConfigMixin, ABC):
         """Any tokens of the shape, type and device that belong to a condition."""
 
     @abstractmethod
-    def heads(
-        self,
-        tokens: Float[Tensor, "batch draws tokens width"],
-        counts: Float[Tensor, "batch ways"],
-        features: FeatureSpace,
-        *,
-        scale: Calibration,
-        inputs: Callable[[], Episode],
-    ) -> GeneratedHeads:
-        """Tokens at the end of the chain as classifiers of what heads act on.
-
-        Args:
-            counts: support images of every class, 0 for padding.
-            features: the feature space that the condition lived in.
-            scale: factor on logits by the number of shots.
-            inputs: the episodes, of what heads act on.
-        """
+    def heads(self, end: ChainEnd) -> GeneratedHeads:
+        """Tokens at the end of the chain as classifiers of what heads act on."""
 
     @abstractmethod
     def start(self, generator: torch.Generator, *, feature_width: int) -> Float[Tensor, " width"]:
@@ -177,22 +185,11 @@ class ParameterSpace(ModelMixin, ConfigMixin, ABC):
         return inputs
 
     @abstractmethod
-    def problem(
-        self,
-        support: Episode,
-        *,
-        standardizer: Standardizer,
-        prototypes: Float[Tensor, "classes feature"],
-        scale: Calibration,
-        noise: float,
-        generator: torch.Generator,
-    ) -> FitProblem:
+    def problem(self, support: Episode, source: Source, *, noise: float, generator: torch.Generator) -> FitProblem:
         """What parameters are fitted to: the support of a batch of episodes, of what `fit_inputs` returns.
 
         Args:
-            standardizer: of the fold that the tasks come from.
-            prototypes: of all its classes, standardised.
-            scale: factor on logits by the number of shots.
+            source: where the tasks come from, and the feature space that they are seen in.
             noise: standard deviation of what is added to standardised features anew in every epoch, in units of that of
                 images around their class's prototype.
             generator: decides whatever is drawn.
@@ -272,12 +269,7 @@ class ClassifiesFeatures(ABC):
 
     @abstractmethod
     def query_logits(
-        self,
-        tokens: Float[Tensor, "batch tokens width"],
-        episode: Episode,
-        features: FeatureSpace,
-        *,
-        scale: Calibration,
+        self, tokens: Float[Tensor, "batch tokens width"], episode: Episode, features: FeatureSpace, scale: Calibration
     ) -> Float[Tensor, "batch queries ways"]:
         """Logits of a standardised episode's queries, differentiable."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -31,14 +31,14 @@ from weightgen.files import tensors_hash, text_hash
 from weightgen.heads.head import Head
 from weightgen.heads.support_summary import SupportSummary
 from weightgen.interfaces import AdaptsBackbone, Conditioner, Denoiser, FeatureSpace, GeneratedHeads, ParameterSpace
+from weightgen.parameter_spaces import ChainEnd
 from weightgen.pipeline_io import Chosen, Denoise, GeneratorPipeline
 from weightgen.records import Calibration, Condition, Episode, Features, LinearHeads
 from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain
-from weightgen.schedulers.schedulers import check_scheduler, is_noiseless, swap_scheduler
+from weightgen.schedulers.schedulers import check_scheduler, no_noise, swap_scheduler
 from weightgen.seeds import generator as seeded
 
 _IMAGES_AT_ONCE = 1024
-_NOTHING: Mapping[str, str] = {}
 
 
 class WeightGenerationPipeline(GeneratorPipeline):
@@ -83,14 +83,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
         kind_limits: Sequence[Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
-        self.register_modules(
-            denoiser=denoiser,
-            conditioner=conditioner,
-            standardizer=standardizer,
-            space=space,
-            scheduler=scheduler,
-            backbone=backbone,
-        )
+        own = {"denoiser": denoiser, "conditioner": conditioner, "standardizer": standardizer, "space": space}
+        self.register_modules(**own, scheduler=scheduler, backbone=backbone)
         self._keep_chain()
         space.attach(backbone)
 
@@ -145,17 +139,15 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """A head with further classes, without the images it was written from: its support summary stands for them.
 
         Old and new classes are denoised together. Rows, biases and draws of the old ones are kept, bit for bit. The new
-        ones are written in what those were written in, for else their logits could not be compared: the same space, and
-        a factor on logits and a predictive variance for as many images as an average class had then, however many the
-        new classes have.
+        ones are written in what those were written in, so that their logits can be compared: the same space, and a
+        factor on logits and a predictive variance for as many images as an average class had then.
 
         Args:
             head: written by this generator, just now or read by `load_head`.
             support: folder with one or more class folders, of classes that the head does not have.
             num_inference_steps, generator: as in a call.
             num_samples: draws; as many as the head has if None.
-            rewrite: write all rows anew, from old and new images alike: as a call would if all images were there, up to
-                which of them are looked at one by one.
+            rewrite: write all rows anew, as a call on all images would, up to which of them are looked at one by one.
 
         Raises:
             InputError: the folder or an image in it cannot be used, the head has such a class already, has another
@@ -166,17 +158,12 @@ class WeightGenerationPipeline(GeneratorPipeline):
             head = generator("birds/")
             head = generator.extend(head, "more_birds/")
         """
-        if self.space.takes_images:
-            raise InputError(
-                "this generator writes parameters inside the backbone, for the classes at hand; generate a head anew "
-                "from all images"
-            )
-        if self.class_names is not None:
-            raise InputError(
-                "this generator knows its classes and sees no images; generate a head anew for all classes"
-            )
-        summary = head.support
-        if self.alternative is not None and summary and summary.generator == self._universal.generator_hash():
+        if self.space.takes_images or self.class_names is not None:
+            inside = "writes parameters inside the backbone, for the classes at hand"
+            why = inside if self.class_names is None else "knows its classes and sees no images"
+            raise InputError(f"this generator {why}; generate a head anew from all images of all classes")
+        by = "" if head.support is None else head.support.generator
+        if self.alternative is not None and by == self._universal.generator_hash():
             return self._universal.extend(head, support, num_samples=num_samples, generator=generator, rewrite=rewrite)
         kept = head.check_extensible(backbone=self.backbone.weights_hash(), generator=self.generator_hash())
         dataset = open_support(support, fewest=1)
@@ -256,10 +243,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
     def dataset_heads(
         self, features: Features, generators: Sequence[torch.Generator], **chosen: Unpack[Chosen]
     ) -> GeneratedHeads:
-        """A head on raw features for all classes of a data set, in the order of its `class_names`; a batch of one.
-
-        Not for spaces that take images.
-        """
+        """A head on raw features for all classes of a data set, in their order, unless the space takes images."""
         batches = features.values.split(_IMAGES_AT_ONCE)
         episode = self._dataset_episode(batches, features.labels, features.class_names)
         return self._heads(episode, generators, inputs=episode, **chosen)
@@ -297,23 +281,18 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """
         check_scheduler(self.scheduler, self.config.chain)  # it may have been changed since it was put there
         if samples > 1 and not self.can_draw:
-            segments = self.scheduler.config.get("segments", 1)
-            form = f"in {segments} segments" if segments > 1 else "of one step"
-            why = f"a chain {form} has no noise to draw with" if is_noiseless(self.scheduler) else "one is written"
-            raise InputError(f"samples is {samples}; {why}, take 1")
+            raise InputError(f"samples is {samples}; {no_noise(self.scheduler) or 'one is written'}, take 1")
         drawing = samples > 1 and isinstance(self.scheduler, MeanDDPMScheduler)
         scheduler = swap_scheduler(self.config.draw_scheduler, self.scheduler) if drawing else self.scheduler
         own = self.config.draw_steps if drawing else self.config.steps
         return scheduler, own if steps is None else steps
 
-    def _feature_batches(self, dataset: Dataset) -> Iterator[Float[Tensor, "images feature"]]:
-        return feature_batches(self.backbone, dataset, device=str(self.device))
-
     def _episode_of(self, dataset: Dataset, beside: Dataset | None = None) -> Episode:
         """Labelled images, and unlabelled ones beside them, in the generator's space."""
+        read = partial(feature_batches, self.backbone, device=str(self.device))
+        unlabelled = None if beside is None else torch.cat(list(read(beside)))
         labels = torch.tensor(dataset["label"][:])
-        unlabelled = None if beside is None else torch.cat(list(self._feature_batches(beside)))
-        return self._dataset_episode(self._feature_batches(dataset), labels, class_names(dataset), unlabelled)
+        return self._dataset_episode(read(dataset), labels, class_names(dataset), unlabelled)
 
     def _dataset_episode(
         self,
@@ -373,13 +352,9 @@ class WeightGenerationPipeline(GeneratorPipeline):
             yield tokens.unflatten(0, (-1, samples)), own, features
 
     def _decoded(
-        self,
-        tokens: Float[Tensor, "batch draws tokens width"],
-        counts: Float[Tensor, "batch ways"],
-        features: FeatureSpace,
-        inputs: Callable[[], Episode],
+        self, tokens: Tensor, counts: Tensor, features: FeatureSpace, inputs: Callable[[], Episode]
     ) -> GeneratedHeads:
-        return self.space.heads(tokens, counts, features, scale=self.scale(tokens.shape[1]), inputs=inputs)
+        return self.space.heads(ChainEnd(tokens, counts, features, self.scale(tokens.shape[1]), inputs))
 
     def _heads(
         self, episode: Episode, generators: Sequence[torch.Generator], *, inputs: Episode, **chosen: Unpack[Chosen]
@@ -403,7 +378,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         steps: int | None,
         samples: int | None,
         dataset: Dataset | None = None,
-        provenance: Mapping[str, str] = _NOTHING,
+        provenance: Mapping[str, str] | None = None,
     ) -> Head:
         """The head of a standardised data set, which keeps the statistics of its labelled images.
 
@@ -417,25 +392,14 @@ class WeightGenerationPipeline(GeneratorPipeline):
         backbone, inside, summary = self.backbone, (), None
         if isinstance(self.space, AdaptsBackbone) and self.space.takes_images:
             backbone, inside = self.space.backbone(tokens[0, 0], inputs)
-            provenance = {**provenance, "adapted_from": self.backbone.weights_hash()}
+            provenance = {**(provenance or {}), "adapted_from": self.backbone.weights_hash()}
         else:
             summary = SupportSummary.of(episode, space=features.tensors(), generator=self.generator_hash())
         samples = tokens.shape[1]
         scheduler, steps = self.chain(steps, samples)
-        made_by = {
-            **(self.config.provenance or {}),
-            "scheduler": type(scheduler).__name__,
-            "steps": str(steps),
-            "samples": str(samples),
-            "support_images": str(int(episode.counts.sum())),
-            "unlabelled_images": str(episode.unlabelled.shape[1]),
-            **provenance,
-        }
+        images = {"support_images": int(episode.counts.sum()), "unlabelled_images": episode.unlabelled.shape[1]}
+        chain = {"scheduler": type(scheduler).__name__, "steps": steps, "samples": samples}
+        made_by = {**(self.config.provenance or {}), **chain, **images, **(provenance or {})}
         return Head(
-            draws=heads.linear,
-            class_names=names,
-            backbone=backbone,
-            provenance=made_by,
-            parts=inside,
-            support=summary,
+            draws=heads.linear, class_names=names, backbone=backbone, provenance=made_by, parts=inside, support=summary
         )

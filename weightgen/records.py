@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from weightgen.classifiers import Classifier
 
+Progress = Callable[[str, int, int], None]
+"""Is called with what is done, how much of it, and of how much."""
 TURNED = ", turned by "
 """Ends the name of a class that turns the images of another; what follows says how far."""
 PADDING_BIAS = -1e9
@@ -352,6 +354,14 @@ class LinearHeads:
         weight[which], bias[which] = others.weight, others.bias
         return LinearHeads(weight, bias)
 
+    def of_ways(self, kept: Sequence[int]) -> LinearHeads:
+        """The rows of some classes, by their places."""
+        return LinearHeads(self.weight[:, :, kept], self.bias[:, :, kept])
+
+    def joined(self, other: LinearHeads) -> LinearHeads:
+        """The rows of further classes behind one's own."""
+        return LinearHeads(torch.cat([self.weight, other.weight], 2), torch.cat([self.bias, other.bias], 2))
+
     def mean(self) -> LinearHeads:
         """One head per episode, the average of its draws."""
         return LinearHeads(self.weight.mean(1, keepdim=True), self.bias.mean(1, keepdim=True))
@@ -380,6 +390,5 @@ class OneByOne:
 
 
 def _tensors_of(record: Episode | Condition) -> list[tuple[str, Tensor]]:
-    """Names and values of the fields that are tensors."""
     values = ((field.name, getattr(record, field.name)) for field in fields(record))
     return [(name, value) for name, value in values if isinstance(value, Tensor)]

@@ -14,7 +14,8 @@ from weightgen.backbones.backbone import Backbone, FeatureBackbone, classifier_m
 from weightgen.backbones.feature_cache import feature_batches, features_of
 from weightgen.data.feature_data import feature_data, feature_values
 from weightgen.data.images import open_unlabelled, row_name
-from weightgen.data.sources import class_names, data_fingerprint, open_data, select_classes
+from weightgen.data.labelled import class_names, data_fingerprint, select_classes
+from weightgen.data.sources import open_data
 from weightgen.errors import InputError
 
 WIDTH = 7

@@ -4,8 +4,8 @@ import pytest
 from weightgen import seeds
 from weightgen.data import glyphs
 from weightgen.data.glyphs import render_glyphs
+from weightgen.data.labelled import class_names, data_fingerprint
 from weightgen.data.pictures import decoded
-from weightgen.data.sources import class_names, data_fingerprint
 from weightgen.errors import InputError
 
 

@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from encoded_images import encode, every_kind, picture
 
+from weightgen.data.labelled import class_counts, class_names
 from weightgen.data.pictures import decoded
-from weightgen.data.sources import class_counts, class_names, open_data
+from weightgen.data.sources import open_data
 from weightgen.errors import InputError
 
 IMAGES = [encode(picture(seed=i), "PNG") for i in range(6)]

@@ -18,8 +18,9 @@ from PIL import Image
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.preprocessing import ImageReader, Preprocessing
 from weightgen.data.images import read_image
+from weightgen.data.labelled import data_fingerprint
 from weightgen.data.pictures import decoded, plain
-from weightgen.data.sources import data_fingerprint, open_data
+from weightgen.data.sources import open_data
 from weightgen.errors import InputError
 from weightgen.heads.head import Head
 from weightgen.records import LinearHeads

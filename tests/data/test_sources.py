@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from weightgen.data import sources
-from weightgen.data.labelled import encoded
+from weightgen.data.labelled import class_counts, class_names, data_fingerprint, encoded, select_classes
 from weightgen.data.pictures import decoded
-from weightgen.data.sources import class_counts, class_names, data_fingerprint, open_data, select_classes
+from weightgen.data.sources import open_data
 from weightgen.errors import InputError
 
 COLOURS = {"ant": (200, 0, 0), "bee": (0, 200, 0), "cat ü": (0, 0, 200)}

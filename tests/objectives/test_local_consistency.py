@@ -13,6 +13,7 @@ from episode_changes import padded
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
+from weightgen.interfaces import TrainingBatch
 from weightgen.objectives.local_consistency import LocalConsistency
 from weightgen.records import Calibration, Episode
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
@@ -56,7 +57,8 @@ class Lesson:
             "scale": Calibration(),
             "episode": self.standardizer.standardize(self.raw),
         }
-        return objective(**{**arguments, **changes}, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        return objective(TrainingBatch(**{**arguments, **changes}, generator=generator))
 
     def query_losses(self, rows: torch.Tensor) -> torch.Tensor:
         """Of the heads made of these rows, for every episode."""

@@ -16,7 +16,7 @@ from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.denoisers.class_transformer import ClassTransformer
 from weightgen.denoisers.gradient_mlp import GradientMlp
 from weightgen.features.standardizer import Standardizer
-from weightgen.interfaces import Denoiser, Objective
+from weightgen.interfaces import Denoiser, Objective, TrainingBatch
 from weightgen.objectives.local_consistency import LocalConsistency
 from weightgen.objectives.noise_prediction import NoisePrediction
 from weightgen.objectives.query_loss import QueryLoss
@@ -57,7 +57,8 @@ class Lesson:
             changes["scheduler"] = self.local_chain()
         elif objective.scheduler:
             changes = {"scheduler": self.own_chain(objective.scheduler), **changes}
-        return objective(**{**self.arguments, **changes}, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        return objective(TrainingBatch(**{**self.arguments, **changes}, generator=generator))
 
     def own_chain(self, name: str) -> SchedulerMixin:
         """The only chain that an objective is for, whose noise levels the denoiser then knows."""

@@ -7,18 +7,10 @@ from pathlib import Path
 
 import pytest
 from html_pages import read_page
-from tiny_runs import EPISODES, SHARED, SHOTS, SHRINKAGES, WAYS, files_below, refuse, succeed
+from tiny_runs import EPISODES, SHOTS, SMALL, WAYS, files_below, refuse, succeed
 
 from weightgen.runs import comparison_run
 
-SMALL = (
-    *SHARED,
-    *SHRINKAGES,
-    "backbone.options.width=5",
-    "denoiser.width=16",
-    "denoiser.depth=1",
-    "evaluation.shots=[1]",
-)
 RECIPES = ("hypernetwork", "flow")
 
 
@@ -36,7 +28,7 @@ def compare(*words: str, code: int = 0) -> dict | str:
 
 @pytest.mark.slow
 def test_recipes_are_trained_once_and_compared(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = [option for option in SMALL if not option.startswith("generation.steps")]
+    options = [*(option for option in SMALL if not option.startswith("generation.steps")), "evaluation.shots=[1]"]
     board = compare(*RECIPES, *options, "--seeds", "2")
     assert [row["name"] for row in board["rows"]] == [*RECIPES, "ridge", "raw_centroid"]
     assert [row["kind"] for row in board["rows"]] == ["generator", "generator", "baseline", "baseline"]

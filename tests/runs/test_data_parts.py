@@ -11,8 +11,8 @@ import pytest
 from tiny_runs import CLASSES
 
 from weightgen.config.recipe import DataOptions
-from weightgen.data.class_splits import named_split
-from weightgen.data.sources import class_counts, class_names, data_fingerprint
+from weightgen.data.class_splits import NAMED_SPLITS
+from weightgen.data.labelled import class_counts, class_names, data_fingerprint
 from weightgen.errors import InputError
 from weightgen.runs.data_parts import DataParts, open_parts
 
@@ -88,7 +88,7 @@ def test_classes_of_the_backbone_are_refused_as_novel(tmp_path: Path) -> None:
 
 
 def test_a_published_split(tmp_path: Path) -> None:
-    published = named_split("cifar_fs")
+    published = NAMED_SPLITS["cifar_fs"]()
     present = [name for part in published.values() for name in part[:3]]
     names = names_of(parts_of(source=write(tmp_path / "c.parquet", *present, "stranger"), split="cifar_fs"))
     for part in ("base", "validation", "novel"):

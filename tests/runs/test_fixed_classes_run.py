@@ -11,7 +11,8 @@ from tiny_runs import SHARED, TINY_FIXED, files_below, refuse, succeed
 
 from weightgen.config.build import check_components
 from weightgen.config.loading import load_recipe
-from weightgen.data.sources import class_names, open_data, select_classes
+from weightgen.data.labelled import class_names, select_classes
+from weightgen.data.sources import open_data
 from weightgen.errors import InputError
 from weightgen.runs.folder import RunFolder
 from weightgen.zoo.store import ZooFolder

@@ -9,7 +9,8 @@ import torch
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.config.recipe import DataOptions
-from weightgen.data.sources import class_names, open_data, select_classes
+from weightgen.data.labelled import class_names, select_classes
+from weightgen.data.sources import open_data
 from weightgen.runs.data_parts import DataParts, base_features, base_pixels
 
 

@@ -10,7 +10,8 @@ from tiny_runs import IMAGES_PER_CLASS, TINY, files_below, refuse, succeed
 
 from weightgen.config.loading import load_recipe
 from weightgen.config.recipe import DataOptions
-from weightgen.data.sources import class_names, open_data, select_classes
+from weightgen.data.labelled import class_names, select_classes
+from weightgen.data.sources import open_data
 from weightgen.errors import InputError
 from weightgen.files import read_tensors
 from weightgen.runs.data_parts import DataParts, open_parts

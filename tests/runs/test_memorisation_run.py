@@ -87,7 +87,7 @@ def test_checkpoints_for_one_task_have_a_best_and_an_average(
     classes = torch.tensor([[5, 2, 9]]).expand(6, -1)
     noise = torch.randn(6, 1, 3, 8, generator=torch.Generator().manual_seed(1))
     shard = Shard(0, classes, fold.prototypes[classes][:, None] + noise, torch.full((6,), 90.0))
-    zoo = Zoo(fold.features.class_names, (shard,), {})
+    zoo = Zoo(fold.features.class_names, (shard,))
     writing(lambda episode, rngs: torch.stack([torch.randn(3, 8, generator=rng) for rng in rngs]), monkeypatch)
     said = measured(Fold(fold.features, fold.prototypes, fold.standardizer, fold.scale, zoo), generator)
     assert said["tasks"] == 6

@@ -29,6 +29,12 @@ def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation_run, "evaluate_run", lambda *_, **__: [])
 
 
+@pytest.fixture
+def one_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations compare nothing but the raw centroid."""
+    monkeypatch.setattr(evaluation_run, "chosen_methods", lambda *_, **__: ["raw_centroid"])
+
+
 def test_a_run_folder_holds_what_it_should(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} == {
         *("recipe.yaml", "metrics.jsonl", "timing.json", "checkpoints", "backbone", "generator", "report", "README.md")
@@ -70,7 +76,7 @@ def test_the_card_names_the_commands_and_the_generator_its_recipe(trained: Path)
     assert provenance["generator"] == trained.name
 
 
-def test_a_finished_run_is_left_alone_and_says_so(trained: Path, images: Path) -> None:
+def test_a_finished_run_is_left_alone_and_says_so(trained: Path, images: Path, no_evaluation: None) -> None:
     before = bytes_below(trained / "generator") | bytes_below(trained / "checkpoints")
     stamp = (trained / "generator" / "model_index.json").stat().st_mtime_ns
     result = succeed("train", "metadiff", f"data={images}", *TINY, "--out", trained.parent)
@@ -121,7 +127,9 @@ def test_a_runs_own_recipe_continues_it(
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_moved_project_keeps_its_runs(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_moved_project_keeps_its_runs(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_method: None
+) -> None:
     (tmp_path / "old").mkdir()
     monkeypatch.chdir(tmp_path / "old")
     Path("mine.parquet").write_bytes(images.read_bytes())

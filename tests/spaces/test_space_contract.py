@@ -19,11 +19,13 @@ from weightgen.conditioners.local_targets import LocalTargets
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import AdaptsBackbone, ClassifiesFeatures, FitProblem, GeneratedHeads, ParameterSpace
+from weightgen.parameter_spaces import ChainEnd
 from weightgen.records import Calibration, Condition, Episode, Features
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.seeds import generator
 from weightgen.spaces.class_rows import ClassRows
 from weightgen.spaces.latent import Latent
+from weightgen.zoo.build import Source
 
 CHAIN, ORDER, SCALE = 30, torch.tensor([2, 0, 1]), Calibration.flat(3.0)
 DENOISERS = {name: registry.get("denoisers", name) for name in registry.names("denoisers")}
@@ -52,18 +54,12 @@ class World:
         return noise if self.space.ordered else self.space.like(self.condition(episode))[:, None] + 0.5 * noise
 
     def heads(self, tokens: torch.Tensor, episode: Episode) -> GeneratedHeads:
-        counts = episode.counts
-        return self.space.heads(tokens, counts, self.standardizer, scale=SCALE, inputs=lambda: episode.support_only())
+        end = ChainEnd(tokens, episode.counts, self.standardizer, SCALE, lambda: episode.support_only())
+        return self.space.heads(end)
 
     def problem(self, support: Episode) -> FitProblem:
-        return self.space.problem(
-            support,
-            standardizer=self.standardizer,
-            prototypes=torch.ones(2, WIDTH),
-            scale=SCALE,
-            noise=0.0,
-            generator=generator(5, "fit"),
-        )
+        source = Source(self.space, self.inputs, self.standardizer, torch.ones(2, WIDTH), SCALE)
+        return self.space.problem(support, source, noise=0.0, generator=generator(5, "fit"))
 
     def support(self, *, shots: int = 4) -> Episode:
         """Three tasks, of what is fitted to; with one image of a class there is nothing to draw."""

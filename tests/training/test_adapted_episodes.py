@@ -16,7 +16,7 @@ from weightgen.conditioners.dataset_statistics import DatasetStatistics
 from weightgen.denoisers.learnt_descent import LearntDescent
 from weightgen.features.adapted_space import AdaptedSpace
 from weightgen.features.standardizer import Standardizer
-from weightgen.interfaces import Denoiser
+from weightgen.interfaces import Denoiser, TrainingBatch
 from weightgen.objectives.noise_prediction import NoisePrediction
 from weightgen.objectives.query_loss import QueryLoss
 from weightgen.records import Episode, Features
@@ -91,26 +91,26 @@ def test_the_objective_sees_each_episode_in_its_space(
     folds: tuple[Fold, ...], draw_episode: DrawEpisode, fitted: bool
 ) -> None:
     """Images and prototypes as points, fitted targets as rows that read the same weights, and the fold's scale."""
-    seen: list[dict[str, Any]] = []
+    seen: list[TrainingBatch] = []
 
-    def objective(**given: Any) -> dict[str, torch.Tensor]:
-        seen.append(given)
-        return {"loss": given["path"].sum()}
+    def objective(batch: TrainingBatch) -> dict[str, torch.Tensor]:
+        seen.append(batch)
+        return {"loss": batch.path.sum()}
 
     module, fold, episode = loss_of(objective, fitted=fitted), folds[1], draw_episode(batch=2, ways=4)
     path = path_of(fold, episode)
     module(episode, path, fold.standardizer, fold.scale, torch.Generator())
     standardised = fold.standardizer.standardize(episode)
     assert len(seen) == 2
-    for i, given in enumerate(seen):
-        space = given["features"]
+    for i, batch in enumerate(seen):
+        space = batch.features
         assert isinstance(space, AdaptedSpace)
-        assert given["scale"] == fold.scale
+        assert batch.scale == fold.scale
         assert space.standardizer is fold.standardizer
-        torch.testing.assert_close(given["episode"].query, space.points(standardised.query[i : i + 1]))
+        torch.testing.assert_close(batch.episode.query, space.points(standardised.query[i : i + 1]))
         wanted = space.rows if fitted else space.points
-        torch.testing.assert_close(given["path"], wanted(path[i : i + 1]))
-    assert not torch.equal(seen[0]["features"].whitening.matrix(), seen[1]["features"].whitening.matrix())
+        torch.testing.assert_close(batch.path, wanted(path[i : i + 1]))
+    assert not torch.equal(seen[0].features.whitening.matrix(), seen[1].features.whitening.matrix())
 
 
 def test_every_weight_learns(folds: tuple[Fold, ...], draw_episode: DrawEpisode) -> None:

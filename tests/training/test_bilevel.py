@@ -52,7 +52,7 @@ def fitted_folds(two_folds: tuple[Fold, ...]) -> tuple[Fold, ...]:
     )
     fit = FitOptions(epochs=6, local_targets=3, learning_rate=0.2)
     plan = ZooPlan(Trajectories(tasks=2000, fit=fit), sources, (2, 4), seed=2, backbone="none")
-    zoo = Zoo(plan.class_names, tuple(plan.fit_shard(number) for number in range(plan.shards)), {})
+    zoo = Zoo(plan.class_names, tuple(plan.fit_shard(number) for number in range(plan.shards)))
     return tuple(replace(fold, zoo=of_source(zoo, plan, i)) for i, fold in enumerate(two_folds))
 
 

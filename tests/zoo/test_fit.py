@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from weightgen.features.standardizer import Standardizer
-from weightgen.records import Calibration, Episode
+from weightgen.records import Calibration, Episode, Features
 from weightgen.spaces.class_rows import ClassRows, RowReader
 from weightgen.zoo import fit as module
+from weightgen.zoo.build import Source
 from weightgen.zoo.fit import Fitted
 from weightgen.zoo.options import FitOptions
 
@@ -52,15 +53,12 @@ def drawn() -> Episode:
 
 
 def fit(reader: RowReader, options: FitOptions = OPTIONS, *, support: Episode | None = None) -> Fitted:
-    problem = ClassRows(readout=reader.readout).problem(
-        support or drawn(),
-        standardizer=reader.standardizer,
-        prototypes=torch.ones(1, WIDTH),
-        scale=reader.scale,
-        noise=options.feature_noise,
-        generator=torch.Generator().manual_seed(2),
+    space, nothing = ClassRows(readout=reader.readout), Features(torch.zeros(0, WIDTH), torch.zeros(0).long(), ())
+    source = Source(space, nothing, reader.standardizer, torch.ones(1, WIDTH), reader.scale)
+    draw = torch.Generator().manual_seed(2)
+    return module.fit(
+        space.problem(support or drawn(), source, noise=options.feature_noise, generator=draw), START, options
     )
-    return module.fit(problem, START, options)
 
 
 def plain_fit(reader: RowReader, images: Tensor, labels: Tensor, options: FitOptions) -> tuple[list[Tensor], float]:

@@ -49,7 +49,7 @@ def built(folder: Path, plan: ZooPlan) -> ZooFolder:
 @pytest.fixture(scope="module")
 def zoo() -> Zoo:
     plan = plan_of()
-    return Zoo(plan.class_names, tuple(plan.fit_shard(number) for number in range(plan.shards)), {})
+    return Zoo(plan.class_names, tuple(plan.fit_shard(number) for number in range(plan.shards)))
 
 
 def support_of(source: Source, names: list[str]) -> Episode:
@@ -174,7 +174,7 @@ def test_rows_are_fitted_to_all_images_of_their_classes(readout: str) -> None:
 
 def test_the_labels_of_a_source_point_to_the_right_features() -> None:
     plan = plan_of(fit=PLAIN)
-    zoo = Zoo(plan.class_names, tuple(plan.fit_shard(number) for number in range(3)), {})
+    zoo = Zoo(plan.class_names, tuple(plan.fit_shard(number) for number in range(3)))
     for fold, source in enumerate(plan.sources):
         own = of_source(zoo, plan, fold)
         assert own.class_names == source.inputs.class_names

@@ -22,7 +22,7 @@ def shard(fold: int, ends: list[float], accuracy: list[float], *, ways: int = 2,
 
 
 def test_every_number() -> None:
-    zoo = Zoo(NAMES, (shard(0, [1.0, 2.0, 4.0], [90.0, 100.0, 80.0]), shard(1, [2.5], [70.0], ways=3)), {})
+    zoo = Zoo(NAMES, (shard(0, [1.0, 2.0, 4.0], [90.0, 100.0, 80.0]), shard(1, [2.5], [70.0], ways=3)))
     root = 5**0.5
     assert zoo_summary(zoo) == pytest.approx(
         {
@@ -44,13 +44,13 @@ def test_every_number() -> None:
 
 
 def test_members_of_other_folds_or_ways_are_no_companions() -> None:
-    zoo = Zoo(NAMES, (shard(0, [1.0], [90.0]), shard(1, [1.0], [90.0]), shard(1, [1.0], [90.0], ways=3)), {})
+    zoo = Zoo(NAMES, (shard(0, [1.0], [90.0]), shard(1, [1.0], [90.0]), shard(1, [1.0], [90.0], ways=3)))
     assert "nearest_member_mean" not in zoo_summary(zoo)
 
 
 def test_one_local_target_has_no_step_and_a_flat_vector_is_one_row() -> None:
     flat = Shard(0, torch.tensor([[0, 1], [2, 3]]), torch.tensor([[[3.0, 4.0]], [[0.0, 0.0]]]), torch.ones(2))
-    made = zoo_summary(Zoo(NAMES, (flat,), {}))
+    made = zoo_summary(Zoo(NAMES, (flat,)))
     assert "path_step" not in made
     assert made["target_norm_1"] == pytest.approx(2.5)
     assert made["nearest_member_min"] == pytest.approx(5)
@@ -58,6 +58,6 @@ def test_one_local_target_has_no_step_and_a_flat_vector_is_one_row() -> None:
 
 def test_only_some_of_a_large_zoo_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """At even places: of 0, 1, … 11 every third."""
-    zoo = Zoo(NAMES, (shard(0, [float(i) for i in range(12)], [50.0] * 12),), {})
+    zoo = Zoo(NAMES, (shard(0, [float(i) for i in range(12)], [50.0] * 12),))
     monkeypatch.setattr(summary, "_SAMPLED", 4)
     assert zoo_summary(zoo)["nearest_member_mean"] == pytest.approx(3 * 5**0.5)

@@ -267,9 +267,7 @@ class FeatureBackbone(Backbone):
         return _linear(weight, bias, width=self.feature_width, source="head").requires_grad_(True)
 
 
-def classifier_matrix(
-    backbone: Backbone,
-) -> tuple[Float[Tensor, "classes feature"], Float[Tensor, " classes"]]:
+def classifier_matrix(backbone: Backbone) -> tuple[Float[Tensor, "classes feature"], Float[Tensor, " classes"]]:
     """Weight and bias of the classifier that the backbone was pretrained with: logits = features · weightᵀ + bias.
 
     Models with several heads or with a head on other than pooled features are refused when a `Backbone` is made.
@@ -305,7 +303,6 @@ def _linear(weight: Tensor, bias: Tensor, *, width: int, source: str) -> nn.Line
 
 
 def _read_classifier(folder: Path, config: Mapping[str, Any]) -> nn.Linear | None:
-    """What `save_pretrained` wrote of the classifier; None where there is none."""
     path = folder / _CLASSIFIER
     if not path.exists():
         return None

@@ -22,12 +22,7 @@ from weightgen.seeds import derive
 from weightgen.specs import HUB, LOCAL_DIR
 
 _RESERVED = (
-    "num_classes",
-    "features_only",
-    "pretrained",
-    "pretrained_cfg",
-    "pretrained_cfg_overlay",
-    "checkpoint_path",
+    *("num_classes", "features_only", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"),
 )
 _LARGEST_SIDE = 65_535
 

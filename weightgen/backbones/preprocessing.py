@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +20,7 @@ from weightgen.data.labelled import FEATURES, encoded
 from weightgen.data.pictures import decoded, plain
 from weightgen.errors import InputError
 from weightgen.files import text_hash
+from weightgen.records import Progress
 
 KEYS = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 _MODES = {1: "L", 3: "RGB"}
@@ -133,7 +134,7 @@ class ImageReader:
         jobs = [(examples[i : i + share], rows[i : i + share]) for i in range(0, len(examples), share)]
         return torch.cat(list(self._threads.map(lambda job: self._decode(*job), jobs)))
 
-    def read_all(self, progress: Callable[[str, int, int], None] | None = None) -> UInt8[Tensor, "images c h w"]:
+    def read_all(self, progress: Progress | None = None) -> UInt8[Tensor, "images c h w"]:
         """Pixels of every row, in one tensor."""
         pixels = torch.empty(len(self), *self._preprocess.input_size, dtype=torch.uint8)
         for start, piece in self.stream(_CHUNK):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.preprocessing import ImageReader
 from weightgen.errors import InputError
 from weightgen.files import read_tensors, tensors_hash, text_hash, write_tensors
+from weightgen.records import Progress
 from weightgen.seeds import derive, generator
 
 _IN_MEMORY_BYTES = 2 * 1024**3
@@ -62,7 +63,7 @@ def pretrain(
     held_out: float = 0.1,
     evaluate_every: int | None = None,
     checkpoint_dir: Path | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train the trunk with a head, which is thrown away unless it is kept; yields one record per step.
 
@@ -134,7 +135,7 @@ def pretrain(
 class _Pool:
     """Pixels of any rows: from memory when all fit, else decoded anew each time."""
 
-    def __init__(self, reader: ImageReader, progress: Callable[[str, int, int], None] | None) -> None:
+    def __init__(self, reader: ImageReader, progress: Progress | None) -> None:
         self._reader = reader
         self._pixels = reader.read_all(progress) if reader.bytes <= _IN_MEMORY_BYTES else None
 
@@ -165,7 +166,6 @@ def _split(reader: ImageReader, held_out: float, seed: int) -> tuple[Int[Tensor,
 def _accuracy(
     backbone: Backbone, layer: nn.Module, pool: _Pool, rows: Int[Tensor, " images"], labels: Int[Tensor, " all"]
 ) -> float:
-    """Percent of held-out images that trunk and head get right."""
     backbone.eval()
     device = next(backbone.parameters()).device
     right = 0

@@ -169,7 +169,6 @@ def generation_scheduler(generation: GenerationOptions, training: SchedulerMixin
 
 
 def _check_chain(recipe: Recipe) -> None:
-    """Refuse schedulers that do not fit together, or not the objective."""
     name, generation = recipe.scheduler.name, recipe.generation
     objective = recipe.objective.name
     needed = get("objectives", objective).scheduler
@@ -189,7 +188,6 @@ def _check_chain(recipe: Recipe) -> None:
 
 
 def _check_reading(generation: GenerationOptions, *, chain: int, segments: int) -> None:
-    """Refuse numbers of steps and samples that the chain does not have."""
     if segments > 1 and generation.steps != chain:
         raise InputError(
             f"generation.steps is {generation.steps}; a chain in {segments} segments visits its local targets only in "
@@ -243,7 +241,6 @@ def _segments(recipe: Recipe) -> int:
 
 
 def _chain(recipe: Recipe) -> int:
-    """Length of the training chain."""
     return int(build_scheduler(recipe.scheduler.name, _scheduler_options(recipe)).config.num_train_timesteps)
 
 

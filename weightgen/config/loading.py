@@ -188,7 +188,6 @@ def _settled(value: Any, kinds: list[Any]) -> Any:
 
 
 def _is_text(value: Any, kinds: list[Any]) -> bool:
-    """Whether an option of these kinds takes such an unquoted value as text."""
     taken = type(value) in kinds or (isinstance(value, int) and not isinstance(value, bool) and float in kinds)
     return str in kinds and not taken
 
@@ -206,7 +205,6 @@ def _leaves(annotation: Any) -> list[Any]:
 
 
 def _main_value(content: dict[str, Any], section: str, value: Any) -> tuple[list[str], str, Any]:
-    """Where the main value of a bare section goes."""
     if section == "seed":
         return [], section, value
     if section == "backbone":

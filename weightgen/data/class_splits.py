@@ -72,31 +72,24 @@ def split_classes(
     return ClassSplit(backbone=sorted_parts.pop("backbone_classes"), **sorted_parts)
 
 
-def named_split(name: str, names: Sequence[str] | None = None) -> dict[str, tuple[str, ...]]:
-    """A published split: class names of the parts `base`, `validation` and `novel`.
+def named_split(name: str, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """A published split: its classes that are among `names`, in the parts `base`, `validation` and `novel`.
 
-    name: `cifar_fs` or `fc100` (names as in CIFAR-100: `aquarium_fish`), `mini_imagenet` (WordNet ids), or `omniglot`
-        (`Alphabet/character01`). Papers are cited in the functions of these names.
-    names: the classes of the data at hand; the parts are then spelled as they are there. Case, blanks and punctuation
-        may differ (`aquarium fish`), and so may `cra`, as the hub's CIFAR-100 spells `crab`.
+    name: `cifar_fs`, `fc100`, `mini_imagenet` (WordNet ids) or `omniglot`; papers are cited in the functions below.
+    names: the classes of the data at hand, which decide the spelling. Case, blanks and punctuation may differ
+        (`aquarium fish`), and so may `cra`, as the hub's CIFAR-100 spells `crab`.
 
-    Raises InputError for an unknown split, or when a class is missing from `names`.
+    Raises InputError for an unknown split.
     """
     if name not in NAMED_SPLITS:
         raise InputError(f"unknown class split '{name}'{nearest(name, NAMED_SPLITS)}")
-    parts = NAMED_SPLITS[name]()
-    if names is None:
-        return parts
     spelling = {_plain(own): own for own in names}
     if "cra" in spelling:
         spelling.setdefault("crab", spelling["cra"])
-    missing = [each for part in parts.values() for each in part if _plain(each) not in spelling]
-    if missing:
-        raise InputError(
-            f"class split '{name}': {len(missing)} of its classes are not in the data, such as '{missing[0]}';"
-            " give the whole data set or list the classes of each part"
-        )
-    return {part: tuple(spelling[_plain(each)] for each in listed) for part, listed in parts.items()}
+    parts = NAMED_SPLITS[name]()
+    return {
+        part: tuple(spelling[one] for one in map(_plain, listed) if one in spelling) for part, listed in parts.items()
+    }
 
 
 def _listed(given: Sequence[str], names: Sequence[str], part: str) -> list[str]:

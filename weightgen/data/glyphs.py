@@ -7,7 +7,7 @@ import math
 import struct
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from weightgen import files, seeds
 from weightgen.errors import InputError
+from weightgen.records import Progress
 
 _FACES_NEEDED = 8
 _CANVAS_PIXELS = 64  # twice the 32 px that the shift is counted in
@@ -47,7 +48,7 @@ def render_glyphs(
     images_per_class: int = 30,
     size: int = 28,
     classes: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Unicode letters and symbols, every image in another face, size, place, shear and rotation.
 
@@ -79,10 +80,7 @@ def render_glyphs(
     return dataset.cast_column("image", Image(decode=False))  # older caches say otherwise
 
 
-def _render(
-    seed: int, images_per_class: int, size: int, classes: int | None, progress: Callable[[str, int, int], None] | None
-) -> bytes:
-    """The whole data set as an Arrow stream."""
+def _render(seed: int, images_per_class: int, size: int, classes: int | None, progress: Progress | None) -> bytes:
     names: list[str] = []
     encoded: list[bytes] = []
     characters = islice(_characters(), classes)

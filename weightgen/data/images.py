@@ -164,7 +164,6 @@ def _instead(others: list[Path]) -> str:
 
 
 def _remark(folder: Path, others: list[Path]) -> None:
-    """One line in the log of the files passed over, if there are any."""
     if not others:
         return
     names = [shown(path.relative_to(folder)) for path in others[:_NAMED]]
@@ -206,9 +205,10 @@ def _content(row: dict[str, Any]) -> bytes | list[float]:
 
 
 def open_unlabelled(source: str | Path, *, besides: Dataset) -> Dataset:
-    """All images in a folder but those of the support, names of sub-folders ignored; or `features:FILE`.
+    """All images in a folder but those of the support, as one class "unlabelled"; or `features:FILE`.
 
-    Raises InputError when it is neither, or features where the support is images.
+    Names of sub-folders are ignored. Images of the support are left out, for sorted pictures often lie among the
+    unsorted. Raises InputError for a folder without further images, one that cannot be read, or the other kind of data.
     """
     if str(source).startswith(FEATURES_FILE) != has_features(besides):
         raise InputError(f"{source}: images and features do not go together; give the same kind as the support's")
@@ -217,7 +217,11 @@ def open_unlabelled(source: str | Path, *, besides: Dataset) -> Dataset:
     place = Path(source).expanduser()
     if not place.is_dir():
         raise InputError(f"{place}: is not a directory; give one with unlabelled images")
-    return unlabelled_images(place, besides=besides)
+    known = {_digest(image) for image in besides.with_format("arrow")[:].column("image").to_pylist()}
+    images = [image for image in _checked(find_images(place)).to_pylist() if _digest(image) not in known]
+    if not images:
+        raise InputError(f"{shown(place)}: holds no image that is not in the support too; add others")
+    return one_class(pa.chunked_array([pa.array(images, datasets.Image().pa_type)]), "unlabelled")
 
 
 def row_name(dataset: Dataset, row: int) -> str:
@@ -236,20 +240,6 @@ def open_folder(folder: Path, *, fewest: int = 2) -> Dataset:
     labels = [i for i, paths in enumerate(classes.values()) for _ in paths]
     images = _checked([path for paths in classes.values() for path in paths])
     return labelled_images(images, pa.chunked_array([labels]), tuple(classes), where=shown(folder), fewest=fewest)
-
-
-def unlabelled_images(folder: Path, *, besides: Dataset) -> Dataset:
-    """All images in a folder and below it, as one class "unlabelled"; names of sub-folders are ignored.
-
-    besides: images that are known already, and left out: sorted pictures often lie among the unsorted.
-
-    Raises InputError when there is none, or one cannot be read.
-    """
-    known = {_digest(image) for image in besides.with_format("arrow")[:].column("image").to_pylist()}
-    images = [image for image in _checked(find_images(folder)).to_pylist() if _digest(image) not in known]
-    if not images:
-        raise InputError(f"{shown(folder)}: holds no image that is not in the support too; add others")
-    return one_class(pa.chunked_array([pa.array(images, datasets.Image().pa_type)]), "unlabelled")
 
 
 def _digest(image: dict[str, Any]) -> bytes:

@@ -99,7 +99,6 @@ def labelled_columns(schema: pa.Schema, column: str | None, *, where: str) -> tu
 
 
 def _read(path: Path, column: str | None) -> tuple[pa.ChunkedArray, pa.ChunkedArray, list[str] | None]:
-    """Images, labels and their names."""
     where = shown(path)
     try:
         schema = pq.read_schema(path)
@@ -120,7 +119,6 @@ def _by_path(images: pa.StructArray) -> Any:
 
 
 def _may_hold(kind: pa.DataType) -> bool:
-    """Bytes, or a struct of bytes and path."""
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0
     return any(fits(kind) for fits in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))

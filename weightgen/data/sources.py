@@ -10,26 +10,11 @@ from datasets import Dataset, load_dataset
 from weightgen.data.feature_data import open_features
 from weightgen.data.glyphs import render_glyphs
 from weightgen.data.images import has_images, open_folder
-from weightgen.data.labelled import (
-    class_counts,
-    class_names,
-    data_fingerprint,
-    labelled_images,
-    select_classes,
-    stored_images,
-)
+from weightgen.data.labelled import labelled_images, stored_images
 from weightgen.data.parquet import is_parquet, labelled_columns, of_split, parquet_files, read_parquet
 from weightgen.errors import InputError
 from weightgen.files import is_litter, shown
 from weightgen.specs import is_features
-
-__all__ = [
-    "class_counts",
-    "class_names",
-    "data_fingerprint",
-    "open_data",
-    "select_classes",
-]
 
 _FORMS = (
     "'glyphs', 'features:FILE.safetensors', a folder with one subfolder of images per class, a .parquet file or a "

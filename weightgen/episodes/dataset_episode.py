@@ -77,8 +77,6 @@ def class_places(names: Sequence[str], known: Sequence[str] | None) -> Int[Tenso
 
 
 class _Running:
-    """Statistics and sample of the images so far."""
-
     def __init__(self, classes: int, shots: int, *, like: Float[Tensor, "images feature"]) -> None:
         width = like.shape[1]
         self.counts, self.means = like.new_zeros(classes), like.new_zeros(classes, width)

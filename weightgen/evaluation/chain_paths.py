@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from weightgen.evaluation.comparison import half_width
 from weightgen.evaluation.scoring import EpisodeSizes
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.pipeline_io import Denoise
-from weightgen.records import Features
+from weightgen.records import Features, Progress
 from weightgen.zoo.build import Source, fit_tasks
 from weightgen.zoo.options import FitOptions
 from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
@@ -24,7 +24,6 @@ from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 SHOWN = 4
 _POINTS = 100  # of a path that is shown
 _EPISODES_AT_ONCE = 25
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,6 @@ def walk(
 def _distances(
     states: Float[Tensor, "episodes targets #ways feature"], targets: Float[Tensor, "episodes targets ways feature"]
 ) -> list[Distance]:
-    """Of whole heads, one for each target."""
     away, length = (torch.linalg.vector_norm(value, dim=(2, 3)) for value in (states - targets, targets))
     relative = (away / length.clamp(min=1e-12)).double()
     return [Distance(float(each.mean()), half_width(each)) for each in relative.unbind(1)]

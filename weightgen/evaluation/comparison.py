@@ -250,8 +250,10 @@ def chain_verdict(
         parts: from what a part is called to the method that lacks it (the chain: `one_step`).
         inductive: the generator without the unlabelled images, where there are some.
 
-    None without either.
+    None without either, or without the generator.
     """
+    if generator not in scores:
+        return None
     sayings = [f"{part} adds {_gain(scores, generator, lacking)}" for part, lacking in parts.items()]
     if inductive is not None:
         sayings.append(f"the unlabelled images add {_gain(scores, generator, inductive)}")

@@ -53,40 +53,31 @@ def learning_picture(comparisons: Sequence[Mapping[str, Any]]) -> Figure:
 
 def accuracy_picture(names: Sequence[str], accuracies: Sequence[float], errors: Sequence[Sequence[float]]) -> Figure:
     """Accuracies with their intervals, one below the other; `errors` are lengths below and above."""
-    figure = _figure(4.8, 0.9 + 0.28 * len(names))
-    axes = figure.add_subplot()
+    figure, axes = _axes(4.8, 0.9 + 0.28 * len(names), xlabel="accuracy (%)")
     axes.errorbar(accuracies, range(len(names)), xerr=errors, fmt="o", markersize=4, capsize=3)
     axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names])  # which else begins a formula
     axes.invert_yaxis()
-    axes.set(xlabel="accuracy (%)")
-    axes.grid(alpha=0.3)
     return figure
 
 
 def reliability_picture(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """Share of right answers by the probability given, a line per method; the diagonal is where both agree."""
-    figure = _figure(4.8, 4.2)
-    axes = figure.add_subplot()
+    figure, axes = _axes(4.8, 4.2, xlabel="probability given (%)", ylabel="right (%)", xlim=(0, 100), ylim=(0, 100))
     axes.plot([0, 100], [0, 100], "k--", linewidth=0.8, label="as said")
     for name, points in bins.items():
         axes.plot(
             [one["confidence"] for one in points], [one["accuracy"] for one in points], "o-", markersize=4, label=name
         )
-    axes.set(xlabel="probability given (%)", ylabel="right (%)", xlim=(0, 100), ylim=(0, 100))
-    axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
 
 
 def training_picture(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     """Loss of every step, and held-out accuracy where it was measured, of a training."""
-    figure = _figure(4.8, 3.4)
-    axes = figure.add_subplot()
+    figure, axes = _axes(4.8, 3.4, xlabel="step", ylabel="loss")
     losses = [(one["step"], one["loss"]) for one in metrics if "loss" in one]
     if losses:
         axes.plot(*zip(*losses, strict=True), linewidth=0.6, alpha=0.7)
-    axes.set(xlabel="step", ylabel="loss")
-    axes.grid(alpha=0.3)
     held_out = [(one["step"], one["held_out_accuracy"]) for one in metrics if "held_out_accuracy" in one]
     if held_out:
         right = axes.twinx()
@@ -219,12 +210,16 @@ def _logarithmic(
     title: str, ticks: Sequence[float], labels: Sequence[str] | None = None, *, width: float, height: float
 ) -> tuple[Figure, Axes]:
     """Axes of accuracy against a quantity on a logarithmic scale; sizes in inches."""
-    figure = _figure(width, height)
-    axes = figure.add_subplot()
-    axes.set_xscale("log")
+    figure, axes = _axes(width, height, xlabel=title, ylabel="accuracy (%)", xscale="log")
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks] if labels is None else labels)
     axes.minorticks_off()
-    axes.set(xlabel=title, ylabel="accuracy (%)")
+    return figure, axes
+
+
+def _axes(width: float, height: float, **labels: Any) -> tuple[Figure, Axes]:
+    figure = _figure(width, height)
+    axes = figure.add_subplot()
+    axes.set(**labels)
     axes.grid(alpha=0.3)
     return figure, axes
 

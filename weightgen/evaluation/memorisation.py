@@ -137,5 +137,4 @@ def averages(
 
 def spread(vectors: Float[Tensor, "vectors width"]) -> float:
     """Mean Euclidean distance between two different vectors; two at least."""
-    distances = torch.pdist(vectors.double())
-    return float(distances.mean())
+    return float(torch.pdist(vectors.double()).mean())

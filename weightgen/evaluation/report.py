@@ -17,18 +17,9 @@ from torch import Tensor
 
 from weightgen.episodes.shots import Shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
-from weightgen.evaluation import page
+from weightgen.evaluation import figures, page
 from weightgen.evaluation.chain_paths import ChainPaths
 from weightgen.evaluation.comparison import LINEAR_PROBE, MethodResult, in_points, in_seconds, verdict
-from weightgen.evaluation.figures import (
-    accuracy_picture,
-    chain_picture,
-    learning_picture,
-    png,
-    reliability_picture,
-    steps_picture,
-    training_picture,
-)
 from weightgen.evaluation.scoring import Scores
 from weightgen.evaluation.support_estimate import confused_pairs
 from weightgen.evaluation.training_sets import words
@@ -226,26 +217,27 @@ def write_report(
     sections = _transfer_start(comparisons) if transfer else ["# Evaluation"]
     sections += [report_section(comparison) for comparison in comparisons]
     if transfer:
-        drawn["learning_curve.png"] = learning_picture(comparisons), "Accuracy by images of a class"
+        drawn["learning_curve.png"] = figures.learning_picture(comparisons), "Accuracy by images of a class"
     if curve:
-        drawn["steps_accuracy.png"] = steps_picture(curve), "Steps against accuracy"
+        drawn["steps_accuracy.png"] = figures.steps_picture(curve), "Steps against accuracy"
         sections.append(_curve_section(curve))
     if chain is not None:
         missed = [
             {"episodes": len(chain.paths.targets), "targets": list(map(asdict, w.distances))} for w in chain.walks
         ]
         comparisons = [{**one, "chain_paths": of} for one, of in zip(comparisons, missed, strict=True)]
-        drawn["chain.png"] = chain_picture(chain), "The chain and the local targets"
+        drawn["chain.png"] = figures.chain_picture(chain), "The chain and the local targets"
         sections.append(_chain_section(chain))
     write_json(folder / "results.json", list(comparisons))
     write_text(folder / "report.md", "\n\n".join(sections) + "\n")
     for name, (figure, _) in drawn.items():
-        write_bytes(folder / name, png(figure))
+        write_bytes(folder / name, figures.png(figure))
     parts = [_html_section(one, of) for one, of in zip_longest(comparisons, details)]
     parts += [page.section(title, page.picture(figure, title)) for figure, title in drawn.values()]
     trained = [one for one in metrics if one["stage"] == "training"]
     if trained:
-        parts.append(page.section("Training", page.picture(training_picture(trained), "Loss and held-out accuracy")))
+        figure = figures.training_picture(trained)
+        parts.append(page.section("Training", page.picture(figure, "Loss and held-out accuracy")))
     if recipe is not None:
         parts.append(page.section("Recipe", page.listing(recipe)))
     page.write_page(folder, "Transfer" if transfer else "Evaluation", [*parts, page.environment()])
@@ -268,11 +260,11 @@ def _html_section(comparison: Results, details: Details | None) -> str:
     methods = comparison["methods"]
     half = [each["ci95"] or 0.0 for each in methods]
     names, accuracies = [each["name"] for each in methods], [each["accuracy"] for each in methods]
-    figure = accuracy_picture(names, accuracies, [half, half])
+    figure = figures.accuracy_picture(names, accuracies, [half, half])
     parts = [page.text(said, *sentences(comparison)), page.picture(figure, f"Accuracy of every method, {title}")]
     parts.append(page.html_table(table(comparison)))
     if details is not None:
-        parts.append(page.picture(reliability_picture(details.reliability), f"Reliability diagram, {title}"))
+        parts.append(page.picture(figures.reliability_picture(details.reliability), f"Reliability diagram, {title}"))
         rows = [(name, f"{accuracy:.1f}", str(queries)) for name, accuracy, queries in details.classes[:_HARDEST]]
         parts.append(page.html_table([("hardest classes", "accuracy %", "queries"), *rows]))
         if details.confusion:
@@ -281,7 +273,6 @@ def _html_section(comparison: Results, details: Details | None) -> str:
 
 
 def _introduction(comparison: Results) -> tuple[str, str]:
-    """Title, and what was compared."""
     if comparison.get("protocol") == TRANSFER:
         title, draws = setting_words(comparison), comparison["draws"]
         facts = f"{draws} training {'set' if draws == 1 else 'sets'} of {comparison['train_images']} images."
@@ -356,7 +347,6 @@ def _interval(key: str, half: str, *, signed: bool = False) -> Callable[[Results
 
 
 def _share_of_probe(method: Results, comparison: Results) -> str:
-    """Of the linear probe's accuracy, in percent."""
     linear = next((each["accuracy"] for each in comparison["methods"] if each["name"] == LINEAR_PROBE), 0.0)
     return in_points(100 * method["accuracy"] / linear) if linear else "-"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol, TypedDict, Unpack, runtime_checkable
 
@@ -19,7 +19,7 @@ from weightgen.episodes.shots import Shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
 from weightgen.interfaces import Classifier, Method
-from weightgen.records import Episode, Features, LinearHeads
+from weightgen.records import Episode, Features, LinearHeads, Progress
 
 Unit = Literal["episodes", "images"]
 
@@ -146,9 +146,7 @@ class Scores:
         return self.correct.double().mean(-1 if self.unit == "episodes" else 0)
 
 
-def score_all(
-    methods: Mapping[str, Method], tasks: Tasks, *, progress: Callable[[str, int, int], None] | None = None
-) -> dict[str, Scores]:
+def score_all(methods: Mapping[str, Method], tasks: Tasks, *, progress: Progress | None = None) -> dict[str, Scores]:
     """Scores of every method, by name, on the same tasks; adding a method changes no other's.
 
     What is scored is softmax of `Classifier.logits`: exactly the head, or the mixture where it has several draws.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -15,15 +15,10 @@ from weightgen.evaluation.comparison import half_width
 from weightgen.evaluation.scoring import EpisodeSizes, score
 from weightgen.interfaces import GeneratedHeads, Method
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Features
+from weightgen.records import Episode, Features, Progress
 from weightgen.schedulers.schedulers import curve_schedulers, swap_scheduler
 
-SCHEDULERS = (
-    "MeanDDPMScheduler",
-    "DDIMScheduler",
-    "DPMSolverMultistepScheduler",
-    "UniPCMultistepScheduler",
-)
+SCHEDULERS = ("MeanDDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
 STEPS = (1, 2, 5, 10, 50)
 
 
@@ -48,7 +43,7 @@ def steps_curve(
     *,
     seed: int,
     episodes: int = 100,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
     **sizes: Unpack[EpisodeSizes],
 ) -> list[dict[str, Any]]:
     """Points {"scheduler", "steps", "shots", "accuracy", "ci95"}, all on the same episodes.

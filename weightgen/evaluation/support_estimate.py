@@ -107,15 +107,8 @@ class SupportEstimate:
             images, right = int(own.sum()), int((self.predicted[own] == number).sum())
             if images:
                 low, high = wilson_interval(right, images)
-                table.append(
-                    {
-                        "name": name,
-                        "images": images,
-                        "right": right,
-                        "accuracy": 100.0 * right / images,
-                        "interval": [low, high],
-                    }
-                )
+                counted = {"name": name, "images": images, "right": right}
+                table.append({**counted, "accuracy": 100.0 * right / images, "interval": [low, high]})
         return table
 
     def confused(self) -> list[dict[str, Any]]:

@@ -87,7 +87,7 @@ def write_head(folder: Path, head: Head) -> None:
             write_tensors(new / _SAMPLES, {"weight": head.draws.weight[0], "bias": head.draws.bias[0]})
         if isinstance(head.backbone, FeatureBackbone):
             return
-        write_tensors(new / _MODEL, head.attach().state_dict(), {"format": "pt"})
+        write_tensors(new / _MODEL, trunk | tensors, {"format": "pt"})
         write_json(new / _CONFIG, _config(head.backbone, head.class_names))
         if head.support is not None:
             head.support.write(new / SUPPORT, head.class_names)
@@ -120,7 +120,7 @@ def read_head(folder: Path) -> HeadFields:
         raise InputError(f"{folder / _HEAD}: holds tensors that {_MODEL} lacks; generate it again")
     mean = LinearHeads(*(generated[name][None, None] for name in names))
     return {
-        "draws": _read_samples(folder / _SAMPLES, mean) if (folder / _SAMPLES).exists() else mean,
+        "draws": _read_samples(folder / _SAMPLES, mean),
         "mean": mean,
         "class_names": class_names,
         "backbone": backbone,
@@ -142,14 +142,11 @@ def _read_alone(folder: Path) -> HeadFields:
     check_class_names(class_names, place=f"{folder / _HEAD}: class_names")
     weight = tensors.get("classifier.weight")
     width = weight.shape[1] if weight is not None and weight.dim() == 2 else 0
-    _check_shapes(
-        folder / _HEAD,
-        tensors,
-        {"classifier.weight": (len(class_names), width), "classifier.bias": (len(class_names),)},
-    )
+    shapes = {"classifier.weight": (len(class_names), width), "classifier.bias": (len(class_names),)}
+    _check_shapes(folder / _HEAD, tensors, shapes)
     mean = LinearHeads(tensors["classifier.weight"][None, None], tensors["classifier.bias"][None, None])
     return {
-        "draws": _read_samples(folder / _SAMPLES, mean) if (folder / _SAMPLES).exists() else mean,
+        "draws": _read_samples(folder / _SAMPLES, mean),
         "mean": mean,
         "class_names": tuple(class_names),
         "backbone": FeatureBackbone(width),
@@ -228,6 +225,9 @@ def _build_backbone(config: Mapping[str, Any], tensors: Mapping[str, Tensor], *,
 
 
 def _read_samples(path: Path, mean: LinearHeads) -> LinearHeads:
+    """The draws; the mean where it is the only one."""
+    if not path.exists():
+        return mean
     samples = read_tensors(path)
     count = samples["weight"].shape[0] if "weight" in samples and samples["weight"].dim() else 0
     _check_shapes(path, samples, {"weight": (count, *mean.weight.shape[2:]), "bias": (count, *mean.bias.shape[2:])})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import diffusers
 import timm
@@ -14,25 +14,14 @@ from torch import Tensor, nn
 
 import weightgen
 from weightgen.backbones.backbone import Backbone, FeatureBackbone
-from weightgen.data.images import read_image
 from weightgen.data.labelled import check_class_names, composed, positions
-from weightgen.data.pictures import plain
 from weightgen.errors import InputError
 from weightgen.heads.folder import HeadFields, read_head, write_head
 from weightgen.heads.model_card import model_card
-from weightgen.heads.prediction import (
-    Images,
-    Pixels,
-    Prediction,
-    attempt,
-    described,
-    draw_probabilities,
-    expanded,
-    network_features,
-)
+from weightgen.heads.prediction import Asked, Images, Prediction, answered, draw_probabilities, single_images
 from weightgen.heads.support_summary import SupportSummary
 from weightgen.hub import local_folder, push_folder
-from weightgen.records import LinearHeads
+from weightgen.records import LinearHeads, Progress
 
 _FEWEST = 2
 _OF_THE_CLASSES = ("leave_one_out", "threshold")  # notes that hold for the classes that a head was written with
@@ -144,22 +133,14 @@ class Head:
             "provenance": dict(sorted(self.provenance.items())),
         }
 
-    def predict(
-        self,
-        images: Images,
-        *,
-        threshold: float = 0.0,
-        top_k: int | None = None,
-        batch_size: int = 64,
-        progress: Callable[[str, int, int], None] | None = None,
-    ) -> list[Prediction]:
+    def predict(self, images: Images, **asked: Unpack[Asked]) -> list[Prediction]:
         """Class, probability and uncertainty of every image; the arguments are those of `stream`.
 
         An image given as such, or as an array, has the pixels that its file would have: see `data.pictures.plain`.
 
         Raises InputError for files that are not images.
         """
-        return list(self.stream(images, threshold=threshold, top_k=top_k, batch_size=batch_size, progress=progress))
+        return list(self.stream(images, **asked))
 
     def stream(
         self,
@@ -168,7 +149,7 @@ class Head:
         threshold: float = 0.0,
         top_k: int | None = None,
         batch_size: int = 64,
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: Progress | None = None,
         failed: Callable[[InputError], None] | None = None,
     ) -> Iterator[Prediction]:
         """What `predict` returns, `batch_size` images at a time, in memory that does not grow with their number.
@@ -188,20 +169,11 @@ class Head:
             raise InputError(f"threshold is {threshold:g}; give a probability from 0 to 1")
         if top_k is not None and top_k < 1:
             raise InputError(f"top-k is {top_k}; it must be 1 or more")
-        given = [images] if isinstance(images, (str, Path, Pixels)) else images
-        single = [image for item in given for image in attempt(expanded, item, failed) or ()]
-
-        def pixels_of(image: Path | Pixels) -> Float[Tensor, "channels height width"]:
-            return self.backbone.preprocess(read_image(image) if isinstance(image, Path) else plain(image))
-
+        single = single_images(images, failed)
         for start in range(0, len(single), batch_size):
             batch = single[start : start + batch_size]
-            pixels = [attempt(pixels_of, image, failed) for image in batch]
-            readable = [one for one in pixels if one is not None]
-            if readable:
-                images_read = [image for image, one in zip(batch, pixels, strict=True) if one is not None]
-                draws = draw_probabilities(self.draws, network_features(self.backbone, torch.stack(readable)))
-                yield from described(images_read, draws, self.class_names, threshold=threshold, top_k=top_k)
+            chosen: dict[str, Any] = {"threshold": threshold, "top_k": top_k, "failed": failed}
+            yield from answered(batch, self.draws, self.backbone, self.class_names, **chosen)
             if progress is not None:
                 progress("predicting", start + len(batch), len(single))
 
@@ -253,8 +225,8 @@ class Head:
             raise InputError(f"{of} would stay; keep {_FEWEST} or more")
         return self._edited(
             f"removed {', '.join(repr(self.class_names[i]) for i in removed)}",
-            draws=_rows(self.draws, kept),
-            mean=_rows(self.mean, kept),
+            draws=self.draws.of_ways(kept),
+            mean=self.mean.of_ways(kept),
             class_names=[self.class_names[i] for i in kept],
             support=None if self.support is None else self.support.of_classes(kept),
         )
@@ -340,8 +312,8 @@ class Head:
         rows = LinearHeads(new.weight.float().cpu(), new.bias.float().cpu())
         images = int(support.statistics.counts.sum())
         return self._changed(
-            draws=_joined(self.draws, rows),
-            mean=_joined(self.mean, rows.mean()),
+            draws=self.draws.joined(rows),
+            mean=self.mean.joined(rows.mean()),
             class_names=(*self.class_names, *names),
             provenance={**self.provenance, "support_images": images, **self.extension_note(names, how=how)},
             support=support,
@@ -411,11 +383,3 @@ def _check_draws(draws: LinearHeads, *, ways: int, feature_width: int) -> None:
         raise InputError(
             "head: its weights hold NaN or infinite values; generate it again with another seed or scheduler"
         )
-
-
-def _rows(heads: LinearHeads, kept: Sequence[int]) -> LinearHeads:
-    return LinearHeads(heads.weight[:, :, kept], heads.bias[:, :, kept])
-
-
-def _joined(old: LinearHeads, new: LinearHeads) -> LinearHeads:
-    return LinearHeads(torch.cat([old.weight, new.weight], 2), torch.cat([old.bias, new.bias], 2))

@@ -175,7 +175,6 @@ def _examples(head: Head, preprocess: nn.Module) -> list[Tensor]:
 
 
 def _metadata(head: Head, preprocessing: bool) -> dict[str, str]:
-    """What the file says of itself."""
     described: dict[str, Any] = {"in_file": preprocessing}
     if not isinstance(head.backbone, FeatureBackbone):
         preprocess = head.backbone.preprocess

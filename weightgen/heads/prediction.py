@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.data.images import find_images, matching
+from weightgen.data.images import find_images, matching, read_image
+from weightgen.data.pictures import plain
 from weightgen.errors import InputError
-from weightgen.records import LinearHeads
+from weightgen.records import LinearHeads, Progress
 
 Pixels = Image.Image | np.ndarray
 Images = Sequence[Path | str | Pixels] | Path | str | Pixels
@@ -26,6 +27,15 @@ NONE_OF_THESE = "none of these"
 """What a prediction is called whose probability is below the threshold."""
 _Given = TypeVar("_Given")
 _Read = TypeVar("_Read")
+
+
+class Asked(TypedDict, total=False):
+    """How images are answered, as `Head.stream` says."""
+
+    threshold: float
+    top_k: int | None
+    batch_size: int
+    progress: Progress | None
 
 
 @dataclass(frozen=True)
@@ -66,44 +76,56 @@ def normalised_entropy(probabilities: Float[Tensor, "*any ways"]) -> Float[Tenso
     return (torch.special.entr(probabilities).sum(-1) / math.log(ways)).clamp(0, 1)
 
 
-@torch.no_grad()
-def network_features(
-    backbone: Backbone, pixels: Float[Tensor, "images channels height width"]
-) -> Float[Tensor, "images feature"]:
-    """Of preprocessed images, on the CPU."""
-    device = next(backbone.parameters()).device
-    return backbone(pixels.to(device)).float().cpu()
-
-
-def described(
+def answered(
     images: Sequence[Path | Pixels],
-    draws: Float[Tensor, "samples images ways"],
+    draws: LinearHeads,
+    backbone: Backbone,
     class_names: Sequence[str],
     *,
-    threshold: float = 0.0,
-    top_k: int | None = None,
+    threshold: float,
+    top_k: int | None,
+    failed: Callable[[InputError], None] | None,
 ) -> Iterator[Prediction]:
-    """One prediction for each image, from class probabilities under every draw; see `Head.stream`."""
-    mixture = draws.mean(0)
+    """One prediction for each image that can be read, all in one batch; see `Head.stream`."""
+
+    def pixels_of(image: Path | Pixels) -> Float[Tensor, "channels height width"]:
+        return backbone.preprocess(read_image(image) if isinstance(image, Path) else plain(image))
+
+    pixels = [(image, _attempt(pixels_of, image, failed)) for image in images]
+    readable = {i: one for i, (_, one) in enumerate(pixels) if one is not None}
+    if not readable:
+        return
+    each = draw_probabilities(draws, _features(backbone, torch.stack(list(readable.values()))))
+    mixture = each.mean(0)
     uncertainty = normalised_entropy(mixture)
-    disagreement: list[float | None] = [None] * len(images)
-    if len(draws) > 1:
-        disagreement = list((uncertainty - normalised_entropy(draws).mean(0)).clamp(min=0).tolist())
-    best = mixture.argmax(-1).tolist()
+    disagreement = (uncertainty - normalised_entropy(each).mean(0)).clamp(min=0)
     ranked = mixture.sort(dim=-1, descending=True, stable=True).indices[:, :top_k].tolist()
-    for i, (image, row) in enumerate(zip(images, mixture.tolist(), strict=True)):
-        probability = row[best[i]]
+    best = mixture.argmax(-1).tolist()
+    for i, (place, row) in enumerate(zip(readable, mixture.tolist(), strict=True)):
+        image, probability = images[place], row[best[i]]
         yield Prediction(
             path=image if isinstance(image, Path) else None,
             class_name=class_names[best[i]] if probability >= threshold else NONE_OF_THESE,
             probability=probability,
             uncertainty=float(uncertainty[i]),
-            disagreement=disagreement[i],
+            disagreement=float(disagreement[i]) if len(each) > 1 else None,
             probabilities={class_names[j]: row[j] for j in (range(len(row)) if top_k is None else ranked[i])},
         )
 
 
-def attempt(
+def single_images(images: Images, failed: Callable[[InputError], None] | None) -> list[Path | Pixels]:
+    """A folder as the images in it, and a pattern as the files and the images of the folders that it matches."""
+    given = [images] if isinstance(images, (str, Path, Pixels)) else images
+    return [image for item in given for image in _attempt(_expanded, item, failed) or ()]
+
+
+def _expanded(item: Path | str | Pixels) -> Sequence[Path | Pixels]:
+    if isinstance(item, Pixels):
+        return [item]
+    return [image for path in matching(Path(item)) for image in (find_images(path) if path.is_dir() else [path])]
+
+
+def _attempt(
     read: Callable[[_Given], _Read], given: _Given, failed: Callable[[InputError], None] | None
 ) -> _Read | None:
     """What `read` returns; None after `failed` was called with its error."""
@@ -116,8 +138,8 @@ def attempt(
         return None
 
 
-def expanded(item: Path | str | Pixels) -> Sequence[Path | Pixels]:
-    """A folder as the images in it, and a pattern as the files and the images of the folders that it matches."""
-    if isinstance(item, Pixels):
-        return [item]
-    return [image for path in matching(Path(item)) for image in (find_images(path) if path.is_dir() else [path])]
+@torch.no_grad()
+def _features(
+    backbone: Backbone, pixels: Float[Tensor, "images channels height width"]
+) -> Float[Tensor, "images feature"]:
+    return backbone(pixels.to(next(backbone.parameters()).device)).float().cpu()

@@ -106,7 +106,6 @@ def _told_apart(name: str, content: bytes, suffix: str = "") -> str:
 
 
 def _linked(source: Path, target: Path) -> bool:
-    """Whether there is a new link at `target`; False where there is something already."""
     try:
         os.symlink(source.absolute(), target)
     except FileExistsError:
@@ -115,7 +114,6 @@ def _linked(source: Path, target: Path) -> bool:
 
 
 def _copied(source: Path, target: Path) -> bool:
-    """Whether there is a new copy at `target`, whole; False where there is something already."""
     if os.path.lexists(target):
         return False
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".sorting.")

@@ -111,7 +111,6 @@ class Cosines:
         return cls(origin, directions, scale, episode.support_mask.any(-1))
 
     def logits(self, features: Float[Tensor, "batch images feature"]) -> Float[Tensor, "batch images ways"]:
-        """Of raw features."""
         directions = torch.nn.functional.normalize(features - self.origin[:, None], dim=-1)
         return (self.scale * directions @ self.directions.mT).masked_fill(~self.real[:, None], PADDING_BIAS)
 

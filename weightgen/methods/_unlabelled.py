@@ -37,10 +37,13 @@ class Clouds:
         """Mean support image of every class."""
         return self.support.sum(2) / self.counts
 
+    def shares(self, logits: Float[Tensor, "batch images ways"]) -> Float[Tensor, "batch images ways"]:
+        """Softmax over real classes."""
+        return logits.masked_fill(~self.real[:, None], torch.finfo(logits.dtype).min).softmax(-1)
+
     def probabilities(self, logits: Float[Tensor, "batch extra ways"]) -> Float[Tensor, "batch extra ways"]:
-        """Softmax over real classes; 0 for absent images."""
-        logits = logits.masked_fill(~self.real[:, None], torch.finfo(logits.dtype).min)
-        return logits.softmax(-1) * self.unlabelled_mask[..., None]
+        """Of unlabelled images; 0 for absent ones."""
+        return self.shares(logits) * self.unlabelled_mask[..., None]
 
     def joined(self, weights: Float[Tensor, "batch extra ways"]) -> Float[Tensor, "batch ways coordinates"]:
         """Means over the support and the unlabelled images, each of these counting `weights` times."""

@@ -27,7 +27,6 @@ class Lda(Method):
     protocols = ("transfer",)
 
     def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> LinearHeads:
-        """Nothing is drawn from `rngs`."""
         frame = Frame.of(episode)
         return frame.head(one_by_one(frame.support(episode), episode, _fit), episode)
 

@@ -61,7 +61,6 @@ class LogisticRegression(ClassicalMethod):
         return self._path(episode, frame, [self.inverse_penalty])[0]
 
     def _path(self, episode: Episode, frame: Frame, inverse_penalties: Sequence[float]) -> list[Rows]:
-        """Rows for each C."""
         inputs = frame.support(episode, unit=self.unit_support).double()
         weight = inputs.new_zeros(len(inverse_penalties), *inputs[:, :, 0].shape)
         bias = torch.zeros_like(weight[..., 0])

@@ -36,7 +36,6 @@ class Votes:
     scale: float
 
     def logits(self, features: Float[Tensor, "1 images feature"]) -> Float[Tensor, "1 images classes"]:
-        """Of raw features of the one episode."""
         distances, nearest = self.index.kneighbors(_directions(features[0], self.origin).numpy(), self.neighbours)
         return self.scale * self._log_shares(torch.from_numpy(distances), torch.from_numpy(nearest))[None]
 
@@ -86,12 +85,10 @@ class NearestNeighbours(TunableMethod):
         return votes.without_own([options["neighbours"] for options in grid if options["neighbours"] < images])
 
     def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> OneByOne:
-        """Nothing is drawn from `rngs`."""
         members = [self.votes(episode[i : i + 1]) for i in range(len(episode))]
         return OneByOne(members, episode.support_mask.any(-1))
 
     def votes(self, episode: Episode) -> Votes:
-        """The votes of a batch of one."""
         frame, images = Frame.of(episode), episode.images(0)
         # Of unit vectors the nearest by distance are the nearest by cosine, and scikit-learn finds them faster.
         directions = _directions(images.values, frame.origin)

@@ -21,5 +21,4 @@ class RawCentroid(Method):
     """
 
     def fit(self, episode: Episode, rngs: Sequence[torch.Generator]) -> Cosines:
-        """Nothing is drawn from `rngs`."""
         return Cosines.of(episode, origin=torch.zeros_like(episode.support[:, 0, 0]), scale=_SCALE)

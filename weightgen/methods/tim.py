@@ -56,7 +56,7 @@ class Tim(UnlabelledMethod):
         ratio = there.sum(1, keepdim=True) / clouds.unlabelled_mask.sum(-1)[:, None, None].clamp(min=1)
         own = self.support_weight / (1 + self.confidence)
         for _ in range(_ROUNDS):
-            of_support = _masked_softmax(self._logits(support, weights), clouds) * there
+            of_support = clouds.shares(self._logits(support, weights)) * there
             of_unlabelled = clouds.probabilities(self._logits(clouds.unlabelled, weights))
             powered = of_unlabelled ** (1 + self.confidence)
             wanted = powered / powered.sum(1, keepdim=True).clamp(min=1e-12).sqrt()
@@ -70,10 +70,6 @@ class Tim(UnlabelledMethod):
     def _logits(self, images: Tensor, weights: Tensor) -> Float[Tensor, "batch images ways"]:
         """−τ/2‖z − w‖² less −τ/2‖z‖², which no softmax sees."""
         return self.temperature * (images @ weights.mT - weights.square().sum(-1)[:, None] / 2)
-
-
-def _masked_softmax(logits: Tensor, clouds: Clouds) -> Float[Tensor, "batch images ways"]:
-    return logits.masked_fill(~clouds.real[:, None], torch.finfo(logits.dtype).min).softmax(-1)
 
 
 def _pull(images: Tensor, wanted: Tensor, given: Tensor, weights: Tensor) -> Float[Tensor, "batch ways coordinates"]:

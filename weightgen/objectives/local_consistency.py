@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
+from diffusers import SchedulerMixin
 from jaxtyping import Float
 from torch import Tensor
 
 from weightgen.errors import InputError
-from weightgen.interfaces import ClassifiesFeatures, Conditioner, Denoiser, FeatureSpace, Objective, ParameterSpace
+from weightgen.interfaces import Objective, TrainingBatch
 from weightgen.records import Episode
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
-
-if TYPE_CHECKING:
-    from diffusers import SchedulerMixin
-
-    from weightgen.records import Calibration
 
 
 class LocalConsistency(Objective):
@@ -51,43 +47,30 @@ class LocalConsistency(Objective):
         self.ranges, self.query_weight, self.naive = ranges, query_weight, naive_local_targets
         self.classifies_queries = query_weight > 0
 
-    def __call__(
-        self,
-        *,
-        denoiser: Denoiser,
-        conditioner: Conditioner,
-        scheduler: SchedulerMixin,
-        space: ParameterSpace,
-        features: FeatureSpace,
-        scale: Calibration,
-        episode: Episode,
-        path: Float[Tensor, "batch targets tokens width"],
-        generator: torch.Generator,
-    ) -> dict[str, Tensor]:
-        chain = self._chain(scheduler, targets=path.shape[1])
-        batch, targets = path.shape[:2]
-        which = torch.randint(targets, (batch,), generator=generator)
+    def __call__(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        path, generator, conditioner = batch.path, batch.generator, batch.conditioner
+        chain = self._chain(batch.scheduler, targets=path.shape[1])
+        episodes, targets = path.shape[:2]
+        which = torch.randint(targets, (episodes,), generator=generator)
         end, start = self._range(chain, which)
-        t = end + (torch.rand(batch, generator=generator) * (start - end)).long()
+        t = end + (torch.rand(episodes, generator=generator) * (start - end)).long()
         noise = torch.randn(path[:, 0].shape, generator=generator, dtype=path.dtype).to(path)
         local, whole = (self._column(chain.signal_from(level, t), path) for level in (end, torch.zeros_like(t)))
-        target = path[torch.arange(batch), which]
+        target = path[torch.arange(episodes), which]
         noisy = local.sqrt() * target + (1 - local).sqrt() * noise
-        condition = conditioner.at(conditioner(episode, features), noisy)
+        condition = conditioner.at(conditioner(batch.episode, batch.features), noisy)
         if not self.naive:
             condition = replace(condition, segment=which.to(path.device))
-        prediction = denoiser(noisy, t.to(path.device), condition)
+        prediction = batch.denoiser(noisy, t.to(path.device), condition)
         predicted = chain.noise_of(prediction, t, noisy)
         residual = (1 - local).sqrt() * predicted - (1 - whole).sqrt() * noise
-        real = space.real(condition)[..., None]
+        real = batch.space.real(condition)[..., None]
         loss = (residual * real).square().sum() / (real.sum() * path.shape[-1])
         if not self.query_weight:
             return {"loss": loss}
         clean = (noisy - (1 - local) / (1 - whole).sqrt() * predicted) / local.sqrt()
         last = (which == targets - 1).to(clean)
-        assert isinstance(space, ClassifiesFeatures)  # `check_kinds` refuses any other
-        logits = space.query_logits(clean, episode, features, scale=scale)
-        query_loss = _query_loss(logits, episode, last)
+        query_loss = _query_loss(batch.query_logits(clean, batch.features), batch.episode, last)
         return {"loss": loss + self.query_weight * query_loss, "query_loss": query_loss.detach()}
 
     def _chain(self, scheduler: SchedulerMixin, *, targets: int) -> LocalDDPMScheduler:

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
+from diffusers import SchedulerMixin
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from weightgen.interfaces import Conditioner, Denoiser, FeatureSpace, Objective, ParameterSpace
-from weightgen.records import Episode
-
-if TYPE_CHECKING:
-    from diffusers import SchedulerMixin
-
-    from weightgen.records import Calibration
+from weightgen.interfaces import Objective, TrainingBatch
 
 
 @dataclass(frozen=True)
@@ -42,43 +36,19 @@ class NoisePrediction(Objective):
     What is compared follows the denoiser's prediction type: the noise itself, the clean rows, or the velocity.
     """
 
-    def __call__(
-        self,
-        *,
-        denoiser: Denoiser,
-        conditioner: Conditioner,
-        scheduler: SchedulerMixin,
-        space: ParameterSpace,
-        features: FeatureSpace,
-        scale: Calibration,
-        episode: Episode,
-        path: Float[Tensor, "batch targets tokens width"],
-        generator: torch.Generator,
-    ) -> dict[str, Tensor]:
-        denoised = denoise_once(
-            denoiser, conditioner, scheduler, space, features, episode, target=path[:, -1], generator=generator
-        )
-        return {"loss": denoised.loss()}
+    def __call__(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        return {"loss": denoise_once(batch, batch.path[:, -1]).loss()}
 
 
-def denoise_once(
-    denoiser: Denoiser,
-    conditioner: Conditioner,
-    scheduler: SchedulerMixin,
-    space: ParameterSpace,
-    features: FeatureSpace,
-    episode: Episode,
-    *,
-    target: Float[Tensor, "batch tokens width"],
-    generator: torch.Generator,
-) -> Denoised:
+def denoise_once(batch: TrainingBatch, target: Float[Tensor, "batch tokens width"]) -> Denoised:
     """Add noise to `target` at random times, one per episode, and ask the denoiser once."""
+    scheduler, generator = batch.scheduler, batch.generator
     noise = torch.randn(target.shape, generator=generator, dtype=target.dtype, device=generator.device)
     last = scheduler.config.num_train_timesteps
     timestep = torch.randint(last, (len(target),), generator=generator, device=generator.device)
     noise, timestep = noise.to(target.device), timestep.to(target.device)
     noisy = scheduler.add_noise(target, noise, timestep)
-    condition = conditioner.at(conditioner(episode, features), noisy)
+    condition = batch.conditioner.at(batch.conditioner(batch.episode, batch.features), noisy)
     answers: dict[str, Callable[[], Tensor]] = {
         "epsilon": lambda: noise,
         "sample": lambda: target,
@@ -86,7 +56,7 @@ def denoise_once(
         "flow_prediction": lambda: noise - target,
     }
     wanted = answers[scheduler.config.prediction_type]()
-    return Denoised(space.real(condition), noisy, timestep, denoiser(noisy, timestep, condition), wanted)
+    return Denoised(batch.space.real(condition), noisy, timestep, batch.denoiser(noisy, timestep, condition), wanted)
 
 
 def clean_tokens(denoised: Denoised, scheduler: SchedulerMixin) -> Float[Tensor, "batch tokens width"]:

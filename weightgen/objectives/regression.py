@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from torch import Tensor
 
-from jaxtyping import Float
-from torch import Generator, Tensor
-
-from weightgen.interfaces import Conditioner, Denoiser, FeatureSpace, Objective, ParameterSpace
+from weightgen.interfaces import Objective, TrainingBatch
 from weightgen.objectives.noise_prediction import denoise_once
 from weightgen.objectives.query_loss import detached, query_terms
-from weightgen.records import Episode
 from weightgen.schedulers.one_step import OneStepScheduler
-
-if TYPE_CHECKING:
-    from diffusers import SchedulerMixin
-
-    from weightgen.records import Calibration
 
 
 class Regression(Objective):
@@ -37,25 +28,11 @@ class Regression(Objective):
         self.query_weight = query_weight
         self.classifies_queries = query_weight > 0
 
-    def __call__(
-        self,
-        *,
-        denoiser: Denoiser,
-        conditioner: Conditioner,
-        scheduler: SchedulerMixin,
-        space: ParameterSpace,
-        features: FeatureSpace,
-        scale: Calibration,
-        episode: Episode,
-        path: Float[Tensor, "batch targets tokens width"],
-        generator: Generator,
-    ) -> dict[str, Tensor]:
-        once = denoise_once(
-            denoiser, conditioner, scheduler, space, features, episode, target=path[:, -1], generator=generator
-        )
+    def __call__(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        once = denoise_once(batch, batch.path[:, -1])
         loss = once.loss()
         if not self.query_weight:
             return {"loss": loss}
-        queries = query_terms(once.prediction, episode, space=space, features=features, scale=scale)
+        queries = query_terms(once.prediction, batch)
         total = loss + self.query_weight * queries["query_loss"]
         return {"loss": total, "regression_loss": loss.detach(), **detached(queries)}

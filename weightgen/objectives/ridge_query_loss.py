@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -11,12 +11,9 @@ from torch import Tensor
 
 from weightgen.features.ridge_rows import WeightedImages, ridge_penalty
 from weightgen.features.standardizer import Standardizer
-from weightgen.interfaces import ClassifiesFeatures, Conditioner, Denoiser, FeatureSpace, Objective, ParameterSpace
+from weightgen.interfaces import FeatureSpace, Objective, TrainingBatch
 from weightgen.objectives.noise_prediction import clean_tokens, denoise_once
-from weightgen.records import Calibration, Condition, Episode
-
-if TYPE_CHECKING:
-    from diffusers import SchedulerMixin
+from weightgen.records import Condition, Episode
 
 _EASY = 0.1  # nats added to what an episode's loss is divided by
 
@@ -41,43 +38,28 @@ class RidgeQueryLoss(Objective):
             raise ValueError(f"weight is {weight}; it must be 0 or more")
         self.weight = weight
 
-    def __call__(
-        self,
-        *,
-        denoiser: Denoiser,
-        conditioner: Conditioner,
-        scheduler: SchedulerMixin,
-        space: ParameterSpace,
-        features: FeatureSpace,
-        scale: Calibration,
-        episode: Episode,
-        path: Float[Tensor, "batch targets tokens width"],
-        generator: torch.Generator,
-    ) -> dict[str, Tensor]:
-        assert isinstance(space, ClassifiesFeatures)  # `check_kinds` refuses any other
+    def __call__(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        episode, features, denoiser, conditioner = batch.episode, batch.features, batch.denoiser, batch.conditioner
 
         def losses(tokens: Tensor, seen: FeatureSpace) -> Float[Tensor, " batch"]:
-            logits = space.query_logits(tokens, episode, seen, scale=scale)
+            logits = batch.query_logits(tokens, seen)
             return torch.nn.functional.cross_entropy(logits.mT, episode.query_labels, reduction="none").mean(-1)
 
         condition = conditioner(episode, features)
-        target = _ideal_rows(episode, condition)
-        denoised = denoise_once(
-            denoiser, conditioner, scheduler, space, features, episode, target=target, generator=generator
-        )
+        denoised = denoise_once(batch, _ideal_rows(episode, condition))
+        clean = partial(clean_tokens, scheduler=batch.scheduler)
         still = features
         if isinstance(features, Standardizer):  # no other space has a scale that is learnt
             still = features.with_logit_scale(torch.as_tensor(features.logit_scale).detach())
         with torch.no_grad():
-            alone = denoiser.without_network(
-                denoised.noisy, denoised.timestep, conditioner.at(condition, denoised.noisy)
-            )
-            base = losses(clean_tokens(replace(denoised, prediction=alone), scheduler), still)
-            noise = torch.randn(denoised.noisy.shape, generator=generator).to(denoised.noisy)
-            last = torch.full_like(denoised.timestep, scheduler.config.num_train_timesteps - 1)
+            seen = conditioner.at(condition, denoised.noisy)
+            alone = denoiser.without_network(denoised.noisy, denoised.timestep, seen)
+            base = losses(clean(replace(denoised, prediction=alone)), still)
+            noise = torch.randn(denoised.noisy.shape, generator=batch.generator).to(denoised.noisy)
+            last = torch.full_like(denoised.timestep, batch.scheduler.config.num_train_timesteps - 1)
             written = denoiser(noise, last, conditioner.at(condition, noise))
-            written = clean_tokens(replace(denoised, noisy=noise, timestep=last, prediction=written), scheduler)
-        query = losses(clean_tokens(denoised, scheduler), still)
+            written = clean(replace(denoised, noisy=noise, timestep=last, prediction=written))
+        query = losses(clean(denoised), still)
         calibration, noise_loss = losses(written, features).mean(), denoised.loss()
         return {
             "loss": (query / (base + _EASY)).mean() + calibration + self.weight * noise_loss,

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from torch import Tensor
 
-from jaxtyping import Float
-from torch import Generator, Tensor
-
-from weightgen.interfaces import Conditioner, Denoiser, FeatureSpace, Objective, ParameterSpace
+from weightgen.interfaces import Objective, TrainingBatch
 from weightgen.objectives.noise_prediction import clean_tokens, denoise_once
 from weightgen.objectives.query_loss import detached, query_terms
-from weightgen.records import Episode
 from weightgen.schedulers.flow_match import FlowMatchScheduler
-
-if TYPE_CHECKING:
-    from diffusers import SchedulerMixin
-
-    from weightgen.records import Calibration
 
 
 class Velocity(Objective):
@@ -40,23 +31,9 @@ class Velocity(Objective):
         self.least_sigma, self.query_weight = least_sigma, query_weight
         self.classifies_queries = query_weight > 0
 
-    def __call__(
-        self,
-        *,
-        denoiser: Denoiser,
-        conditioner: Conditioner,
-        scheduler: SchedulerMixin,
-        space: ParameterSpace,
-        features: FeatureSpace,
-        scale: Calibration,
-        episode: Episode,
-        path: Float[Tensor, "batch targets tokens width"],
-        generator: Generator,
-    ) -> dict[str, Tensor]:
-        target = path[:, -1]
-        denoised = denoise_once(
-            denoiser, conditioner, scheduler, space, features, episode, target=target, generator=generator
-        )
+    def __call__(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        target, scheduler = batch.path[:, -1], batch.scheduler
+        denoised = denoise_once(batch, target)
         clean = clean_tokens(denoised, scheduler)
         sigma = (denoised.timestep + 1) / scheduler.config.num_train_timesteps
         real = denoised.real[..., None]
@@ -64,6 +41,6 @@ class Velocity(Objective):
         loss = error.square().sum() / (real.sum() * target.shape[-1])
         if not self.query_weight:
             return {"loss": loss}
-        queries = query_terms(clean, episode, space=space, features=features, scale=scale)
+        queries = query_terms(clean, batch)
         total = loss + self.query_weight * queries["query_loss"]
         return {"loss": total, "velocity_loss": loss.detach(), **detached(queries)}

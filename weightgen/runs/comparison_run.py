@@ -13,14 +13,14 @@ from weightgen.config.build import check_components
 from weightgen.config.loading import load_recipe, recipe_path
 from weightgen.config.recipe import Recipe
 from weightgen.episodes.shots import Shots, fewest_and_most, shots_label
-from weightgen.errors import InputError
+from weightgen.errors import InputError, check_least
 from weightgen.evaluation.leaderboard import MethodScores, SeedScore, leaderboard, mean_of, write_leaderboard
 from weightgen.evaluation.scoring import EpisodeSizes, Scores, score_all
 from weightgen.evaluation.tuning import BaseClassFolds
 from weightgen.files import new_folder, read_json, text_hash, write_json
+from weightgen.records import Progress
 from weightgen.runs.evaluation_run import Setting, check_numbers, chosen_shots
 from weightgen.runs.folder import RunFolder, run_folder
-from weightgen.runs.generator_training import Progress
 from weightgen.runs.memorisation_run import memorisation
 from weightgen.runs.methods import GENERATOR, RAW_CENTROID, build_methods, known_methods
 from weightgen.runs.training_run import check_run, prepared, train_run
@@ -73,7 +73,7 @@ def compare_recipes(
     Raises:
         InputError: a recipe that does not fit together or cannot be compared with the first one, or unusable data.
     """
-    check_numbers(seeds=seeds)
+    check_least(1, seeds=seeds)
     entries = _entries(names, list(overrides), data=data, seeds=seeds, runs=runs)
     first = entries[0].recipes[0]
     options = first.evaluation

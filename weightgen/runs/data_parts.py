@@ -14,11 +14,12 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import features_of, pixels_of
 from weightgen.config.recipe import DataOptions
 from weightgen.data.class_splits import ClassSplit, named_split, split_classes
-from weightgen.data.sources import class_counts, class_names, open_data, select_classes
+from weightgen.data.labelled import class_counts, class_names, select_classes
+from weightgen.data.sources import open_data
 from weightgen.errors import InputError
 from weightgen.evaluation.training_sets import held_out_rows
 from weightgen.features.standardizer import Standardizer
-from weightgen.records import TURNED, Features
+from weightgen.records import TURNED, Features, Progress
 from weightgen.seeds import generator
 from weightgen.specs import FEATURES
 
@@ -83,12 +84,7 @@ def _some_classes(images: datasets.Dataset, number: int, source: str, *, seed: i
 
 
 def base_features(
-    options: DataOptions,
-    backbone: Backbone,
-    parts: DataParts,
-    *,
-    device: str = "cpu",
-    progress: Callable[[str, int, int], None] | None = None,
+    options: DataOptions, backbone: Backbone, parts: DataParts, *, device: str = "cpu", progress: Progress | None = None
 ) -> Features:
     """Features of the classes that a generator learns from, and that baselines are tuned on."""
     return _base(options, parts, partial(features_of, backbone, device=device, progress=progress))
@@ -118,7 +114,7 @@ class SpaceFeatures:
 
 
 def space_features(
-    options: DataOptions, *, seed: int, device: str = "cpu", progress: Callable[[str, int, int], None] | None = None
+    options: DataOptions, *, seed: int, device: str = "cpu", progress: Progress | None = None
 ) -> list[SpaceFeatures]:
     """Those of `data.spaces`. Raises InputError for a SPEC or a backbone that cannot be used."""
     each = []
@@ -165,8 +161,7 @@ def _unused(name: str, taken: Container[str]) -> str:
 def _split(options: DataOptions, names: tuple[str, ...], *, seed: int, pretraining: bool) -> ClassSplit:
     backbone = options.backbone_classes if pretraining else 0
     if options.split is not None:
-        published = named_split(options.split)
-        present = {part: [name for name in published[part] if name in set(names)] for part in published}
+        present = named_split(options.split, names)
         if not present["base"]:
             raise InputError(f"data.split '{options.split}' names none of the classes of {options.source}; drop it")
         kept = [name for part in ("base", "validation", "novel") for name in present[part]]

@@ -11,10 +11,10 @@ import torch
 from PIL import Image as PILImage
 
 from weightgen.data.feature_data import feature_values, has_features
-from weightgen.data.labelled import encoded
+from weightgen.data.labelled import class_counts, class_names, data_fingerprint, encoded
 from weightgen.data.pictures import FORMATS
-from weightgen.data.sources import class_counts, class_names, data_fingerprint, open_data
-from weightgen.errors import InputError
+from weightgen.data.sources import open_data
+from weightgen.errors import InputError, check_least
 from weightgen.files import new_folder, write_bytes
 from weightgen.seeds import generator
 
@@ -49,9 +49,8 @@ def write_sample(spec: str, out: Path, *, ways: int, shots: int, queries: int, s
     """
     if out.exists():
         raise InputError(f"{out}: exists already; choose another folder")
-    for name, number, least in (("ways", ways, 2), ("shots", shots, 1), ("queries", queries, 0)):
-        if number < least:
-            raise InputError(f"--{name} is {number}; it must be {least} or more")
+    for least, number in ((2, {"ways": ways}), (1, {"shots": shots}), (0, {"queries": queries})):
+        check_least(least, **number)
     dataset = open_data(spec)
     if has_features(dataset):
         raise InputError(f"{spec}: holds features, not images that could be written; give images")
@@ -84,7 +83,6 @@ def _folder_names(names: Sequence[str]) -> list[str]:
 
 
 def _opened(content: bytes, spec: str) -> PILImage.Image:
-    """The image in some bytes, not yet decoded."""
     try:
         return PILImage.open(io.BytesIO(content), formats=FORMATS)
     except (OSError, ValueError) as error:

@@ -52,7 +52,11 @@ def diagnosis() -> dict[str, Any]:
             "available_gib": memory.available / _GIB,
             "accelerators": _accelerators(),
         },
-        "caches": [_cache(what, folder) for what, folder in _caches().items()],
+        "caches": [
+            _cache("weightgen", cache_directory()),
+            _cache("hub", Path(constants.HF_HUB_CACHE)),
+            _cache("data sets", Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")),
+        ],
         "offline": constants.HF_HUB_OFFLINE,
         "default_backbone": _default_backbone(),
         "fits": [
@@ -78,15 +82,6 @@ def _accelerators() -> list[dict[str, Any]]:
     if torch.backends.mps.is_available():
         devices.append({"name": "mps", "memory_gib": None})
     return devices
-
-
-def _caches() -> dict[str, Path]:
-    of_data_sets = os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets"
-    return {
-        "weightgen": cache_directory(),
-        "hub": Path(constants.HF_HUB_CACHE),
-        "data sets": Path(of_data_sets),
-    }
 
 
 def _cache(what: str, folder: Path) -> dict[str, Any]:

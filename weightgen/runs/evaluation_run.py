@@ -15,11 +15,12 @@ from torch import Tensor
 from weightgen.backbones.feature_cache import features_of, pixels_of
 from weightgen.config.build import build_targets
 from weightgen.config.recipe import Recipe
-from weightgen.data.sources import data_fingerprint, open_data, select_classes
+from weightgen.data.labelled import data_fingerprint, select_classes
+from weightgen.data.sources import open_data
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.shots import Shots, parse_shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
-from weightgen.errors import InputError
+from weightgen.errors import InputError, check_least
 from weightgen.evaluation.chain_paths import ChainPaths, chain_paths
 from weightgen.evaluation.comparison import chain_verdict, compare
 from weightgen.evaluation.report import Details, episodes_json, write_report
@@ -27,10 +28,10 @@ from weightgen.evaluation.scoring import Episodes, EpisodeSizes, score_all
 from weightgen.evaluation.steps_curve import steps_curve
 from weightgen.evaluation.tuning import BaseClassFolds
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Features
+from weightgen.records import Features, Progress
 from weightgen.runs.data_parts import DataParts, base_features, open_parts
 from weightgen.runs.folder import RunFolder
-from weightgen.runs.generator_training import Progress, zoo_seed
+from weightgen.runs.generator_training import zoo_seed
 from weightgen.runs.methods import GENERATOR, INDUCTIVE, PARTS, build_methods, chosen_methods
 from weightgen.runs.training_run import MetricsFile
 from weightgen.seeds import generator
@@ -114,12 +115,10 @@ def chosen_shots(shots: Sequence[int | str]) -> list[Shots]:
         raise InputError(f"--shots is {error}") from None
 
 
-def check_numbers(**numbers: int) -> None:
+def check_numbers(*, ways: int, queries: int, episodes: int) -> None:
     """Refuse numbers, by the names of their flags, that no episodes can be drawn with. Raises InputError."""
-    for name, number in numbers.items():
-        least = 2 if name in ("ways", "episodes") else 1
-        if number < least:
-            raise InputError(f"--{name} is {number}; it must be {least} or more")
+    check_least(2, ways=ways, episodes=episodes)
+    check_least(1, queries=queries)
 
 
 def chosen_images(
@@ -190,11 +189,7 @@ class Setting:
 
 
 def _evaluate(
-    setting: Setting,
-    names: Sequence[str],
-    sizes: EpisodeSizes,
-    *,
-    progress: Progress | None,
+    setting: Setting, names: Sequence[str], sizes: EpisodeSizes, *, progress: Progress | None
 ) -> tuple[dict[str, Any], Details]:
     """All methods at one number of shots, and what a page shows of it beside."""
     tasks, pipeline = setting.tasks(sizes), setting.pipeline  # refused before the work of tuning
@@ -218,9 +213,7 @@ def _evaluate(
         seed=setting.seed,
         backbone=pipeline.backbone.architecture,
         generator=setting.run,
-        chain=None
-        if GENERATOR not in methods
-        else chain_verdict(
+        chain=chain_verdict(
             scores,
             generator=GENERATOR,
             parts={part: lacking for part, lacking in PARTS.items() if lacking in scores},

@@ -79,16 +79,16 @@ def run_of(recipe: Recipe, file: Path) -> RunFolder | None:
     return run if own else None
 
 
+def finished_runs(runs: Path) -> list[RunFolder]:
+    """Those below a folder, the newest last."""
+    finished = [run for run in map(RunFolder, runs.glob("*")) if run.finished]
+    return sorted(finished, key=lambda run: (run.path / "generator" / "model_index.json").stat().st_mtime)
+
+
 def newest_run(runs: Path) -> RunFolder:
     """The run finished last. Raises InputError when there is none."""
-    finished = [run for run in map(RunFolder, runs.glob("*")) if run.finished]
-    if not finished:
+    if not (finished := finished_runs(runs)):
         raise InputError(
             f"{runs}/: holds no finished run; train one with weightgen train metadiff, or name a run folder"
         )
-    return max(finished, key=lambda run: (run.path / "generator" / "model_index.json").stat().st_mtime)
-
-
-def has_finished_run(runs: Path) -> bool:
-    """Whether there is one to take."""
-    return any(run.finished for run in map(RunFolder, runs.glob("*")))
+    return finished[-1]

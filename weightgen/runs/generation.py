@@ -15,17 +15,16 @@ from weightgen.backbones.feature_cache import MOST_KEPT, features_of
 from weightgen.backbones.packaged import DEFAULT_BACKBONE
 from weightgen.data.feature_data import has_features
 from weightgen.data.images import open_support, open_unlabelled, row_name
-from weightgen.errors import InputError
-from weightgen.evaluation.suggestion import suggested
+from weightgen.errors import InputError, check_least
+from weightgen.evaluation.suggestion import Suggestion, suggested
 from weightgen.evaluation.support_estimate import SupportEstimate, similar_classes, support_estimate
 from weightgen.heads.folder import check_target
 from weightgen.heads.head import Head, load_head
 from weightgen.hub import local_folder
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Features
-from weightgen.runs.folder import RunFolder, has_finished_run, newest_run
-from weightgen.runs.generation_report import Suggestion, write_generation_page
-from weightgen.runs.generator_training import Progress
+from weightgen.records import Features, Progress
+from weightgen.runs.folder import RunFolder, finished_runs, newest_run
+from weightgen.runs.generator_training import LEAVES_ALL
 from weightgen.runs.image_kind import ImageKind, introduced, mismatch
 from weightgen.seeds import generator as seeded
 from weightgen.specs import is_features
@@ -86,7 +85,7 @@ def write_head(
             extended, an unusable image or folder, or `out` holds something else.
     """
     samples, steps, seed = drawn.get("samples"), drawn.get("steps"), drawn.get("seed", 0)
-    _check_numbers(samples=samples, steps=steps, suggest=suggest)
+    check_least(1, samples=samples, steps=steps, suggest=suggest)
     _check_flags(unlabelled=unlabelled, extend=extend, rewrite=rewrite, suggest=suggest)
     if report is not None and report.exists() and not report.is_dir():
         raise InputError(f"{report}: is a file; name a folder for the report")
@@ -118,10 +117,12 @@ def write_head(
     if remark is not None:
         introduce(chosen_generator, pipeline, dataset, remark)
         if head.provenance.get("generator") == UNIVERSAL and str(chosen_generator) != UNIVERSAL:
-            remark(
-                f"these images are of another kind than the classes that {chosen_generator} was trained on; the head "
-                "was written by the universal generator"
+            why = (
+                "these images are of another kind than the classes that {} was trained on"
+                if any(limit > LEAVES_ALL for _, limit in pipeline.config.kind_limits)
+                else "on held-out classes it was more accurate than {}"
             )
+            remark(f"the universal generator wrote this head: {why.format(chosen_generator)}")
     written = {
         "head": str(target),
         "generator": str(chosen_generator),
@@ -140,6 +141,8 @@ def write_head(
         **({} if suggest is None else {"suggestions": [one.values for one in named]}),
     }
     if report is not None:
+        from weightgen.runs.generation_report import write_generation_page  # with matplotlib: not for every head
+
         write_generation_page(
             report,
             written,
@@ -248,7 +251,7 @@ def introduce(
 
 
 def _default_generator(support: str | Path, backbone: str | None, extended: Head | None, runs: Path) -> Path:
-    universal = backbone is not None or is_features(support) or not has_finished_run(runs)
+    universal = backbone is not None or is_features(support) or not finished_runs(runs)
     if extended is not None:
         universal = extended.provenance.get("generator") == UNIVERSAL
     return Path(UNIVERSAL) if universal else newest_run(runs).path
@@ -279,15 +282,7 @@ def open_generator(
     return WeightGenerationPipeline.from_pretrained(folder)
 
 
-def _check_numbers(**numbers: int | None) -> None:
-    """Raise InputError, which names the flag, for a number below 1."""
-    for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise InputError(f"--{name} is {number}; it must be 1 or more")
-
-
 def _check_flags(*, unlabelled: str | Path | None, extend: Path | None, rewrite: bool, suggest: int | None) -> None:
-    """Raise InputError, which names the flag, for one that another one excludes or that needs another."""
     if extend is None and rewrite:
         raise InputError("--rewrite belongs to a head that is extended; give --extend HEAD with it")
     if suggest is not None and unlabelled is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +20,13 @@ from weightgen.data.pictures import decoded
 from weightgen.evaluation import page
 from weightgen.evaluation.figures import accuracy_picture, reliability_picture
 from weightgen.evaluation.report import confusion_table, reliability
+from weightgen.evaluation.suggestion import Suggestion
 from weightgen.evaluation.support_estimate import SupportEstimate
 from weightgen.records import Features
 
 _MOST_IMAGES = 240  # that a page shows, the doubtful ones first
 _SAME = 0.9999  # cosine between features of images that are the same but for a few pixels
 _ROWS_AT_ONCE = 1024
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """An image to label next: where it is, and as JSON values "image", "looks_like", "probability" and "change"."""
-
-    pool: Dataset
-    row: int
-    values: dict[str, Any]
 
 
 def write_generation_page(

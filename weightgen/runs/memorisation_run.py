@@ -85,12 +85,7 @@ class Checkpoints:
 
 
 def memorisation(
-    training: GeneratorTraining,
-    pipeline: WeightGenerationPipeline,
-    *,
-    unseen: Features,
-    shots: int,
-    seed: int = 0,
+    training: GeneratorTraining, pipeline: WeightGenerationPipeline, *, unseen: Features, shots: int, seed: int = 0
 ) -> dict[str, Any] | None:
     """Compare what a generator writes for tasks of its own training with the checkpoints that it learnt from.
 

@@ -12,9 +12,9 @@ from typing import Any
 from weightgen.config.loading import load_recipe, recipe_path
 from weightgen.config.recipe import Recipe
 from weightgen.errors import InputError
+from weightgen.records import Progress
 from weightgen.runs.comparison_run import share_backbone
 from weightgen.runs.folder import RunFolder, run_folder
-from weightgen.runs.generator_training import Progress
 from weightgen.runs.training_run import MetricsFile, check_run, train_run
 
 _COMMA = re.compile(r",(?![^\[{]*[\]}])")  # not within [1,5]

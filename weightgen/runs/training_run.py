@@ -22,14 +22,16 @@ from weightgen.config.loading import dotted, to_yaml, with_absolute_paths
 from weightgen.config.names import check_names
 from weightgen.config.recipe import Recipe
 from weightgen.data.feature_data import has_features
-from weightgen.data.sources import class_counts, class_names, open_data
+from weightgen.data.labelled import class_counts, class_names
+from weightgen.data.sources import open_data
 from weightgen.errors import InputError
 from weightgen.evaluation.report import report_section
 from weightgen.files import new_folder, write_json, write_text
 from weightgen.hub import card_header
+from weightgen.records import Progress
 from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts, space_features, space_specs
 from weightgen.runs.folder import RunFolder
-from weightgen.runs.generator_training import GeneratorTraining, Progress
+from weightgen.runs.generator_training import GeneratorTraining
 from weightgen.runs.image_kind import ImageKind
 from weightgen.seeds import derive
 from weightgen.specs import HUB
@@ -234,7 +236,6 @@ def _check_novel(recipe: Recipe, novel: datasets.Dataset) -> None:
 
 
 def _check_sizes(recipe: Recipe, parts: DataParts) -> None:
-    """Refuse a recipe whose data are too few for its episodes, before any work."""
     if recipe.data.keeps_novel:
         _check_novel(recipe, parts.novel)
     counts = parts.learnt_counts()
@@ -286,7 +287,6 @@ class MetricsFile:
         return records
 
     def _rewind(self, stage: str, step: int) -> None:
-        """Drop the records of `stage` from `step` on, and torn lines."""
         kept = [one for one in self.records() if one["stage"] != stage or one["step"] < step]
         if self.path.exists():
             write_text(self.path, "".join(json.dumps(one) + "\n" for one in kept))

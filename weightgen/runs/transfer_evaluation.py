@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from weightgen.backbones.feature_cache import features_of
-from weightgen.data.sources import data_fingerprint, open_data
+from weightgen.data.labelled import data_fingerprint
+from weightgen.data.sources import open_data
 from weightgen.errors import InputError
 from weightgen.evaluation.comparison import compare
 from weightgen.evaluation.report import Details, transfer_json, write_report
 from weightgen.evaluation.scoring import score_all
 from weightgen.evaluation.training_sets import TrainingSets, aligned, draws_of, held_out, sizes_that_differ, warm_up
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Features
+from weightgen.records import Features, Progress
 from weightgen.runs.data_parts import open_parts
 from weightgen.runs.evaluation_run import chosen_images
 from weightgen.runs.folder import RunFolder
-from weightgen.runs.generator_training import Progress
 from weightgen.runs.methods import build_methods, chosen_methods
 
 
@@ -117,7 +117,6 @@ def _features(
     seed: int,
     progress: Progress | None,
 ) -> tuple[Features, Features]:
-    """Of the training and of the test images."""
     recipe = run.recipe()
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
     images, _ = chosen_images(recipe, parts, data)

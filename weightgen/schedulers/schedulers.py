@@ -129,6 +129,13 @@ def is_noiseless(scheduler: SchedulerMixin) -> bool:
     return scheduler.config.get("segments", 1) > 1 or bool(scheduler.init_noise_sigma == 0)
 
 
+def no_noise(scheduler: SchedulerMixin) -> str:
+    """Why there is nothing to draw; empty where there is."""
+    segments = scheduler.config.get("segments", 1)
+    form = f"in {segments} segments" if segments > 1 else "of one step"
+    return f"a chain {form} has no noise to draw with" if is_noiseless(scheduler) else ""
+
+
 def mean_scheduler(scheduler: SchedulerMixin) -> SchedulerMixin:
     """The scheduler of the noise-free chain of the same noise levels, which ends at the conditional mean.
 

@@ -66,6 +66,12 @@ def trunk_modules(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_modules() if name and not f"{name}.".startswith(f"{head}.")]
 
 
+def trunk_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """All but those of the head."""
+    head = f"{head_slot(model)}."
+    return {name: value for name, value in model.named_parameters() if not name.startswith(head)}
+
+
 def ancestors(name: str) -> Iterable[str]:
     """Names of the modules that a parameter lies in, the innermost first."""
     while name := name.rpartition(".")[0]:

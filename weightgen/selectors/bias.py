@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from weightgen.interfaces import Selector
-from weightgen.selectors._module_names import head_slot
+from weightgen.selectors._module_names import trunk_parameters
 
 
 class Bias(Selector):
@@ -15,10 +15,4 @@ class Bias(Selector):
     """
 
     def tensors(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """Parameters called `bias`, those of normalisation layers included."""
-        head = f"{head_slot(model)}."
-        return {
-            name: value
-            for name, value in model.named_parameters()
-            if name.rpartition(".")[2] == "bias" and not name.startswith(head)
-        }
+        return {name: value for name, value in trunk_parameters(model).items() if name.rpartition(".")[2] == "bias"}

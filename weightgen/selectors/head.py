@@ -10,6 +10,5 @@ class Head(Selector):
     """Weight and bias of the last layer, one row per class in the space `class_rows`; all at once in `network`."""
 
     def tensors(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """Parameters of the layer in the model's head slot."""
         prefix = f"{head_slot(model)}."
         return {name: value for name, value in model.named_parameters() if name.startswith(prefix)}

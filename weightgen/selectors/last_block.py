@@ -9,7 +9,7 @@ from timm.models._manipulate import group_with_matcher
 from torch import nn
 
 from weightgen.interfaces import Selector
-from weightgen.selectors._module_names import head_slot
+from weightgen.selectors._module_names import head_slot, trunk_parameters
 
 
 class LastBlock(Selector):
@@ -20,12 +20,8 @@ class LastBlock(Selector):
     """
 
     def tensors(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """Parameters of the last block and of what follows it, without the head's."""
-        head = head_slot(model)
-        last = _last_group(model, head) if hasattr(model, "group_matcher") else _last_stage(model)
-        return {
-            name: value for name, value in model.named_parameters() if name in last and not name.startswith(f"{head}.")
-        }
+        last = _last_group(model, head_slot(model)) if hasattr(model, "group_matcher") else _last_stage(model)
+        return {name: value for name, value in trunk_parameters(model).items() if name in last}
 
 
 def _last_group(model: Any, head: str) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from weightgen.interfaces import Selector
-from weightgen.selectors._module_names import ModuleNames, ancestors, head_slot, trunk_modules
+from weightgen.selectors._module_names import ModuleNames, ancestors, trunk_modules, trunk_parameters
 
 
 class Pattern(Selector):
@@ -23,11 +23,7 @@ class Pattern(Selector):
         self._exclude = None if exclude_modules is None else ModuleNames(exclude_modules, option="exclude_modules")
 
     def tensors(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """Parameters whose innermost named module is a target."""
-        head = f"{head_slot(model)}."
-        return {
-            name: value for name, value in model.named_parameters() if not name.startswith(head) and self._selects(name)
-        }
+        return {name: value for name, value in trunk_parameters(model).items() if self._selects(name)}
 
     def _selects(self, parameter: str) -> bool:
         for module in ancestors(parameter):

@@ -44,14 +44,12 @@ class RowFit(FitProblem):
         return start.to(self.images.dtype).repeat(len(self.images), self.ways, 1)
 
     def start_epoch(self) -> None:
-        """Draw the noise."""
         if self._noise:
             self._seen.normal_(std=self._noise, generator=self._generator).add_(self.images)
 
     def gradient(
         self, values: Float[Tensor, "tasks ways feature"], *, out: Float[Tensor, "tasks ways feature"]
     ) -> None:
-        """Of every task's mean cross-entropy."""
         self.row_logits.logits(values, self._seen, out=self._logits)
         torch.softmax(self._logits, 1, out=self._residual)
         self._residual.sub_(self._own).mul_(self._share)
@@ -60,7 +58,6 @@ class RowFit(FitProblem):
     def judged(
         self, values: Float[Tensor, "tasks ways feature"]
     ) -> tuple[Float[Tensor, " tasks"], Float[Tensor, " tasks"]]:
-        """On the images as they are."""
         logits = self.row_logits.logits(values, self.images)
         right = self._own.expand_as(logits).gather(1, logits.argmax(1, keepdim=True))
         loss = logits.logsumexp(1, keepdim=True) - (logits * self._own).sum(1, keepdim=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, get_args
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -16,9 +15,13 @@ from weightgen.errors import InputError
 from weightgen.features.gaussian_posterior import even_bias
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import ClassifiesFeatures, FeatureSpace, ParameterSpace
+from weightgen.parameter_spaces import ChainEnd
 from weightgen.records import PADDING_BIAS, Calibration, Condition, Episode, Features, LinearHeads
 from weightgen.registry import nearest
 from weightgen.spaces._row_fit import RowFit, RowLogits
+
+if TYPE_CHECKING:
+    from weightgen.zoo.build import Source
 
 Readout = Literal["cosine", "gaussian"]
 AnySpace = TypeVar("AnySpace", bound=FeatureSpace, default=Any)
@@ -45,7 +48,6 @@ class ClassRows(ParameterSpace, ClassifiesFeatures):
         self.register_buffer("place", torch.zeros(1))
 
     def reader(self, features: FeatureSpace, scale: Calibration, *, draws: bool = False) -> RowReader:
-        """What decodes rows of a feature space."""
         return RowReader(features, self.config.readout, scale, draws=draws)
 
     def real(self, condition: Condition) -> Bool[Tensor, "batch ways"]:
@@ -56,27 +58,13 @@ class ClassRows(ParameterSpace, ClassifiesFeatures):
         """The condition's own tokens, which are rows."""
         return condition.tokens
 
-    def heads(
-        self,
-        tokens: Float[Tensor, "batch draws ways feature"],
-        counts: Float[Tensor, "batch ways"],
-        features: FeatureSpace,
-        *,
-        scale: Calibration,
-        inputs: Callable[[], Episode],
-    ) -> LinearHeads:
+    def heads(self, end: ChainEnd) -> LinearHeads:
         """Linear heads on raw features: the affine map of the feature space is folded into rows and biases."""
-        return self.reader(features, scale, draws=tokens.shape[1] > 1).head(tokens, counts)
+        return self.reader(end.features, end.scale, draws=end.tokens.shape[1] > 1).head(end.tokens, end.counts)
 
     def query_logits(
-        self,
-        tokens: Float[Tensor, "batch ways feature"],
-        episode: Episode,
-        features: FeatureSpace,
-        *,
-        scale: Calibration,
+        self, tokens: Float[Tensor, "batch ways feature"], episode: Episode, features: FeatureSpace, scale: Calibration
     ) -> Float[Tensor, "batch queries ways"]:
-        """By the heads that the rows make."""
         head = self.reader(features, scale).standardised_head(tokens[:, None], episode.counts)
         return head.logits(episode.query)
 
@@ -85,7 +73,6 @@ class ClassRows(ParameterSpace, ClassifiesFeatures):
         return _START * torch.randn(feature_width, generator=generator)
 
     def fit_inputs(self, inputs: Features, standardizer: Standardizer) -> Features:
-        """Standardised features."""
         return replace(inputs, values=standardizer.base(inputs.values))
 
     def fit_logits(self, standardizer: Standardizer, scale: Calibration) -> RowLogits:
@@ -97,20 +84,11 @@ class ClassRows(ParameterSpace, ClassifiesFeatures):
             factor = float(scale.at(torch.tensor([_ALL_IMAGES]))) / float(standardizer.radius)
         return RowLogits(self.config.readout, factor, standardizer.standardized_origin, variance**0.5)
 
-    def problem(
-        self,
-        support: Episode,
-        *,
-        standardizer: Standardizer,
-        prototypes: Float[Tensor, "classes feature"],
-        scale: Calibration,
-        noise: float,
-        generator: torch.Generator,
-    ) -> RowFit:
+    def problem(self, support: Episode, source: Source, *, noise: float, generator: torch.Generator) -> RowFit:
         """Rows against the cross-entropy of standardised images."""
-        logits = self.fit_logits(standardizer, scale)
-        length = torch.linalg.vector_norm(prototypes - standardizer.standardized_origin, dim=-1).mean()
-        return RowFit(support, logits, length=float(length), noise=noise * logits.noise, generator=generator)
+        logits, origin = self.fit_logits(source.standardizer, source.scale), source.standardizer.standardized_origin
+        length = float(torch.linalg.vector_norm(source.prototypes - origin, dim=-1).mean())
+        return RowFit(support, logits, length=length, noise=noise * logits.noise, generator=generator)
 
 
 def check_readout(name: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -21,9 +22,13 @@ from weightgen.interfaces import (
     LearntSpace,
     ParameterSpace,
 )
+from weightgen.parameter_spaces import ChainEnd
 from weightgen.records import Calibration, Condition, Episode, Features
 from weightgen.registry import create
 from weightgen.spaces._autoencoders import Autoencoder, ConvAutoencoder, RowAutoencoder
+
+if TYPE_CHECKING:
+    from weightgen.zoo.build import Source
 
 _LEAST_SCALE = 1e-8
 
@@ -126,22 +131,12 @@ class Latent(LearntSpace, AdaptsBackbone, ClassifiesFeatures):
         return torch.ones(len(condition.counts), len(self.code_mean), dtype=torch.bool, device=condition.counts.device)
 
     def like(self, condition: Condition) -> Float[Tensor, "batch tokens width"]:
-        """Zeros."""
         batch, ways = condition.counts.shape
         codes, width = self.code_mean.shape
         return condition.tokens.new_zeros(batch, codes if self.ordered else ways, width)
 
-    def heads(
-        self,
-        tokens: Float[Tensor, "batch draws tokens width"],
-        counts: Float[Tensor, "batch ways"],
-        features: FeatureSpace,
-        *,
-        scale: Calibration,
-        inputs: Callable[[], Episode],
-    ) -> GeneratedHeads:
-        """Of the decoded tokens."""
-        return self.inner.heads(self.uncoded(tokens), counts, features, scale=scale, inputs=inputs)
+    def heads(self, end: ChainEnd) -> GeneratedHeads:
+        return self.inner.heads(replace(end, tokens=self.uncoded(end.tokens)))
 
     def backbone(
         self, tokens: Float[Tensor, "tokens width"], inputs: Callable[[], Episode]
@@ -151,16 +146,11 @@ class Latent(LearntSpace, AdaptsBackbone, ClassifiesFeatures):
         return self.inner.backbone(self.uncoded(tokens), inputs)
 
     def query_logits(
-        self,
-        tokens: Float[Tensor, "batch tokens width"],
-        episode: Episode,
-        features: FeatureSpace,
-        *,
-        scale: Calibration,
+        self, tokens: Float[Tensor, "batch tokens width"], episode: Episode, features: FeatureSpace, scale: Calibration
     ) -> Float[Tensor, "batch queries ways"]:
         """Of the decoded tokens; only where classifiers act on features."""
         assert isinstance(self.inner, ClassifiesFeatures)
-        return self.inner.query_logits(self.uncoded(tokens), episode, features, scale=scale)
+        return self.inner.query_logits(self.uncoded(tokens), episode, features, scale)
 
     def start(self, generator: torch.Generator, *, feature_width: int) -> Float[Tensor, " width"]:
         return self.inner.start(generator, feature_width=feature_width)
@@ -168,19 +158,8 @@ class Latent(LearntSpace, AdaptsBackbone, ClassifiesFeatures):
     def fit_inputs(self, inputs: Features, standardizer: Standardizer) -> Features:
         return self.inner.fit_inputs(inputs, standardizer)
 
-    def problem(
-        self,
-        support: Episode,
-        *,
-        standardizer: Standardizer,
-        prototypes: Float[Tensor, "classes feature"],
-        scale: Calibration,
-        noise: float,
-        generator: torch.Generator,
-    ) -> FitProblem:
-        """The other space's: what is fitted are its values."""
-        given: dict[str, Any] = {"standardizer": standardizer, "prototypes": prototypes, "scale": scale}
-        return self.inner.problem(support, **given, noise=noise, generator=generator)
+    def problem(self, support: Episode, source: Source, *, noise: float, generator: torch.Generator) -> FitProblem:
+        return self.inner.problem(support, source, noise=noise, generator=generator)
 
     def fit(self, targets: Sequence[Float[Tensor, "_ local_targets ..."]]) -> None:
         """Of the other space; the codes are another matter (`settle`)."""
@@ -220,7 +199,6 @@ class Latent(LearntSpace, AdaptsBackbone, ClassifiesFeatures):
 
     @torch.no_grad()
     def encode(self, values: Float[Tensor, "..."]) -> Float[Tensor, "... tokens width"]:
-        """Normalised codes."""
         tokens = self.inner.encode(values).to(self.code_mean)
         codes = (self._codes(self._apart(tokens)) - self.code_mean) / self.code_scale
         if self.ordered:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from weightgen.backbones.backbone import Backbone, classifier_matrix
 from weightgen.errors import InputError
-from weightgen.features.standardizer import Standardizer
-from weightgen.interfaces import FeatureSpace, FitProblem
-from weightgen.records import PADDING_BIAS, Calibration, Episode, LinearHeads
-from weightgen.spaces.chunks import AdaptableBackbone, Chunks
+from weightgen.parameter_spaces import ChainEnd
+from weightgen.records import PADDING_BIAS, Episode, LinearHeads
+from weightgen.spaces.chunks import AdaptableBackbone, AutogradFit, Chunks
+
+if TYPE_CHECKING:
+    from weightgen.zoo.build import Source
 
 
 class Network(Chunks):
@@ -72,23 +74,12 @@ class Network(Chunks):
         features = torch.cat([self.adaptable.backbone(batch) for batch in self.adaptable.batches(pixels)])
         return features.unflatten(0, pixels.shape[:-1])
 
-    def heads(
-        self,
-        tokens: Float[Tensor, "batch draws tokens width"],
-        counts: Float[Tensor, "batch ways"],
-        features: FeatureSpace,
-        *,
-        scale: Calibration,
-        inputs: Callable[[], Episode],
-    ) -> NetworkHeads:
-        """A network for each episode."""
-        episode = inputs()
-        offsets = self.decode(tokens[:, 0])
+    def heads(self, end: ChainEnd) -> NetworkHeads:
+        offsets, episode, real = self.decode(end.tokens[:, 0]), end.inputs(), end.counts > 0
         models = [self._written(offset, episode, i) for i, offset in enumerate(offsets)]
-        shots = counts.sum(-1) / (counts > 0).sum(-1).clamp(min=1)
-        classes, factors = episode.classes.to(offsets.device), scale.at(shots).to(offsets)
-        linear = _last_layers(models, self.adaptable.backbone.head_slot, classes, counts > 0, factors)
-        return NetworkHeads(self.adaptable, models, classes, counts > 0, factors, linear)
+        classes, factors = episode.classes.to(offsets.device), end.factor.to(offsets)
+        linear = _last_layers(models, self.adaptable.backbone.head_slot, classes, real, factors)
+        return NetworkHeads(self.adaptable, models, classes, real, factors, linear)
 
     def backbone(
         self, tokens: Float[Tensor, "tokens width"], inputs: Callable[[], Episode]
@@ -109,16 +100,7 @@ class Network(Chunks):
             return self.adaptable.fresh(generator)
         return torch.zeros_like(self.adaptable.own)
 
-    def problem(
-        self,
-        support: Episode,
-        *,
-        standardizer: Standardizer,
-        prototypes: Float[Tensor, "classes feature"],
-        scale: Calibration,
-        noise: float,
-        generator: torch.Generator,
-    ) -> NetworkFit:
+    def problem(self, support: Episode, source: Source, *, noise: float, generator: torch.Generator) -> NetworkFit:
         """Offsets against the cross-entropy of the network's own logits."""
         return NetworkFit(self.adaptable, support)
 
@@ -144,7 +126,6 @@ class NetworkHeads:
 
     @torch.no_grad()
     def logits(self, features: UInt8[Tensor, "batch images pixels"]) -> Float[Tensor, "batch images ways"]:
-        """Of pixels."""
         whole = torch.stack([
             torch.cat([model(batch) for batch in self.adaptable.batches(images)])
             for model, images in zip(self.models, features, strict=True)
@@ -153,11 +134,9 @@ class NetworkHeads:
         return own.masked_fill(~self.real[:, None].to(own.device), PADDING_BIAS).to(self.linear.weight)
 
     def draw_logits(self, features: UInt8[Tensor, "batch images pixels"]) -> Float[Tensor, "batch 1 images ways"]:
-        """Of pixels."""
         return self.logits(features)[:, None]
 
     def to(self, device: torch.device | str) -> NetworkHeads:
-        """The same with logits on another device."""
         return replace(self, linear=self.linear.to(device))
 
 
@@ -175,7 +154,7 @@ def _last_layers(
     return LinearHeads(weight[:, None], bias.masked_fill(~real.to(bias.device), PADDING_BIAS)[:, None])
 
 
-class NetworkFit(FitProblem):
+class NetworkFit(AutogradFit):
     """The mean cross-entropy of a network on the images of its task, for rows of the last layer that it has.
 
     Where the selector does not keep the statistics of batch norms, training uses those of the images at hand, and the
@@ -186,23 +165,15 @@ class NetworkFit(FitProblem):
     """
 
     def __init__(self, adaptable: AdaptableBackbone, support: Episode) -> None:
-        self._adaptable, there = adaptable, support.support_mask
+        super().__init__(adaptable, support)
+        there = support.support_mask
         self._classes = support.classes.to(adaptable.own.device)
         self._images = [images[mask] for images, mask in zip(support.support, there, strict=True)]
         self._labels = [mask.nonzero()[:, 0].to(self._classes) for mask in there]
 
-    def initial(self, start: Float[Tensor, " parameters"]) -> Float[Tensor, "tasks parameters"]:
-        """The start for every task."""
-        return start.to(self._adaptable.own).repeat(len(self._images), 1)
-
-    def gradient(self, values: Float[Tensor, "tasks parameters"], *, out: Float[Tensor, "tasks parameters"]) -> None:
-        """Of every task's loss, one after the other."""
-        for i, offset in enumerate(values):
-            with torch.enable_grad():
-                leaf = offset.detach().requires_grad_()
-                logits = self._adaptable.features(leaf, self._images[i], training=True)[:, self._classes[i]]
-                loss = nn.functional.cross_entropy(logits, self._labels[i])
-                out[i] = torch.autograd.grad(loss, leaf)[0]
+    def loss(self, offset: Float[Tensor, " parameters"], i: int) -> Float[Tensor, ""]:
+        logits = self._adaptable.features(offset, self._images[i], training=True)[:, self._classes[i]]
+        return nn.functional.cross_entropy(logits, self._labels[i])
 
     @torch.no_grad()
     def judged(

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightgen.features.standardizer import Standardizer
-from weightgen.interfaces import Conditioner, Denoiser, Objective, ParameterSpace
+from weightgen.interfaces import Conditioner, Denoiser, Objective, ParameterSpace, TrainingBatch
 from weightgen.records import Calibration, Episode
 
 
@@ -56,16 +56,16 @@ class EpisodeLoss(nn.Module):
         """
         each = []
         for which, own, features in self.conditioner.in_spaces(standardizer.standardize(episode), standardizer):
-            losses = self.objective(
-                denoiser=self.denoiser,
-                conditioner=self.conditioner,
-                scheduler=self.scheduler,
-                space=self.space,
-                features=features,
-                scale=scale,
-                episode=own,
-                path=(features.rows if self.fitted else features.points)(path[which]),
-                generator=generator,
+            batch = TrainingBatch(
+                self.denoiser,
+                self.conditioner,
+                self.scheduler,
+                self.space,
+                features,
+                scale,
+                own,
+                (features.rows if self.fitted else features.points)(path[which]),
+                generator,
             )
-            each.append(losses)
+            each.append(self.objective(batch))
         return {name: torch.stack([losses[name] for losses in each]).mean() for name in each[0]}

@@ -44,10 +44,7 @@ class Learner:
         optimiser = kind(self.learnt, lr=options.learning_rate, weight_decay=options.weight_decay)
         self.wrapped, self.optimiser = accelerator.prepare(module, optimiser)
         self.learning_rate = get_scheduler(
-            options.schedule,
-            optimiser,
-            num_warmup_steps=options.warmup_steps,
-            num_training_steps=options.steps,
+            options.schedule, optimiser, num_warmup_steps=options.warmup_steps, num_training_steps=options.steps
         )
         # The warm-up of the average keeps the random start from weighing on short runs.
         self.average = EMAModel(
@@ -110,11 +107,7 @@ class Learner:
             **{f"moments.{i}.{key}": value for i, parts in moments.items() for key, value in parts.items()},
         }
         best = None if self.best_score == _NOTHING else self.best_score
-        state = {
-            "best_score": best,
-            "best_step": self.best_step,
-            "average_steps": self.average.optimization_step,
-        }
+        state = {"best_score": best, "best_step": self.best_step, "average_steps": self.average.optimization_step}
         checkpoints.save(step, tensors, state)
 
     def restore(self, checkpoints: CheckpointFolder) -> int:

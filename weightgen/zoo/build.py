@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, text_hash
 from weightgen.interfaces import FitProblem, ParameterSpace, ZooTargets
-from weightgen.records import Calibration, Episode, Features
+from weightgen.records import Calibration, Episode, Features, Progress
 from weightgen.seeds import generator
 from weightgen.zoo.fit import Fitted, fit
 from weightgen.zoo.members import Shard, Zoo
@@ -82,6 +81,10 @@ class ZooPlan:
         """Of all folds, one after the other; members name classes by their place here."""
         return tuple(name for source in self.sources for name in source.inputs.class_names)
 
+    def first_class(self, fold: int) -> int:
+        """Place of a fold's first class in `class_names`."""
+        return sum(len(source.inputs.class_names) for source in self.sources[:fold])
+
     def key(self) -> str:
         """Changes with anything that changes the zoo."""
         return text_hash(
@@ -97,13 +100,7 @@ class ZooPlan:
         return self.targets.shard(self, number)
 
 
-def fitted_zoo(
-    folder: ZooFolder,
-    plan: ZooPlan,
-    accelerator: Accelerator,
-    *,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> Zoo:
+def fitted_zoo(folder: ZooFolder, plan: ZooPlan, accelerator: Accelerator, *, progress: Progress | None = None) -> Zoo:
     """Fit what is missing of a zoo, every process its share, and read the whole."""
     build_zoo(
         folder,
@@ -120,12 +117,7 @@ def fitted_zoo(
 
 
 def build_zoo(
-    folder: ZooFolder,
-    plan: ZooPlan,
-    *,
-    process: int = 0,
-    processes: int = 1,
-    progress: Callable[[str, int, int], None] | None = None,
+    folder: ZooFolder, plan: ZooPlan, *, process: int = 0, processes: int = 1, progress: Progress | None = None
 ) -> None:
     """Fit the shards that are missing, of every `processes`-th number; the index is for `ZooFolder.finish`.
 
@@ -167,40 +159,24 @@ def fit_tasks(
 
 
 def task_problem(
-    source: Source,
-    classes: Int[Tensor, "tasks ways"],
-    *,
-    most_images: int | None,
-    draw: torch.Generator,
+    source: Source, classes: Int[Tensor, "tasks ways"], *, most_images: int | None, draw: torch.Generator
 ) -> FitProblem:
     """What is fitted to all images of the classes of every task, or to so many of them; parameters are judged by it."""
     support = _all_images(source.fit_inputs, classes, most_images, draw)
-    return _problem(source, support, noise=0.0, draw=draw)
+    return source.space.problem(support, source, noise=0.0, generator=draw)
 
 
 def fit_support(source: Source, support: Episode, *, seed: int, options: FitOptions, draw: torch.Generator) -> Fitted:
     """Parameters for the support of a batch of episodes, of what `ParameterSpace.fit_inputs` returns."""
-    problem = _problem(source, support, noise=options.feature_noise, draw=draw)
+    problem = source.space.problem(support, source, noise=options.feature_noise, generator=draw)
     return fit(problem, source.start(seed=seed), options)
-
-
-def _problem(source: Source, support: Episode, *, noise: float, draw: torch.Generator) -> FitProblem:
-    return source.space.problem(
-        support,
-        standardizer=source.standardizer,
-        prototypes=source.prototypes,
-        scale=source.scale,
-        noise=noise,
-        generator=draw,
-    )
 
 
 def of_source(zoo: Zoo, plan: ZooPlan, fold: int) -> Zoo:
     """The members of one fold, naming classes by their place in its own features."""
-    own = plan.sources[fold].inputs.class_names
-    before = sum(len(other.inputs.class_names) for other in plan.sources[:fold])
+    before = plan.first_class(fold)
     shards = tuple(replace(shard, classes=shard.classes - before) for shard in zoo.of_fold(fold).shards)
-    return Zoo(own, shards, zoo.meta)
+    return Zoo(plan.sources[fold].inputs.class_names, shards)
 
 
 def _all_images(

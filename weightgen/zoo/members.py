@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -62,13 +61,10 @@ class Zoo:
 
     Folds have feature spaces of their own, so that rows of different folds cannot be compared: take `of_fold` first,
     once, and draw from what it returns.
-
-    meta: what the maker of the zoo noted in its index.
     """
 
     class_names: tuple[str, ...]
     shards: tuple[Shard, ...]
-    meta: dict[str, Any]
 
     def __len__(self) -> int:
         return sum(len(shard.classes) for shard in self.shards)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 
@@ -43,17 +42,10 @@ class ZooFolder:
         """Numbers below `total` without a whole shard of this key."""
         return [number for number in range(total) if not self._whole(number, key)]
 
-    def finish(
-        self, total: int, *, key: str, class_names: Sequence[str], meta: Mapping[str, Any] | None = None
-    ) -> None:
-        """Write the index, which makes the shards a zoo.
+    def finish(self, total: int, *, key: str, class_names: Sequence[str]) -> None:
+        """Write the index, which makes the shards a zoo; their `classes` index `class_names`.
 
-        Args:
-            class_names: what the shards' `classes` index.
-            meta: anything else to note, as JSON can say it.
-
-        Raises:
-            InputError: shards are missing.
+        Raises InputError where shards are missing.
         """
         if lacking := self.missing(total, key=key):
             raise InputError(f"{self.path}: {len(lacking)} of {total} shards are missing, first {lacking[0]}; {_AGAIN}")
@@ -68,7 +60,7 @@ class ZooFolder:
             }
             for number, shard in enumerate(shards)
         ]
-        index = {"format": _FORMAT, "key": key, "class_names": list(class_names), "meta": dict(meta or {})}
+        index = {"format": _FORMAT, "key": key, "class_names": list(class_names)}
         write_json(self.path / "index.json", {**index, "shards": entries})
 
     def read(self) -> Zoo:
@@ -80,7 +72,7 @@ class ZooFolder:
         if isinstance(index, dict) and index.get("format", _FORMAT) != _FORMAT:
             raise InputError(f"{path}: has format {index['format']}, this version reads {_FORMAT}; fit the zoo again")
         try:
-            key, names, meta = str(index["key"]), tuple(map(str, index["class_names"])), dict(**index["meta"])
+            key, names = str(index["key"]), tuple(map(str, index["class_names"]))
             files = [str(entry["file"]) for entry in index["shards"]]
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: is not the index of a zoo; {_AGAIN}") from error
@@ -90,7 +82,7 @@ class ZooFolder:
         for file, shard in zip(files, shards, strict=True):
             if not 0 <= int(shard.classes.min()) <= int(shard.classes.max()) < len(names):
                 raise InputError(f"{self.path / file}: names classes that {path.name} does not have; fit the zoo again")
-        return Zoo(names, shards, meta)
+        return Zoo(names, shards)
 
     def _whole(self, number: int, key: str) -> bool:
         try:

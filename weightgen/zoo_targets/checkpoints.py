@@ -43,11 +43,9 @@ class Checkpoints(ZooTargets):
         self.learning_rate, self.batch = learning_rate, batch
 
     def shards(self, plan: ZooPlan) -> int:
-        """One for each run."""
         return self.runs * len(plan.sources)
 
     def shard(self, plan: ZooPlan, number: int) -> Shard:
-        """The checkpoints of one run."""
         fold = number % len(plan.sources)
         source, draw = plan.sources[fold], generator(plan.seed, "checkpoints", number)
         classes = torch.arange(len(source.inputs.class_names))
@@ -56,16 +54,14 @@ class Checkpoints(ZooTargets):
         judge = task_problem(source, classes[None], most_images=max(1, _JUDGED // len(classes)), draw=draw)
         targets = judge.targets(path[None])[0]
         accuracy = torch.cat([judge.judged(values[None])[0] for values in targets])
-        before = sum(len(other.inputs.class_names) for other in plan.sources[:fold])
         return Shard(
             fold=fold,
-            classes=(classes + before).expand(len(targets), -1).contiguous(),
+            classes=(classes + plan.first_class(fold)).expand(len(targets), -1).contiguous(),
             targets=targets[:, None].cpu(),
             accuracy=accuracy.cpu(),
         )
 
     def key(self, plan: ZooPlan) -> tuple[str, ...]:
-        """Of the options."""
         return ("checkpoints", repr(sorted(vars(self).items())), repr(plan.seed))
 
     @torch.no_grad()

@@ -56,15 +56,12 @@ class Folder(ZooTargets):
         return read
 
     def check(self) -> None:
-        """Read them all."""
         _ = self.checkpoints
 
     def shards(self, plan: ZooPlan) -> int:
-        """One."""
         return 1
 
     def shard(self, plan: ZooPlan, number: int) -> Shard:
-        """All checkpoints."""
         if len(plan.sources) > 1:
             raise InputError("training.folds: the checkpoints of a folder are for all classes at once, set it to 1")
         source, draw = plan.sources[0], generator(plan.seed, "folder")
@@ -82,7 +79,6 @@ class Folder(ZooTargets):
         )
 
     def key(self, plan: ZooPlan) -> tuple[str, ...]:
-        """Of every file's name and tensors."""
         return ("folder", *(name + tensors_hash(tensors) for name, tensors in self.checkpoints.items()))
 
     def _check_alike(self, name: str, tensors: dict[str, Tensor], first: str, firsts: dict[str, Tensor]) -> None:

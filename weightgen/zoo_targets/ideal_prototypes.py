@@ -27,15 +27,12 @@ class IdealPrototypes(ZooTargets):
     fitted = False
 
     def shards(self, plan: ZooPlan) -> int:
-        """None."""
         return 0
 
     def shard(self, plan: ZooPlan, number: int) -> Shard:
-        """Refused."""
         raise InputError("zoo.targets is ideal_prototypes, which nothing is fitted for; set it to trajectories")
 
     def key(self, plan: ZooPlan) -> tuple[str, ...]:
-        """Nothing changes it."""
         return ()
 
 

@@ -29,17 +29,14 @@ class Trajectories(ZooTargets):
         self.tasks, self.fit, self.local_targets = tasks, fit, fit.local_targets
 
     def shards(self, plan: ZooPlan) -> int:
-        """As many in every fold."""
         folds = len(plan.sources)
         return folds * -(-self.tasks // (self.tasks_in_shard(plan) * folds))
 
     def tasks_in_shard(self, plan: ZooPlan) -> int:
-        """How many tasks are fitted together."""
         in_fold, most = -(-self.tasks // len(plan.sources)), plan.space.tasks_in_shard
         return most if in_fold >= most else max(1, in_fold // _FEWEST_SHARDS)
 
     def shard(self, plan: ZooPlan, number: int) -> Shard:
-        """Tasks of one fold, fitted together."""
         fold = number % len(plan.sources)
         source, draw = plan.sources[fold], generator(plan.seed, "zoo", number)
         present = len(source.inputs.class_names)
@@ -47,9 +44,12 @@ class Trajectories(ZooTargets):
         ways = int(torch.randint(least, most + 1, (), generator=draw))
         classes = torch.rand(self.tasks_in_shard(plan), present, generator=draw).topk(ways).indices
         fitted = fit_tasks(source, classes, seed=plan.seed, options=self.fit, draw=draw)
-        before = sum(len(other.inputs.class_names) for other in plan.sources[:fold])
-        return Shard(fold=fold, classes=classes + before, targets=fitted.targets.cpu(), accuracy=fitted.accuracy.cpu())
+        return Shard(
+            fold=fold,
+            classes=classes + plan.first_class(fold),
+            targets=fitted.targets.cpu(),
+            accuracy=fitted.accuracy.cpu(),
+        )
 
     def key(self, plan: ZooPlan) -> tuple[str, ...]:
-        """Of the options."""
         return self.fit.model_dump_json(), repr((self.tasks, self.tasks_in_shard(plan), plan.ways, plan.seed))
