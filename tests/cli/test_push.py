@@ -100,10 +100,10 @@ def test_a_head_is_pushed_with_its_card(server: HubServer, trained: Path, pictur
     succeed(
         "generate", "--generator", trained, "--support", pictures / "support", "--out", tmp_path / "birds", "--quiet"
     )
-    told = pushed(
+    printed = pushed(
         server, tmp_path / "birds", "me/birds", "--private", "--license", "apache-2.0", home=tmp_path / "home"
     )
-    assert told["kind"] == "head" and told["address"].endswith("me/birds")
+    assert printed["kind"] == "head" and printed["address"].endswith("me/birds")
     assert server.created.get("visibility") == "private" or server.created.get("private")  # of older clients
     there = load_head(written(server, tmp_path / "there"))
     assert there.class_names == load_head(tmp_path / "birds").class_names
@@ -147,7 +147,7 @@ def test_a_hub_that_refuses_is_one_line(trained: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(hub, "HfApi", Refusing)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     complaint = refuse("push", trained, "me/birds")
-    assert complaint.startswith("me/birds: cannot be pushed (401 Client Error. Invalid username); log in")
+    assert complaint.startswith("me/birds: cannot be pushed (401 Client Error. Invalid username); check the connection")
 
 
 def test_a_head_on_the_hub_is_fetched_once_and_a_missing_one_named(

@@ -98,17 +98,17 @@ def test_a_small_version_runs_from_end_to_end(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data.parquet").symlink_to(images)
-    made = json.loads(
+    result = json.loads(
         succeed("train", name, "data=data.parquet", *small(load_recipe(name)), "--format", "json", "--quiet").stdout
     )
-    assert made["trained"]
-    assert [one["shots"] for one in made["evaluations"]] == list(SHOTS)
+    assert result["trained"]
+    assert [one["shots"] for one in result["evaluations"]] == list(SHOTS)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
 
     sizes = ("--ways", WAYS, "--shots", 2, "--queries", 3)
     succeed("data", "sample", images, *sizes, "--out", "pictures")
-    run = Path("..") / made["run"]
+    run = Path("..") / result["run"]
     written = json.loads(
         succeed("generate", "--generator", run, "--support", "pictures/support", "--format", "json").stdout
     )
@@ -124,7 +124,7 @@ def test_a_small_version_runs_from_end_to_end(
     # Fewer steps are nothing to draw for a chain without noise, nor are its paths where there are none, or costly ones.
     walks = load_recipe(name).zoo.targets == "trajectories" and not generator.costly
     pictures = {"png"} if generator.can_draw or walks else set()
-    (alone,) = (one for one in made["evaluations"] if one["shots"] == 1)
+    (alone,) = (one for one in result["evaluations"] if one["shots"] == 1)
     assert alone["backbone"] == load_recipe(name, small(load_recipe(name))).backbone.model
     assert [one["name"] for one in alone["methods"]] == methods
     assert all(set(one) == METHOD_KEYS for one in alone["methods"])

@@ -43,12 +43,12 @@ def main(folder: Path) -> None:
     options = TrainingOptions(steps=4, episodes_per_step=6, ways=(2, 4), shots=(1, 2), queries=3, warmup_steps=0)
     checkpoints = CheckpointFolder(folder / "checkpoints")
     records = train(module, folds, options, score=None, seed=0, checkpoints=checkpoints, accelerator=accelerator)
-    told = {
+    facts = {
         "processes": accelerator.num_processes,
         "losses": [record["loss"] for record in records],
         "weights": tensors_hash(dict(module.named_parameters())),
     }
-    write_json(folder / f"process_{accelerator.process_index}.json", told)
+    write_json(folder / f"process_{accelerator.process_index}.json", facts)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
