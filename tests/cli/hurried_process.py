@@ -1,4 +1,7 @@
-"""Run by `torchrun`: a command of weightgen, whose second process is killed at its third step."""
+"""Run by `torchrun`: a command of weightgen with few episodes to choose by, whose second process may be killed.
+
+Arguments: the step at which it is killed, 0 for never, and those of the command.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,22 @@ import os
 import signal
 import sys
 
+import pytest
+from tiny_runs import hurry
 from weightgen.cli.main import app
 
 from weightgen.training.learner import Learner
 
+hurry(pytest.MonkeyPatch())
 descend, steps = Learner.descend, []
 
 
 def counted(learner: Learner, loss: object) -> None:
     steps.append(loss)
-    if len(steps) == 3 and os.environ["RANK"] == "1":
+    if len(steps) == int(sys.argv[1]) and os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGKILL)
     descend(learner, loss)  # type: ignore[arg-type]
 
 
 Learner.descend = counted  # type: ignore[method-assign]
-app(sys.argv[1:])
+app(sys.argv[2:])
