@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tiny_runs import refuse, succeed
@@ -62,7 +63,7 @@ def test_a_wrong_name_or_option_is_refused_by_the_line_of_train(override: str, l
     assert said == refuse("train", "metadiff", override)
 
 
-def test_a_changed_recipe_is_refused_for_what_only_the_libraries_know(tmp_path) -> None:
+def test_a_changed_recipe_is_refused_for_what_only_the_libraries_know(images: Path) -> None:
     succeed("recipes", "validate", "transfer/metadiff")
     for override, line in {
         "data=/nowhere": "/nowhere",
@@ -71,4 +72,4 @@ def test_a_changed_recipe_is_refused_for_what_only_the_libraries_know(tmp_path) 
         "denoiser.width=7": "width",
         "training.ways=[9000,9000]": "training.ways",
     }.items():
-        assert line in refuse("recipes", "validate", "metadiff", override)
+        assert line in refuse("recipes", "validate", "metadiff", f"data={images}", override)
