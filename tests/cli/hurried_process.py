@@ -1,10 +1,11 @@
-"""Run by `torchrun`: a command of weightgen with few episodes to choose by, whose second process may be killed.
+"""Run by `torchrun`: commands of weightgen with few episodes to choose by, whose second process may be killed.
 
-Arguments: the step at which it is killed, 0 for never, and those of the command.
+Arguments: the step at which it is killed, 0 for never, and those of the commands, with `then` between two of them.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -27,4 +28,10 @@ def counted(learner: Learner, loss: object) -> None:
 
 
 Learner.descend = counted  # type: ignore[method-assign]
-app(sys.argv[2:])
+for then, words in itertools.groupby(sys.argv[2:], "then".__eq__):
+    try:
+        if not then:
+            app(list(words))
+    except SystemExit as end:
+        if end.code:
+            raise
