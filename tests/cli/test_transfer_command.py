@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from generator_doubles import generator_double
+from html_pages import read_page
 from tiny_runs import files_below, refuse, succeed
 
 from weightgen.runs.folder import RunFolder
@@ -56,6 +57,7 @@ def test_a_share_of_the_training_data_is_of_its_novel_classes(trained: Path, ima
     result = succeed(*given, "--report", tmp_path)
     three, whole = json.loads((tmp_path / "results.json").read_text())
     assert (three["classes"], three["train_images"], whole["train_images"], whole["test_images"]) == (5, 15, 40, 25)
+    assert "Which classes generator confuses" in read_page(tmp_path / "report.html").text
     assert files_below(tmp_path) == {"results.json", "report.html", "report.md", "learning_curve.png"}
     lines = result.stdout.splitlines()
     assert [line.split() for line in lines if line.strip().startswith("method")] == [["method", "3", "all"]] * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 
 from weightgen.evaluation import page
 from weightgen.evaluation.figures import accuracy_picture, reliability_picture, training_picture
-from weightgen.evaluation.report import reliability
+from weightgen.evaluation.report import confusion_table, reliability
 
 ODD = "<script>alert(\"x\")</script> & 'y' 猫 $x_{$"
 
@@ -66,3 +67,15 @@ def test_reliability_is_the_share_of_right_answers_of_every_bin() -> None:
     assert [one["images"] for one in found] == [2, 2]
     assert [one["accuracy"] for one in found] == pytest.approx([50.0, 100.0])
     assert [one["confidence"] for one in found] == pytest.approx([35.0, 97.5])
+
+
+def test_a_confusion_table_counts_images_by_label_and_prediction() -> None:
+    labels, predicted = torch.tensor([0, 0, 2, 2, 2]), torch.tensor([0, 2, 2, 0, 2])
+    cells = re.findall(r"<td[^>]*>(\d*)</td>", confusion_table(labels, predicted, ("a", "b", "c")))
+    assert cells == ["1", "", "1", "", "", "", "1", "", "2"]
+
+
+def test_of_many_classes_the_pairs_most_often_confused_are_named() -> None:
+    names = [f"class {number}" for number in range(50)]
+    read = confusion_table(torch.tensor([3, 3, 7, 9]), torch.tensor([7, 3, 3, 1]), names)
+    assert re.findall(r"<td>([^<]*)</td>", read) == ["class 3 and class 7", "2", "class 1 and class 9", "1"]

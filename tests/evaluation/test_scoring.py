@@ -37,6 +37,8 @@ def test_shapes_and_true_classes(features: Features, nearest_mean: Any) -> None:
     head = method.fit(episode, [torch.Generator()] * 2)
     confidence, chosen = head.logits(episode.query).softmax(-1).max(-1)
     assert torch.equal(scores.correct[5:], chosen == episode.query_labels)
+    assert scores.predicted is not None and torch.equal(scores.predicted == scores.classes, scores.correct)
+    assert torch.equal(scores.predicted[5:], episode.classes.gather(1, chosen))
     torch.testing.assert_close(scores.confidence[5:], confidence)
     assert scores.seconds > 0
     torch.testing.assert_close(scores.accuracies[2].item(), scores.correct[2].sum().item() / 12)

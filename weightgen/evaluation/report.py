@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -21,11 +21,13 @@ from weightgen.evaluation import figures, page
 from weightgen.evaluation.chain_paths import ChainPaths
 from weightgen.evaluation.comparison import LINEAR_PROBE, MethodResult, in_points, in_seconds, verdict
 from weightgen.evaluation.scoring import Scores
+from weightgen.evaluation.support_estimate import confused_pairs
 from weightgen.evaluation.training_sets import words
 from weightgen.files import write_bytes, write_json, write_text
 
 TRANSFER = "transfer"
 _HARDEST = 10
+_MOST_CLASSES = 40  # of a confusion table
 Results = Mapping[str, Any]
 """One comparison, as `episodes_json` or `transfer_json` makes it."""
 _EPISODE_KEYS = (
@@ -134,10 +136,12 @@ class Details:
     """What a page shows of a run's comparison and its tables do not.
 
     reliability: by method what `reliability` gives. classes: name, accuracy in percent and queries, the hardest first.
+    confusion: of the first method, as HTML; empty where scores do not say what was predicted.
     """
 
     reliability: Mapping[str, Sequence[Mapping[str, float]]]
     classes: Sequence[tuple[str, float, int]]
+    confusion: str
 
     @classmethod
     def of(cls, scores: Mapping[str, Scores], methods: Sequence[Results], class_names: Sequence[str]) -> Details:
@@ -151,7 +155,9 @@ class Details:
         right = torch.bincount(own.classes[own.correct], minlength=len(class_names))
         seen = [i for i in range(len(class_names)) if queries[i]]
         rows = [(class_names[i], 100.0 * float(right[i] / queries[i]), int(queries[i])) for i in seen]
-        return cls(bins, sorted(rows, key=lambda row: row[1]))
+        taken = None if own.predicted is None else own.predicted.flatten()
+        confusion = "" if taken is None else confusion_table(own.classes.flatten(), taken, class_names)
+        return cls(bins, sorted(rows, key=lambda row: row[1]), confusion)
 
 
 def reliability(
@@ -168,6 +174,20 @@ def reliability(
         for own in (place == number for number in range(bins))
         if bool(own.any())
     ]
+
+
+def confusion_table(
+    labels: Int[Tensor, " images"], predicted: Int[Tensor, " images"], class_names: Sequence[str]
+) -> str:
+    """How many images of each class were taken for which, as HTML; of many classes the pairs most often confused."""
+    ways = len(class_names)
+    if ways <= _MOST_CLASSES:
+        counts = torch.bincount(labels * ways + predicted, minlength=ways**2).reshape(ways, ways)
+        return page.heat_table(counts.tolist(), class_names, rows="label", columns="taken for")
+    pairs = confused_pairs(labels, predicted, class_names)[:_MOST_CLASSES]
+    return page.html_table(
+        [("confused", "images"), *((" and ".join(one["classes"]), str(one["images"])) for one in pairs)]
+    )
 
 
 def write_report(
@@ -247,6 +267,8 @@ def _html_section(comparison: Results, details: Details | None) -> str:
         parts.append(page.picture(figures.reliability_picture(details.reliability), f"Reliability diagram, {title}"))
         rows = [(name, f"{accuracy:.1f}", str(queries)) for name, accuracy, queries in details.classes[:_HARDEST]]
         parts.append(page.html_table([("hardest classes", "accuracy %", "queries"), *rows]))
+        if details.confusion:
+            parts += [page.text(f"Which classes {next(iter(details.reliability))} confuses:"), details.confusion]
     return page.section(title, *parts)
 
 

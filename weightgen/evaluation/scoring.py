@@ -124,6 +124,7 @@ class Scores:
     classes: the true class, a row of the features' `class_names`.
     seconds: of making one classifier, features given; the median over tasks.
     unit: what intervals are over.
+    predicted: the class of highest probability, as `classes`.
     drift: share of an episode's queries that are taken for one of the classes with more images than its average, less
         the share of those classes among the queries; 0 where no class has more.
     ood_aurocs: how well each of the classifier's scores tells queries from images of other classes (`ood_aurocs`), NaN
@@ -137,6 +138,7 @@ class Scores:
     unit: Unit = "episodes"
     ood_aurocs: Float[Tensor, "episodes scores"] | None = None
     drift: Float[Tensor, " episodes"] | None = None
+    predicted: Int[Tensor, "episodes queries"] | None = None
 
     @property
     def accuracies(self) -> Float[Tensor, " units"]:
@@ -186,6 +188,7 @@ def _scored(method: Method, task: Task, *, unit: Unit) -> Scores:
         seconds=seconds,
         unit=unit,
         drift=_drift(predicted, episode),
+        predicted=episode.classes.gather(1, predicted),
         ood_aurocs=None if others is None else ood_aurocs(classifier, episode, others).cpu(),
     )
 
@@ -199,6 +202,7 @@ def _joined(parts: Sequence[Scores]) -> Scores:
         seconds=statistics.median(part.seconds for part in parts),
         unit=parts[0].unit,
         drift=torch.cat([part.drift for part in parts if part.drift is not None]),
+        predicted=torch.cat([part.predicted for part in parts if part.predicted is not None]),
         ood_aurocs=torch.cat(aurocs) if aurocs else None,
     )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from datasets import Dataset
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
@@ -22,6 +23,15 @@ _LABELS = 2  # that an image is tried with: its most probable classes
 _MOST_CANDIDATES, _ROWS_WRITTEN = 256, 2**13  # fewer of many classes, for a trial writes a row for each
 _SHOTS = 20  # of a class that a trial head is written from
 _ENTRIES_AT_ONCE = 2**24  # 64 MiB of support features
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """An image to label next: where it is, and as JSON values "image", "looks_like", "probability" and "change"."""
+
+    pool: Dataset
+    row: int
+    values: dict[str, Any]
 
 
 def suggested(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -113,12 +113,7 @@ class SupportEstimate:
 
     def confused(self) -> list[dict[str, Any]]:
         """Pairs of classes of which images of one were taken for the other, the most frequent first."""
-        wrong = self.predicted != self.labels
-        pairs = zip(self.labels[wrong].tolist(), self.predicted[wrong].tolist(), strict=True)
-        counted = Counter(tuple(sorted(pair)) for pair in pairs)
-        return [
-            {"classes": [self.class_names[i] for i in pair], "images": count} for pair, count in counted.most_common()
-        ]
+        return confused_pairs(self.labels, self.predicted, self.class_names)
 
     def suspects(self, *, most: int = _MOST_NAMED) -> list[dict[str, Any]]:
         """Images that look mislabelled, the clearest first: another class is at least 16 times as probable."""
@@ -195,6 +190,16 @@ def support_estimate(
         groups=int(group.max()) + 1,
         by_centroid=by_centroid,
     )
+
+
+def confused_pairs(
+    labels: Int[Tensor, " images"], predicted: Int[Tensor, " images"], class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Pairs of classes of which images of one were taken for the other, the most frequent first."""
+    wrong = predicted != labels
+    pairs = zip(labels[wrong].tolist(), predicted[wrong].tolist(), strict=True)
+    counted = Counter(tuple(sorted(pair)) for pair in pairs)
+    return [{"classes": [class_names[i] for i in pair], "images": count} for pair, count in counted.most_common()]
 
 
 def similar_classes(features: Features) -> list[dict[str, Any]]:

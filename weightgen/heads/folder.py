@@ -87,7 +87,7 @@ def write_head(folder: Path, head: Head) -> None:
             write_tensors(new / _SAMPLES, {"weight": head.draws.weight[0], "bias": head.draws.bias[0]})
         if isinstance(head.backbone, FeatureBackbone):
             return
-        write_tensors(new / _MODEL, head.attach().state_dict(), {"format": "pt"})
+        write_tensors(new / _MODEL, trunk | tensors, {"format": "pt"})
         write_json(new / _CONFIG, _config(head.backbone, head.class_names))
         if head.support is not None:
             head.support.write(new / SUPPORT, head.class_names)

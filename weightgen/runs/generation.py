@@ -16,7 +16,7 @@ from weightgen.backbones.packaged import DEFAULT_BACKBONE
 from weightgen.data.feature_data import has_features
 from weightgen.data.images import open_support, open_unlabelled, row_name
 from weightgen.errors import InputError, check_least
-from weightgen.evaluation.suggestion import suggested
+from weightgen.evaluation.suggestion import Suggestion, suggested
 from weightgen.evaluation.support_estimate import SupportEstimate, similar_classes, support_estimate
 from weightgen.heads.folder import check_target
 from weightgen.heads.head import Head, load_head
@@ -24,7 +24,7 @@ from weightgen.hub import local_folder
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features, Progress
 from weightgen.runs.folder import RunFolder, finished_runs, newest_run
-from weightgen.runs.generation_report import Suggestion, write_generation_page
+from weightgen.runs.generator_training import LEAVES_ALL
 from weightgen.runs.image_kind import ImageKind, introduced, mismatch
 from weightgen.seeds import generator as seeded
 from weightgen.specs import is_features
@@ -117,10 +117,12 @@ def write_head(
     if remark is not None:
         introduce(chosen_generator, pipeline, dataset, remark)
         if head.provenance.get("generator") == UNIVERSAL and str(chosen_generator) != UNIVERSAL:
-            remark(
-                f"these images are of another kind than the classes that {chosen_generator} was trained on; the head "
-                "was written by the universal generator"
+            why = (
+                "these images are of another kind than the classes that {} was trained on"
+                if any(limit > LEAVES_ALL for _, limit in pipeline.config.kind_limits)
+                else "on held-out classes it was more accurate than {}"
             )
+            remark(f"the universal generator wrote this head: {why.format(chosen_generator)}")
     written = {
         "head": str(target),
         "generator": str(chosen_generator),
@@ -139,6 +141,8 @@ def write_head(
         **({} if suggest is None else {"suggestions": [one.values for one in named]}),
     }
     if report is not None:
+        from weightgen.runs.generation_report import write_generation_page  # with matplotlib: not for every head
+
         write_generation_page(
             report,
             written,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from datasets import Dataset
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import normalize
 
 from weightgen.data.feature_data import has_features
 from weightgen.data.images import row_name
@@ -20,23 +19,14 @@ from weightgen.data.labelled import encoded
 from weightgen.data.pictures import decoded
 from weightgen.evaluation import page
 from weightgen.evaluation.figures import accuracy_picture, reliability_picture
-from weightgen.evaluation.report import reliability
+from weightgen.evaluation.report import confusion_table, reliability
+from weightgen.evaluation.suggestion import Suggestion
 from weightgen.evaluation.support_estimate import SupportEstimate
 from weightgen.records import Features
 
 _MOST_IMAGES = 240  # that a page shows, the doubtful ones first
-_MOST_CLASSES = 40  # of a confusion table
 _SAME = 0.9999  # cosine between features of images that are the same but for a few pixels
 _ROWS_AT_ONCE = 1024
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """An image to label next: where it is, and as JSON values "image", "looks_like", "probability" and "change"."""
-
-    pool: Dataset
-    row: int
-    values: dict[str, Any]
 
 
 def write_generation_page(
@@ -96,13 +86,7 @@ def _judged(estimate: SupportEstimate) -> list[str]:
     said = "Leave-one-out probabilities against how often they were right."
     figure = reliability_picture({"head": bins})
     parts.append(page.section("Reliability", page.text(said), page.picture(figure, f"Reliability diagram. {said}")))
-    ways = len(estimate.class_names)
-    if ways <= _MOST_CLASSES:
-        counts = (one_hot(estimate.labels, ways).mT @ one_hot(estimate.predicted, ways)).tolist()
-        confusion = page.heat_table(counts, estimate.class_names, rows="label", columns="taken for")
-    else:
-        pairs = [(" and ".join(one["classes"]), str(one["images"])) for one in estimate.confused()[:_MOST_CLASSES]]
-        confusion = page.html_table([("confused", "images"), *pairs])
+    confusion = confusion_table(estimate.labels, estimate.predicted, estimate.class_names)
     return [*parts, page.section("Confusion", confusion)]
 
 

@@ -30,7 +30,7 @@ from weightgen.training.loop import train
 from weightgen.training.selection import HeldOut, split_held_out
 from weightgen.training.space import SpaceChoice, SpaceGrid, choose_space
 from weightgen.universal.generator import NAME as UNIVERSAL
-from weightgen.universal.generator import universal_parts
+from weightgen.universal.generator import universal_generator, universal_parts
 from weightgen.zoo.build import Source, ZooPlan, fitted_zoo, of_source, task_problem
 from weightgen.zoo.members import Zoo
 from weightgen.zoo.store import ZooFolder
@@ -39,6 +39,8 @@ from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 _HELD_OUT_EPISODES = 200
 _COSTLY_EPISODES = 20  # where each gets a feature space or a backbone of its own
 _DRAWS = 8
+LEAVES_ALL = 1e-9
+"""A limit of `kind_limits` below which no support lies."""
 _JUDGED_TASKS, _JUDGED_IMAGES = 8, 400  # by which reconstructions of a learnt space are judged
 
 
@@ -196,7 +198,10 @@ class GeneratorTraining:
             views = views[-1:]
         ways, seed = self.recipe.evaluation.ways, self.recipe.seed
         if not pipeline.costly and standardizer.config.map in ("scale", "whiten"):
-            pipeline.register_to_config(kind_limits=kind_limits(views, ways=ways, seed=seed))
+            limits = kind_limits(views, ways=ways, seed=seed)
+            if self._universal_is_ahead():  # on classes like the base classes: all others are left to it as well
+                limits = [(shots, LEAVES_ALL) for shots, _ in limits]
+            pipeline.register_to_config(kind_limits=limits)
         knots = {"calibration": calibrated(pipeline, views, ways=ways, samples=1, seed=seed).knots}
         if pipeline.can_draw:
             knots["draw_calibration"] = calibrated(pipeline, views, ways=ways, samples=_DRAWS, seed=seed).knots
@@ -220,6 +225,14 @@ class GeneratorTraining:
             seed=self.recipe.seed,
             unlabelled=UnlabelledDraw(most // 2, distractors=distractors) if most else None,
         )
+
+    def _universal_is_ahead(self) -> bool:
+        """Whether the universal generator is more accurate on the held-out classes; False where there are none."""
+        judged = self._judge()
+        if judged is None:
+            return False
+        universal = universal_generator(self.pipeline.backbone).to(self.pipeline.device)
+        return judged.accuracy(universal) > judged.accuracy(self.pipeline)
 
     def _of(self, features: Features) -> Features:
         """What heads act on, of the same classes."""

@@ -11,7 +11,7 @@ from weightgen.data.labelled import data_fingerprint
 from weightgen.data.sources import open_data
 from weightgen.errors import InputError
 from weightgen.evaluation.comparison import compare
-from weightgen.evaluation.report import transfer_json, write_report
+from weightgen.evaluation.report import Details, transfer_json, write_report
 from weightgen.evaluation.scoring import score_all
 from weightgen.evaluation.training_sets import TrainingSets, aligned, draws_of, held_out, sizes_that_differ, warm_up
 from weightgen.pipeline import WeightGenerationPipeline
@@ -54,12 +54,8 @@ def evaluate_transfer(
         )
     chosen_methods(methods, protocol="transfer", pipeline=pipeline)  # an unknown name should not wait for features
     train, judged = _features(run, pipeline, data, test, share=share, seed=seed, progress=progress)
-    results = compare_on(
-        run, pipeline, train, judged, data=data, test=test, sizes=sizes, methods=methods, seed=seed, progress=progress
-    )
-    if report is not None:
-        write_report(report, results)
-    return results
+    given: dict[str, Any] = {"sizes": sizes, "methods": methods, "seed": seed, "report": report, "progress": progress}
+    return compare_on(run, pipeline, train, judged, data=data, test=test, **given)
 
 
 def compare_on(
@@ -73,6 +69,7 @@ def compare_on(
     sizes: Sequence[int | None],
     methods: Sequence[str] | None = None,
     seed: int = 0,
+    report: Path | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """`evaluate_transfer` on features that are there already; `data` and `test` are what the results call them.
@@ -86,7 +83,7 @@ def compare_on(
     kinds = {name: method.kind for name, method in built.items()}
     tasks = [TrainingSets(train, judged, size, seed) for size in sizes]
     warm_up(built, min(tasks, key=lambda each: each.images or len(train.labels)))
-    results = []
+    results, details = [], []
     for each in tasks:
         scores = score_all(built, each, progress=progress)
         results.append(
@@ -104,6 +101,9 @@ def compare_on(
                 generator=run.path.absolute().name,
             )
         )
+        details.append(Details.of(scores, results[-1]["methods"], train.class_names))
+    if report is not None:
+        write_report(report, results, details=details)
     return results
 
 

@@ -1,0 +1,44 @@
+"""A generator that the universal one beats on held-out base classes leaves its work to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import TINY
+
+from weightgen.backbones.backbone import Backbone
+from weightgen.config.loading import load_recipe
+from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.records import Features
+from weightgen.runs.generator_training import LEAVES_ALL, GeneratorTraining
+from weightgen.training.checkpoint import CheckpointFolder
+from weightgen.training.learner import new_accelerator
+from weightgen.training.selection import HeldOut
+
+
+def features(width: int) -> Features:
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.arange(20).repeat_interleave(8)
+    values = 1.5 * torch.randn(20, width, generator=draw)[labels] + torch.randn(160, width, generator=draw)
+    return Features(values, labels, tuple(map(str, range(20))))
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_supports_are_left_to_the_universal_generator_only_where_it_is_ahead(
+    ahead: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = Backbone.create(model="conv4", options={"width": 5, "img_size": 16}, seed=0)
+    base = features(backbone.feature_width)
+    recipe = load_recipe("metadiff", [*TINY, "training.held_out_classes=0.3"])
+    training = GeneratorTraining(recipe, backbone, base, new_accelerator(cpu=True), inputs=base)
+    list(training.records(CheckpointFolder(tmp_path)))
+
+    def accuracy(_: HeldOut, pipeline: WeightGenerationPipeline) -> float:
+        universal = bool(pipeline.config.provenance)  # of one in training nothing is known
+        return 80.0 + 1.0 * (universal == ahead)
+
+    monkeypatch.setattr(HeldOut, "accuracy", accuracy)
+    pipeline = training.finished(provenance={})
+    assert [limit == LEAVES_ALL for _, limit in pipeline.config.kind_limits] == 3 * [ahead]
