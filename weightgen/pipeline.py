@@ -196,10 +196,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
     ) -> GeneratedHeads:
         """Heads for a batch of episodes of what they act on: raw features, or pixels (`ParameterSpace.takes_images`).
 
-        Args:
-            episode: any ways, any shots, ragged or padded.
-            generators: one per episode, so that a head does not depend on its neighbours in the batch.
-            chosen: see `Chosen`.
+        Episodes may be ragged or padded. Each has a generator of its own, so that no head depends on its neighbours.
         """
         inside = self._standardised(episode)
         heads = self._heads(inside, generators, inputs=episode.support_only(), **chosen)
@@ -307,14 +304,10 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """A data set in the generator's space, from raw features in the order of its labels."""
         places = class_places(names, self.class_names)  # before any feature is computed
         standardised = (self.standardizer.support(values.to(self.device)) for values in batches)
+        beside = None if unlabelled is None else self.standardizer.support(unlabelled.to(self.device))
         draw, classes = seeded(0, "sampled images"), int(labels.max()) + 1
-        episode = dataset_episode(standardised, labels, classes=classes, generator=draw)
-        episode = replace(episode, classes=places.to(episode.classes))
-        if unlabelled is None:
-            return episode
-        beside = self.standardizer.support(unlabelled.to(self.device))[None]
-        there = torch.ones(beside.shape[:2], dtype=torch.bool, device=beside.device)
-        return replace(episode, unlabelled=beside, unlabelled_mask=there)
+        episode = dataset_episode(standardised, labels, classes=classes, generator=draw, unlabelled=beside)
+        return replace(episode, classes=places.to(episode.classes))
 
     def _standardised(self, inputs: Episode) -> Episode:
         features = self.space.features(inputs.support_only())

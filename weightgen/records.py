@@ -125,12 +125,13 @@ class Episode:
     ) -> Episode:
         """Without queries, and without all else but what is `given` by name; classes are numbered."""
         nothing = support.new_zeros(len(support), 0, support.shape[-1])
+        beside = given.get("unlabelled", nothing)
         empty: dict[str, Any] = {
             "query": nothing,
             "query_labels": torch.zeros(len(support), 0, dtype=torch.int64, device=support.device),
             "classes": torch.arange(support.shape[1], device=support.device).expand(len(support), -1),
-            "unlabelled": nothing,
-            "unlabelled_mask": mask.new_zeros(len(support), 0),
+            "unlabelled": beside,
+            "unlabelled_mask": mask.new_ones(beside.shape[:2]),
         }
         return cls(support, mask, **{**empty, **given})
 
