@@ -52,7 +52,7 @@ def small(recipe: Recipe) -> list[str]:
     if recipe.backbone.pretraining is None:
         names = ("conv4", *names)
         settled = (*settled, *TRAINED_HERE)
-    always = [*SHARED, "evaluation.episodes=4", *settled, *zoo]
+    always = [*SHARED, "evaluation.episodes=4", "generation.draw_steps=2", *settled, *zoo]
     return [*always, *(override for name in names for override in SMALL.get(name, ()))]
 
 
