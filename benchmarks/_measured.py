@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,20 @@ def operations(work: Work) -> int:
     with FlopCounterMode(display=False) as counter:
         work()
     return int(counter.get_total_flops())
+
+
+def megabytes(work: Work) -> float:
+    """How far the memory of the process rises during a call, of a kernel that lets its peak be forgotten (Linux)."""
+    work()
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _resident("VmRSS")
+    work()
+    return (_resident("VmHWM") - before) / 1024
+
+
+def _resident(which: str) -> int:
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(which))
 
 
 def slope(sizes: Sequence[float], times: Sequence[float]) -> tuple[float, float]:

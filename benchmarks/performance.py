@@ -20,16 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import easyfsl.methods as easyfsl
+import timm
 import torch
-from _measured import Work, machine, operations, process, rates, ratio, seconds, slope
+from _measured import Work, machine, megabytes, operations, process, rates, ratio, seconds, slope
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, RidgeClassifier, RidgeClassifierCV
 from threadpoolctl import threadpool_limits
 from zoo_fit import OPTIONS, bare_products, one_at_a_time, support_of, together
 
 from weightgen.backbones.backbone import Backbone, FeatureBackbone
-from weightgen.backbones.feature_cache import features_of
+from weightgen.backbones.feature_cache import feature_batches
 from weightgen.backbones.packaged import DEFAULT_BACKBONE
-from weightgen.config.build import build_generator
+from weightgen.config.build import build_generator, build_objective, generation_scheduler
 from weightgen.config.loading import load_recipe
 from weightgen.data.images import open_folder
 from weightgen.denoisers.gradient_mlp import GradientMlp
@@ -40,9 +41,13 @@ from weightgen.features.standardizer import Standardizer
 from weightgen.files import write_json, write_text
 from weightgen.methods.logistic_regression import LogisticRegression as Probe
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Episode, Features
+from weightgen.records import Calibration, Episode, Features
 from weightgen.seeds import generator
 from weightgen.spaces._row_fit import RowLogits
+from weightgen.training.episode_loss import EpisodeLoss
+from weightgen.training.learner import Learner, new_accelerator
+from weightgen.training.options import ReptileOptions, TrainingOptions
+from weightgen.training.reptile import adapted
 from weightgen.universal.generator import universal_generator
 
 Rows = list[dict[str, Any]]
@@ -59,12 +64,15 @@ def made_up(classes: int, images: int, width: int) -> Features:
     return Features(values.relu(), labels, tuple(str(number) for number in range(classes)))
 
 
-def pipeline_of(recipe: str, base: Features) -> WeightGenerationPipeline:
+def pipeline_of(recipe: str, base: Features, *overrides: str) -> WeightGenerationPipeline:
     """The generator of a recipe, untrained, on made-up base classes."""
     width = base.values.shape[1]
     standardizer = Standardizer(feature_width=width, within_shrinkage=0.5, between_shrinkage=0.5).fit(base)
     backbone = FeatureBackbone(width)
-    return build_generator(load_recipe(recipe), backbone, standardizer, readout="gaussian", classes=base.class_names)
+    options = load_recipe(recipe, overrides)
+    pipeline = build_generator(options, backbone, standardizer, readout="gaussian", classes=base.class_names)
+    pipeline.scheduler = generation_scheduler(options.generation, pipeline.scheduler)
+    return pipeline
 
 
 def literal_sampler(episode: Episode, network: GradientMlp) -> torch.Tensor:
@@ -155,7 +163,7 @@ def few_shot(products: float, copies: float) -> tuple[Rows, Rows]:
 def data_sets() -> Rows:
     """A head for a whole data set of ten classes against tuned probes, and against one product of its features."""
     pipeline, found = pipeline_of("transfer/metadiff", made_up(60, 40, 1280)), []
-    for images in (10, 100, 1000, 5000, 20_000):
+    for images in (10, 100, 1000, 5000, 20_000, 50_000):
         data = made_up(10, images // 10, 1280)
         episode, x, y = episode_of(data), data.values.numpy(), data.labels.numpy()
         folds = min(5, images // 10)
@@ -181,14 +189,45 @@ def data_sets() -> Rows:
     return found
 
 
+def training(products: float) -> Rows:
+    """A step of the default recipe, and a round of REPTILE, over the chain's length and the inner steps."""
+    base, found = made_up(40, 20, 640), []
+    episode = EpisodeSampler(base).sample(batch=32, ways=10, shots=3, queries=10, generator=generator(0, "training"))
+    for chain, inner in ((20, 0), (1000, 0), (1000, 1), (1000, 4), (1000, 16)):
+        pipeline = pipeline_of("metadiff", base, f"scheduler.num_train_timesteps={chain}")
+        parts = {name: getattr(pipeline, name) for name in ("denoiser", "conditioner", "space", "scheduler")}
+        module = EpisodeLoss(**parts, objective=build_objective(load_recipe("metadiff"))).train()
+        learner = Learner(module, TrainingOptions(), new_accelerator(cpu=True))
+        path = pipeline.standardizer.base(base.means())[episode.classes][:, None]
+        given = (episode, path, pipeline.standardizer, Calibration(), generator(0, "noise"))
+        options = ReptileOptions(inner_steps=max(1, inner))
+
+        def step(
+            learner: Learner = learner, given: Any = given, options: ReptileOptions = options, inner: int = inner
+        ) -> None:
+            if inner:
+                learner.descend_along(adapted(learner.module, *given, options=options)[1])  # type: ignore[arg-type]
+            else:
+                learner.descend(learner.wrapped(*given)["loss"])
+
+        spent, extra = statistics.median(seconds({"step": step})["step"]), megabytes(step)
+        row = {"chain": chain, "inner_steps": inner, "steps_a_second": 1 / spent, "megabytes": extra}
+        found.append(row if inner else {**row, "floors": spent * products / operations(step)})
+    return found
+
+
 def growth() -> Rows:
     """Time over one size, all others as they are."""
-    base, found = made_up(200, 25, 64), []
+    base, found = made_up(1000, 10, 64), []
     pipeline, sampler = pipeline_of("metadiff", base), EpisodeSampler(base)
 
-    def few(ways: int = 5, shots: int = 5, steps: int = 5) -> Work:
-        episode = sampler.sample(batch=20, ways=ways, shots=shots, queries=1, generator=generator(0, ways, shots))
-        return partial(pipeline.heads, episode, [generator(0, i) for i in range(20)], steps=steps)
+    def few(ways: int = 5, shots: int = 5, steps: int = 5, batch: int = 20) -> Work:
+        episode = sampler.sample(batch=batch, ways=ways, shots=shots, queries=1, generator=generator(0, ways, shots))
+        return partial(pipeline.heads, episode, [generator(0, i) for i in range(batch)], steps=steps)
+
+    def zoo(tasks: int) -> Work:
+        images, logits = torch.randn(tasks, 100, 64), RowLogits("gaussian", 1.25, torch.zeros(64), 1.0)
+        return partial(together, support_of(images, 5), logits, generator(0, "zoo"))
 
     def wide(width: int) -> Work:
         other = made_up(10, 10, width)
@@ -201,11 +240,12 @@ def growth() -> Rows:
         return partial(whole.dataset_heads, made_up(10, images // 10, 256), [generator(0, "head")])
 
     curves = {
-        "ways": ((5, 10, 25, 50, 100, 200), few),
-        "shots": ((1, 2, 5, 10, 20), lambda shots: few(shots=shots)),
+        "ways": ((5, 10, 25, 50, 100, 200, 1000), lambda ways: few(ways, batch=1)),
+        "shots": ((1, 2, 3, 5, 9), lambda shots: few(shots=shots)),
         "steps": ((1, 2, 5, 10, 20, 50), lambda steps: few(steps=steps)),
         "features": ((64, 128, 256, 512, 1024), wide),
         "images of a data set": ((500, 2000, 8000, 32_000), large),
+        "tasks of a zoo": ((32, 128, 512, 2048), zoo),
     }
     for name, (sizes, work) in curves.items():
         times = seconds({str(size): work(size) for size in sizes}, repeats=3)
@@ -249,6 +289,7 @@ def end_to_end(cache: Path) -> Rows:
         for number, crop in enumerate(crops(image, random) + crops(image, random)[:4]):
             crop.save(folder / name / f"{number}.png")
     backbone = Backbone.create(model=DEFAULT_BACKBONE, pretrained=True)
+    trunk = timm.create_model(backbone.architecture, num_classes=0).eval()  # for the plain loop, as timm has it
     pipeline, forward, spent = universal_generator(backbone), backbone.forward, []
 
     def timed(images: torch.Tensor) -> torch.Tensor:
@@ -272,9 +313,24 @@ def end_to_end(cache: Path) -> Rows:
                 shares.append(sum(spent) / calls[name][-1])
         if not repeat:  # the first of all is not counted
             calls, shares = {"first": [], "again": []}, []
-    images = len(features_of(backbone, open_folder(folder)).labels)
-    row = {"images": images, "seconds": statistics.median(calls["first"]), "forward": 100 * statistics.median(shares)}
-    return [{**row, "again": ratio(calls["first"], calls["again"])}]
+    dataset, transform = (
+        open_folder(folder),
+        timm.data.create_transform(**timm.data.resolve_data_config({}, model=trunk)),
+    )
+
+    def plain_loop() -> None:
+        loader = torch.utils.data.DataLoader([transform(row["image"].convert("RGB")) for row in dataset], batch_size=32)
+        torch.cat([trunk(images) for images in loader])
+
+    loops = seconds({"own": lambda: torch.cat(list(feature_batches(backbone, dataset))), "plain": plain_loop})
+    row = {
+        "images": len(dataset),
+        "seconds": statistics.median(calls["first"]),
+        "forward": 100 * statistics.median(shares),
+    }
+    rate = len(dataset) / statistics.median(loops["own"])
+    again, faster = ratio(calls["first"], calls["again"]), ratio(loops["plain"], loops["own"])
+    return [{**row, "again": again, "images_a_second": rate, "plain": faster}]
 
 
 def start_up() -> Rows:
@@ -316,11 +372,15 @@ SECTIONS = {
     "its matrix products by the machine's rate, or its bytes by that of a copy, whichever is longer.",
     "data_sets": "A head for a whole data set, ten classes of 1,280 features: its time, in products XᵀX of all "
     "features with themselves, and in percent of the time of tuned probes.",
+    "training": "One step of the default recipe (32 episodes, 10 ways, 3 shots, 640 features): steps a second, the "
+    "memory that it takes beyond what was there, and times the floor of its matrix products forward and backward, by "
+    "the length of the chain; with inner steps a round of REPTILE.",
     "growth": "Slope of log time over log size with the half-width of its 95 % interval; 1 is linear.",
     "zoo": "Rows fitted to many tasks at once: how much faster than one at a time by autograd, and how many times the "
     "two matrix products of every epoch.",
     "end_to_end": "A folder of photographs to a head by the universal generator: percent of the time in the "
-    "backbone's forward pass, and how much faster the second call is, whose features are kept on disk.",
+    "backbone's forward pass, and how much faster the second call is, whose features are kept on disk (`again`); "
+    "images a second to features, and how much faster that is than a plain timm model with a DataLoader (`plain`).",
     "start_up": "User time of a command in a process of its own, in seconds and in times of a bare interpreter.",
 }
 
@@ -342,7 +402,7 @@ def main(arguments: Sequence[str]) -> None:
             print(f"{name} …", flush=True)
             parts[name] = work()
         with torch.enable_grad():
-            parts["zoo"] = zoos()
+            parts["zoo"], parts["training"] = zoos(), training(products)
     write_json(out / "performance.json", {"machine": about, **parts})
     lines = ["# Speed", "", HEADER, "", *table([about])]
     for name, text in SECTIONS.items():

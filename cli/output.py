@@ -8,13 +8,15 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from .options import Format
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+    from rich.table import Table
 
 CLOSED_PIPE = 128 + 13
 """Exit code of a command whose reader has gone, as the shell gives it for SIGPIPE."""
@@ -138,6 +140,8 @@ class Output:
 
         streams: results are written to stdout meanwhile; on a terminal they are progress enough.
         """
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         tasks: dict[str, TaskID] = {}
         drawn = self._notes.is_terminal and not self.quiet and not (streams and sys.stdout.isatty())

@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes
 @app.command("ls")
 def ls(format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
     """List the recipes that come with weightgen. Example: weightgen recipes ls"""
-    from weightgen.config.loading import recipe_names, recipe_path
+    from weightgen.config.names import recipe_names, recipe_path
 
     texts = {name: recipe_path(name).read_text(encoding="utf-8") for name in recipe_names()}
     lines = {name: text.splitlines()[1].lstrip("# ") for name, text in texts.items()}  # the first is for editors
@@ -28,7 +28,7 @@ def ls(format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
 @app.command("cat")
 def cat(recipe: RecipeArgument) -> None:
     """Print a recipe. Example: weightgen recipes cat metadiff"""
-    from weightgen.config.loading import recipe_path
+    from weightgen.config.names import recipe_path
 
     sys.stdout.buffer.write(recipe_path(recipe).read_bytes())  # as it is, for `> mine.yaml`
 
@@ -39,7 +39,7 @@ def cp(recipe: RecipeArgument, target: Annotated[Path, typer.Argument(help="File
 
     Its first line tells editors where the schema of recipes lies: in the installed package.
     """
-    from weightgen.config.loading import recipe_path
+    from weightgen.config.names import recipe_path
     from weightgen.errors import InputError
     from weightgen.files import write_bytes
 

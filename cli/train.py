@@ -53,7 +53,8 @@ def train(
 
 def recipe_and_run(recipe: str, overrides: list[str] | None, out: Path | None) -> "tuple[Recipe, RunFolder]":
     """A recipe with overrides, and its run folder: the one that the recipe lies in, or one below `out`."""
-    from weightgen.config.loading import load_recipe, recipe_path
+    from weightgen.config.loading import load_recipe
+    from weightgen.config.names import recipe_path
     from weightgen.runs.folder import run_folder, run_of
 
     chosen, file = load_recipe(recipe, overrides or []), recipe_path(recipe)

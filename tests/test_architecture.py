@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     (
         *("classifiers", "errors", "extras", "files", "hub", "interfaces", "parameter_spaces", "records", "registry"),
-        *("seeds", "selection", "specs"),
+        *("section", "seeds", "selection", "specs"),
     ),
     ("data",),
     ("features", "schedulers", "backbones", "episodes"),

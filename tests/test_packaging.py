@@ -97,7 +97,7 @@ def test_one_version() -> None:
     "path", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda path: path.name
 )
 def test_documents_name_recipes_that_exist(path: Path) -> None:
-    from weightgen.config.loading import recipe_path
+    from weightgen.config.names import recipe_path
 
     named = names_in(path.read_text())
     assert path.name != "README.md" or path.parent != ROOT or named

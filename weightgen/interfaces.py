@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -42,10 +42,12 @@ class Conditioner(ModelMixin, ConfigMixin, ABC):
 
     adapts: whether episodes get a space of their own (`adapted`); they then come one at a time.
     sees_images: whether conditions depend on images at all.
+    sees_coordinates: whether more of a vector counts than its length, its products, and its components along the axes.
     """
 
     adapts: ClassVar[bool] = False
     sees_images: ClassVar[bool] = True
+    sees_coordinates: ClassVar[bool] = True
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -96,6 +98,10 @@ class Conditioner(ModelMixin, ConfigMixin, ABC):
         return condition
 
 
+Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
+"""What a denoiser does: noisy tokens, times and condition to a prediction."""
+
+
 class Denoiser(ModelMixin, ConfigMixin, ABC):
     """Predicts what its `prediction_type` says for noisy tokens of a parameter space.
 
@@ -105,9 +111,10 @@ class Denoiser(ModelMixin, ConfigMixin, ABC):
     tensors that the tokens are cut from.
 
     needs_variance: whether it takes only conditions that say how much they leave unknown.
-    needs_gradient: whether it takes only conditions that hold the gradient at the noisy rows.
+    needs_gradient: whether it looks at the gradient at the noisy rows, and takes only conditions that hold it.
     needs_loo: whether it takes only conditions that say what leaving an image out changes.
     uses_unlabelled: whether unlabelled images in the condition make a difference.
+    sees_coordinates: see `Conditioner`.
     ordered: whether its tokens have places of their own (`ParameterSpace.ordered`).
     """
 
@@ -116,6 +123,7 @@ class Denoiser(ModelMixin, ConfigMixin, ABC):
     needs_gradient: bool = False
     needs_loo: bool = False
     uses_unlabelled: bool = False
+    sees_coordinates: bool = True
     ordered: ClassVar[bool] = False
 
     @abstractmethod
@@ -129,6 +137,10 @@ class Denoiser(ModelMixin, ConfigMixin, ABC):
         self, noisy: Float[Tensor, "batch tokens width"], timestep: Int[Tensor, " batch"], condition: Condition
     ) -> Float[Tensor, "batch tokens width"]:
         """The same with the network's output set to zero: what the form alone knows (`no_denoiser`)."""
+
+    def prepared(self, condition: Condition) -> Denoise:
+        """Itself for many calls with one condition: what no noise changes may be computed once for all of them."""
+        return self
 
     def set_noise_levels(self, scheduler: SchedulerMixin) -> None:
         """Called once with the training scheduler, before training; keep what is needed in buffers."""

@@ -30,9 +30,9 @@ from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, text_hash
 from weightgen.heads.head import Head
 from weightgen.heads.support_summary import SupportSummary
-from weightgen.interfaces import AdaptsBackbone, Conditioner, Denoiser, FeatureSpace, GeneratedHeads, ParameterSpace
-from weightgen.parameter_spaces import ChainEnd
-from weightgen.pipeline_io import Chosen, Denoise, GeneratorPipeline
+from weightgen.interfaces import AdaptsBackbone, Conditioner, Denoise, Denoiser, FeatureSpace, GeneratedHeads
+from weightgen.parameter_spaces import ChainEnd, ParameterSpace
+from weightgen.pipeline_io import Chosen, GeneratorPipeline
 from weightgen.records import Calibration, Condition, Episode, Features, LinearHeads
 from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain
 from weightgen.schedulers.schedulers import check_scheduler, no_noise, swap_scheduler
@@ -190,6 +190,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         scheduler, steps = self.chain(**chosen)
         return head.with_classes(added, new, support=joined, how=f"{steps} steps of {type(scheduler).__name__}")
 
+    @torch.no_grad()
     def heads(
         self, episode: Episode, generators: Sequence[torch.Generator], **chosen: Unpack[Chosen]
     ) -> GeneratedHeads:
@@ -223,12 +224,14 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """Heads of given tokens for episodes of what they act on; class rows live in the standardised space."""
         return self._decoded(tokens, episode.counts, self.standardizer, lambda: episode)
 
+    @torch.no_grad()
     def tokens(
         self, episode: Episode, generators: Sequence[torch.Generator], **chosen: Unpack[Chosen]
     ) -> Float[Tensor, "batch draws tokens width"]:
         """What the chain ends at, each episode's in its own space; the arguments are those of `heads`."""
         return torch.cat([tokens for tokens, _, _ in self._denoised(self._standardised(episode), generators, **chosen)])
 
+    @torch.no_grad()
     def prototypes(
         self, episode: Episode, generators: Sequence[torch.Generator]
     ) -> Float[Tensor, "batch ways feature"]:
@@ -332,17 +335,20 @@ class WeightGenerationPipeline(GeneratorPipeline):
                 raise InputError(f"{name} is {number}; it must be 1 or more")
         if len(generators) != len(episode):
             raise InputError(f"{len(generators)} random generators for {len(episode)} episodes; give one for each")
-        denoise = denoiser or self.denoiser
         for which, own, features in spaces or self.conditioner.in_spaces(episode, self.standardizer):
-            condition = self.conditioner(own, features).repeat(samples)
             repeated = [generator for generator in generators[which] for _ in range(samples)]
+            with torch.inference_mode():  # on the few rows of a head, what autograd keeps takes a quarter of the time
+                condition = self.conditioner(own, features).repeat(samples)
+                predict = self._prediction(denoiser or self.denoiser, condition)
+                like = self.space.like(condition)
+                tokens = reverse_chain(predict, scheduler, steps, like=like, generators=repeated, watch=watch)
+            yield tokens.clone().unflatten(0, (-1, samples)), own, features
 
-            def predict(noisy: Tensor, time: Tensor, condition: Condition = condition) -> Tensor:
-                return denoise(noisy, time, self.conditioner.at(condition, noisy))
-
-            like = self.space.like(condition)
-            tokens = reverse_chain(predict, scheduler, steps, like=like, generators=repeated, watch=watch)
-            yield tokens.unflatten(0, (-1, samples)), own, features
+    def _prediction(self, denoiser: Denoise, condition: Condition) -> Callable[[Tensor, Tensor], Tensor]:
+        """What a chain calls, for one condition."""
+        denoise = denoiser.prepared(condition) if isinstance(denoiser, Denoiser) else denoiser
+        looks = self.denoiser.needs_gradient
+        return lambda noisy, time: denoise(noisy, time, self.conditioner.at(condition, noisy) if looks else condition)
 
     def _decoded(
         self, tokens: Tensor, counts: Tensor, features: FeatureSpace, inputs: Callable[[], Episode]

@@ -18,8 +18,7 @@ from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import is_litter, new_folder, read_json, read_tensors, write_json, write_tensors
 from weightgen.hub import local_folder, push_folder
-from weightgen.interfaces import Conditioner, Denoiser, ParameterSpace
-from weightgen.records import Condition
+from weightgen.interfaces import Conditioner, Denoise, Denoiser, ParameterSpace
 from weightgen.registry import nearest
 from weightgen.schedulers.schedulers import chain_of, check_scheduler, is_noiseless, scheduler_class
 from weightgen.spaces.class_rows import ClassRows
@@ -47,10 +46,6 @@ _RENAMED_SINCE_0_1 = {
 """Tensors and options, by the words of their names between dots."""
 _OF_PARTS = "PartPipeline"
 """Class of the generators of 0.1 that wrote parameters inside the backbone."""
-
-
-Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
-"""What a denoiser does: noisy tokens, times and condition to a prediction."""
 
 
 class Chosen(TypedDict, total=False):

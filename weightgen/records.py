@@ -216,6 +216,8 @@ class Space:
 
 def _turned(vectors: Float[Tensor, "*any feature"], axes: Float[Tensor, "feature feature"]) -> Tensor:
     """In full precision even under autocast: coordinates are data, not activations."""
+    if not torch.is_autocast_enabled(vectors.device.type):  # entering the block takes as long as turning a few rows
+        return vectors @ axes
     with torch.autocast(vectors.device.type, enabled=False):
         return vectors.to(axes.dtype) @ axes
 

@@ -8,24 +8,17 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from weightgen.errors import InputError
 
 KINDS = ("selectors", "spaces", "conditioners", "denoisers", "objectives", "zoo_targets", "methods")
 _ROOT = Path(__file__).parent
 _MOST_NAMED = 12
-
-
-class Section(BaseModel):
-    """A group of options; the text under each field is its help, its documentation and its schema."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def names(kind: str) -> list[str]:
@@ -36,8 +29,10 @@ def names(kind: str) -> list[str]:
 
 
 def summary(kind: str, name: str) -> str:
-    """First line of a component's class docstring, read without importing it."""
-    return (ast.get_docstring(_source(kind, name)) or "").partition("\n")[0]
+    """First line of a component's class docstring, read without importing or parsing its file."""
+    text = (_ROOT / kind / f"{name}.py").read_text(encoding="utf-8")
+    classes = re.findall(r'^class (\w+)[^:]*:[^\n]*\n    r?"""(.*?)(?:"""|$)', text, re.MULTILINE)
+    return next((line for one, line in classes if _matches(one, name)), "")
 
 
 def declared_options(kind: str, name: str) -> dict[str, Any]:
@@ -122,6 +117,8 @@ def check_options(
     types: Mapping[str, Any], options: Mapping[str, Any], *, place: str, given: Iterable[str] = ()
 ) -> None:
     """Refuse options that a component of these `option_types` does not take, and values of another type."""
+    from pydantic import TypeAdapter, ValidationError  # takes longer than to list all names
+
     taken = set(types) - set(given)
     for key, value in options.items():
         if key not in taken:

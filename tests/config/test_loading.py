@@ -8,7 +8,8 @@ import pytest
 
 from weightgen import backbones
 from weightgen.config.build import check_components
-from weightgen.config.loading import FROM_SCRATCH, check, load_recipe, recipe_hash, recipe_names, recipe_path, to_yaml
+from weightgen.config.loading import FROM_SCRATCH, check, load_recipe, recipe_hash, to_yaml
+from weightgen.config.names import recipe_names, recipe_path
 from weightgen.config.recipe import Recipe
 from weightgen.errors import InputError
 

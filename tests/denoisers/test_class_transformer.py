@@ -59,6 +59,20 @@ def test_without_network_it_is_the_gaussian_posterior(
                 assert float(prediction[i, c, d]) == pytest.approx(float(expected), rel=1e-3, abs=1e-4)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("linear", [False, True])
+def test_without_a_linear_map_it_answers_the_same_along_the_axes(
+    base_standardizer: Standardizer, draw_episode: Callable[..., Episode], noisy: torch.Tensor, linear: bool
+) -> None:
+    denoiser, conditioner, episode = attuned(linear=linear), TaskPrototypes(), draw_episode()
+    for parameter in denoiser.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape))
+    along, turn = base_standardizer.along_axes(), base_standardizer.space.along_axes
+    plain, turned = (conditioner(each.standardize(episode), each) for each in (base_standardizer, along))
+    difference = denoiser(turn(noisy), TIMES, turned) - turn(denoiser(noisy, TIMES, plain))
+    assert denoiser.sees_coordinates == linear == bool(difference.abs().max() > 1e-4)
+
+
 def test_a_variance_of_zero_is_certainty(condition: Condition, noisy: torch.Tensor) -> None:
     certain = replace(condition, variance=torch.zeros_like(condition.tokens))
     torch.testing.assert_close(attuned().without_network(noisy, TIMES, certain), condition.tokens)

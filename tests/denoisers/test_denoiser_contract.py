@@ -109,6 +109,18 @@ def test_the_network_and_the_time_have_a_say(denoiser: Denoiser, tell: Callable,
     assert (said - denoiser(noisy, TIMES - 5, condition)).abs().max() > 1e-3
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("unlabelled", [None, UNLABELLED], ids=["labelled", "unlabelled"])
+def test_prepared_for_a_condition_it_answers_the_same(
+    denoiser: Denoiser, tell: Callable, draw_episode: DrawEpisode, unlabelled: UnlabelledDraw | None
+) -> None:
+    noisy, later = noise(2, 4), noise(2, 4, seed=7)
+    condition = tell(padded(draw_episode(unlabelled=unlabelled)), noisy)
+    prepared = denoiser.prepared(condition)
+    for x, times in ((noisy, TIMES), (later, TIMES - 5)):
+        assert_same(prepared(x, times, condition), denoiser(x, times, condition))
+
+
 def test_permuting_classes_permutes_the_prediction(predict: Predict, draw_episode: DrawEpisode) -> None:
     episode, noisy = draw_episode(unlabelled=UNLABELLED), noise(2, 3)
     assert_same(predict(permuted(episode, ORDER), noisy[:, ORDER], TIMES), predict(episode, noisy, TIMES)[:, ORDER])

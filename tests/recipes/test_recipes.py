@@ -10,7 +10,8 @@ import yaml
 from tiny_runs import CLASSES, QUERIES, SHARED, SHOTS, SHRINKAGES, TINY_FIXED, TINY_ZOO, WAYS, files_below, succeed
 
 from weightgen.config.build import check_components
-from weightgen.config.loading import check, load_recipe, recipe_names, to_yaml
+from weightgen.config.loading import check, load_recipe, to_yaml
+from weightgen.config.names import recipe_names
 from weightgen.config.recipe import Recipe
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.methods import chosen_methods

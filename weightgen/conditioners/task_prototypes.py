@@ -24,6 +24,8 @@ class TaskPrototypes(Conditioner):
             the plain support means; the gradient is still that of the support loss.
     """
 
+    sees_coordinates = False
+
     @register_to_config
     def __init__(self, *, normalise: bool = True, shrink: bool = True) -> None:
         super().__init__()

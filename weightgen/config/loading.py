@@ -7,20 +7,19 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from weightgen.config.names import recipe_names, recipe_path
 from weightgen.config.recipe import Recipe
 from weightgen.errors import InputError
 from weightgen.files import text_hash
 from weightgen.registry import nearest
 from weightgen.specs import FEATURES, LOCAL_DIR, absolute_path, changed, changed_space
 
-_PACKAGE = "weightgen.recipes"
 FROM_SCRATCH = ("conv4", "resnet12")
 """Backbones that nobody has published weights of: named alone, they keep the recipe's pretraining."""
 _FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")  # the others are refused where they are opened
@@ -37,7 +36,7 @@ class _Plain:
         return self.text
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # ten times as fast where it is built
     """Keeps how such values were written: which of the two is meant is for the option that takes it to say."""
 
     plain_tags = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "null", "timestamp"))
@@ -54,26 +53,9 @@ for _tag in _Loader.plain_tags:
     _Loader.add_constructor(_tag, _Loader.plain)
 
 
-def recipe_names() -> list[str]:
-    """Names of the recipes that come with weightgen, such as `metadiff` and `paper/metadiff`."""
-    root = Path(str(resources.files(_PACKAGE)))
-    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
-
-
 def comes_with_weightgen(recipe: Recipe) -> bool:
     """Whether it is one of the recipes of the package, unchanged."""
     return any(load_recipe(name) == recipe for name in recipe_names())
-
-
-def recipe_path(name: str) -> Path:
-    """The file of a recipe given by path or by name. Raises InputError with the nearest right name."""
-    if Path(name).is_file():
-        return Path(name)
-    root = Path(str(resources.files(_PACKAGE)))
-    bare = name.removeprefix("recipes/").removesuffix(".yaml")
-    if bare in recipe_names():
-        return root / f"{bare}.yaml"
-    raise InputError(f"recipe '{name}': no such file, nor a recipe of weightgen{nearest(bare, recipe_names())}")
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -164,7 +146,7 @@ def _value(text: str, override: str) -> Any:
             raise InputError(
                 f"'{override}': the value is not valid YAML; quote it, names with special characters in single quotes"
             ) from error
-    tag = _Loader("").resolve(yaml.ScalarNode, word, (True, False))  # type: ignore[no-untyped-call]
+    tag = _Loader("").resolve(yaml.ScalarNode, word, (True, False))
     value = _Loader("").plain(yaml.ScalarNode(tag, word)) if tag in _Loader.plain_tags else text
     return replace(value, text=text) if isinstance(value, _Plain) else text
 

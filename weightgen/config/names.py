@@ -1,17 +1,22 @@
-"""Names of components and of their options in a recipe, checked by reading sources: nothing is imported."""
+"""Names of recipes, and of components and their options in one, checked by reading sources: nothing is imported."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
 from functools import cache
+from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from weightgen.config.recipe import Recipe
 from weightgen.errors import InputError
 from weightgen.extras import require
 from weightgen.registry import check_options, declared_options, nearest
 
+if TYPE_CHECKING:
+    from weightgen.config.recipe import Recipe
+
+_PACKAGE = "weightgen.recipes"
 GIVEN = {
     "selector": set[str](),
     "space": {"selector", "sizes", "readout", "classes", "feature_width"},
@@ -20,6 +25,23 @@ GIVEN = {
     "objective": set[str](),
 }
 """Arguments of the components of a section that the program decides, and no recipe."""
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with weightgen, such as `metadiff` and `paper/metadiff`."""
+    root = Path(str(resources.files(_PACKAGE)))
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe given by path or by name. Raises InputError with the nearest right name."""
+    if Path(name).is_file():
+        return Path(name)
+    root = Path(str(resources.files(_PACKAGE)))
+    bare = name.removeprefix("recipes/").removesuffix(".yaml")
+    if bare in recipe_names():
+        return root / f"{bare}.yaml"
+    raise InputError(f"recipe '{name}': no such file, nor a recipe of weightgen{nearest(bare, recipe_names())}")
 
 
 def check_names(recipe: Recipe) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from weightgen.episodes.shots import fewest_and_most, parse_shots, shots_label
-from weightgen.registry import Section
+from weightgen.section import Section
 from weightgen.training.options import TrainingOptions
 from weightgen.zoo.options import FitOptions
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import partial
+
 import torch
 from diffusers import SchedulerMixin
 from diffusers.configuration_utils import register_to_config
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 
 from weightgen.denoisers._soft_assignment import SoftAssignment
 from weightgen.features.gaussian_posterior import GaussianPosterior
-from weightgen.interfaces import Denoiser
+from weightgen.interfaces import Denoise, Denoiser
 from weightgen.records import Condition
 from weightgen.schedulers.schedulers import input_signal
 
@@ -43,6 +46,7 @@ class ClassTransformer(Denoiser):
     needs_variance = True
     uses_unlabelled = True
     signal: Tensor
+    times: Tensor
 
     @register_to_config
     def __init__(
@@ -68,7 +72,10 @@ class ClassTransformer(Denoiser):
             linear = base_classes >= _CLASSES_PER_FEATURE * feature_width
             self.register_to_config(linear=linear)
         self.register_buffer("signal", torch.ones(num_train_timesteps))
+        times = get_timestep_embedding(torch.arange(num_train_timesteps), _TIME_WIDTH)
+        self.register_buffer("times", times, persistent=False)
         self.assignment = SoftAssignment(rounds=rounds)
+        self.sees_coordinates = linear
         self.row_map = nn.Linear(feature_width, feature_width, bias=False) if linear else None
         if self.row_map is not None:
             nn.init.zeros_(self.row_map.weight)
@@ -89,29 +96,32 @@ class ClassTransformer(Denoiser):
     def set_noise_levels(self, scheduler: SchedulerMixin) -> None:
         self.signal.copy_(input_signal(scheduler))
 
-    def _posterior(
-        self, signal: Float[Tensor, "batch 1 1"], condition: Condition, *, learnt: bool
-    ) -> GaussianPosterior:
-        if condition.unlabelled.shape[1]:
+    def _posterior(self, signal: Tensor | None, condition: Condition, *, learnt: bool) -> GaussianPosterior:
+        if condition.unlabelled.shape[1] and signal is not None:
             once = self.assignment(signal[:: condition.copies], condition.once(), learnt=learnt)
             return once.repeat(condition.copies)  # draws differ in their noise, which it does not look at
         return GaussianPosterior.of(condition)
 
+    def prepared(self, condition: Condition) -> Denoise:
+        """Unlabelled images are assigned anew in every call, for how far to trust them depends on the time."""
+        if condition.unlabelled.shape[1]:
+            return self
+        known = self._known(condition, self._posterior(None, condition, learnt=True))
+        return partial(self._rows, known=replace(known, padding=None) if bool(condition.mask.all()) else known)
+
     def forward(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
     ) -> Float[Tensor, "batch ways width"]:
-        signal, mask, space = self.signal[timestep][:, None, None], condition.mask[..., None], condition.space
-        posterior = self._posterior(signal, condition, learnt=True)
-        anchor = posterior.given_noisy(space.along_axes(noisy), signal) * mask
-        vectors = (posterior.mean * mask, anchor)
-        own, shared = self._coefficients(vectors, timestep, condition, posterior)
-        rows = anchor
-        for i, vector in enumerate(vectors):
-            rows = rows + self._mix(vector, own[i], shared[i])
-        rows = space.from_axes(rows)
-        if self.row_map is not None:
-            rows = rows + self.row_map(space.from_axes(vectors[0]))
-        return rows
+        posterior = self._posterior(self.signal[timestep][:, None, None], condition, learnt=True)
+        return self._rows(noisy, timestep, condition, known=self._known(condition, posterior))
+
+    def _rows(self, noisy: Tensor, timestep: Tensor, condition: Condition, *, known: _Known) -> Tensor:
+        signal, space = self.signal[timestep][:, None, None], condition.space
+        anchor = known.posterior.given_noisy(space.along_axes(noisy), signal)
+        if known.padding is not None:
+            anchor = anchor * condition.mask[..., None]
+        rows = space.from_axes(anchor + self._correction(anchor, timestep, known))
+        return rows if known.mapped is None else rows + known.mapped
 
     def without_network(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
@@ -121,42 +131,74 @@ class ClassTransformer(Denoiser):
         posterior = self._posterior(signal, condition, learnt=False)
         return space.from_axes(posterior.given_noisy(space.along_axes(noisy), signal)) * condition.mask[..., None]
 
-    def _coefficients(
-        self, vectors: tuple[Tensor, Tensor], timestep: Tensor, condition: Condition, posterior: GaussianPosterior
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Per vector and band: each class's own coefficients, and those of other classes' vectors."""
-        mask = condition.mask
-        pairs = torch.cat([band_products(v, v, self.sizes) for v in vectors], -1)
-        diagonal = pairs.diagonal(dim1=1, dim2=2).mT  # (batch, ways, 2 bands)
-        spread = torch.stack([part.mean(-1) for part in self._spread(condition).split(self.sizes, -1)], -1)
-        unknown = torch.stack([part.mean(-1) for part in posterior.variance.split(self.sizes, -1)], -1)
+    def _known(self, condition: Condition, posterior: GaussianPosterior) -> _Known:
+        mask, space = condition.mask, condition.space
+        mean = posterior.mean * mask[..., None]
+        pairs = _compressed(band_products(mean, mean, self.sizes))
+        variances = [
+            torch.stack([part.mean(-1) for part in each.split(self.sizes, -1)], -1)
+            for each in (_spread(condition), posterior.variance)
+        ]
         images = torch.stack([condition.counts.clamp(min=1), posterior.unlabelled], -1)
-        facts = torch.cat([diagonal, spread, unknown, images], -1)
-        time = get_timestep_embedding(timestep, _TIME_WIDTH).to(facts)
-        h = self.embed_token(_compressed(facts)) + self.embed_time(time)[:, None]
-        p = self.embed_pair(_compressed(pairs))
-        for layer in self.layers:
-            h = layer(h, p, mask)
-        h = self.norm(h)
-        own = self.own(h).chunk(2, -1)
-        others = torch.nn.functional.silu(self.receive(h)[:, :, None] + self.send(h)[:, None] + p)
+        own = pairs.diagonal(dim1=1, dim2=2).mT  # (batch, ways, bands)
+        facts = torch.cat([own, torch.zeros_like(own), _compressed(torch.cat([*variances, images], -1))], -1)
+        pairs = self.embed_pair[0](torch.cat([pairs, torch.zeros_like(pairs)], -1))
         apart = mask[:, None] & ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
         share = apart / mask.sum(-1).clamp(min=2)[:, None, None].sub(1)
-        shared = (self.shared(others) * share[..., None]).chunk(2, -1)
-        return own, shared
+        return _Known(
+            posterior=posterior,
+            mean=mean,
+            tokens=self.embed_token(facts),
+            pairs=pairs,
+            share=share[..., None],
+            padding=~mask[:, None, None],
+            mapped=None if self.row_map is None else self.row_map(space.from_axes(mean)),
+        )
 
-    def _spread(self, condition: Condition) -> Float[Tensor, "batch ways feature"]:
-        """Variance of a class's support images along each axis; 0 at one shot, where nothing is known of it."""
-        there = condition.support_mask[..., None]
-        mean = (condition.support * there).sum(2, keepdim=True) / there.sum(2, keepdim=True).clamp(min=1)
-        away = (condition.support - mean).square() * there
-        return away.sum(2) / (there.sum(2) - 1).clamp(min=1)
+    def _correction(self, anchor: Tensor, timestep: Tensor, known: _Known) -> Float[Tensor, "batch ways width"]:
+        """What other vectors add to each row, along the axes."""
+        bands = len(self.sizes)
+        pairs = _compressed(band_products(anchor, anchor, self.sizes))
+        own = pairs.diagonal(dim1=1, dim2=2).mT  # (batch, ways, bands)
+        time = self.embed_time(self.times[timestep])[:, None]
+        h = known.tokens + nn.functional.linear(own, self.embed_token.weight[:, bands : 2 * bands]) + time
+        weight = self.embed_pair.get_parameter("0.weight")[:, bands:]
+        p = self.embed_pair[1](known.pairs + nn.functional.linear(pairs, weight))
+        for layer in self.layers:
+            h = layer(h, p, known.padding)
+        h = self.norm(h)
+        others = nn.functional.silu(self.receive(h)[:, :, None] + self.send(h)[:, None] + p)
+        # (batch, vectors of the others, rows, vectors · bands)
+        coefficients = self.shared(others) * known.share + torch.diag_embed(self.own(h).mT).movedim(1, -1)
+        vectors = torch.cat([known.mean, anchor], 1).split(self.sizes, -1)
+        coefficients = coefficients.unflatten(-1, (2, bands)).movedim(3, 2).flatten(2, 3)  # batch rows both bands
+        return torch.cat([coefficients[..., i] @ part for i, part in enumerate(vectors)], -1)
 
-    def _mix(self, vector: Tensor, own: Tensor, shared: Tensor) -> Float[Tensor, "batch ways width"]:
-        parts = [
-            own[..., i, None] * part + shared[..., i] @ part for i, part in enumerate(vector.split(self.sizes, -1))
-        ]
-        return torch.cat(parts, -1)
+
+@dataclass(frozen=True)
+class _Known:
+    """What no noise changes.
+
+    mean: of the posterior, 0 for padding. tokens, pairs: the part of both embeddings that is not of the noisy rows.
+    share: of every other class in what is pooled over them. padding: the classes to look away from; None where it is
+    known that there are none. mapped: what the linear map makes of the mean.
+    """
+
+    posterior: GaussianPosterior
+    mean: Float[Tensor, "batch ways feature"]
+    tokens: Float[Tensor, "batch ways width"]
+    pairs: Float[Tensor, "batch ways ways width"]
+    share: Float[Tensor, "batch ways ways 1"]
+    padding: Bool[Tensor, "batch 1 1 ways"] | None
+    mapped: Float[Tensor, "batch ways feature"] | None
+
+
+def _spread(condition: Condition) -> Float[Tensor, "batch ways feature"]:
+    """Variance of a class's support images along each axis; 0 at one shot, where nothing is known of it."""
+    there = condition.support_mask[..., None]
+    mean = (condition.support * there).sum(2, keepdim=True) / there.sum(2, keepdim=True).clamp(min=1)
+    away = (condition.support - mean).square() * there
+    return away.sum(2) / (there.sum(2) - 1).clamp(min=1)
 
 
 def _compressed(facts: Tensor) -> Tensor:
@@ -190,11 +232,12 @@ class PairAttention(nn.Module):
         self,
         tokens: Float[Tensor, "batch ways width"],
         pairs: Float[Tensor, "batch ways ways width"],
-        mask: Bool[Tensor, "batch ways"],
+        padding: Bool[Tensor, "batch 1 1 ways"] | None,
     ) -> Float[Tensor, "batch ways width"]:
         q, k, v = self.to_qkv(self.norm_in(tokens)).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2).chunk(3, 1)
         bias = self.pair_bias(pairs).movedim(-1, 1)  # (batch, heads, ways, ways)
-        bias = bias.masked_fill(~mask[:, None, None], torch.finfo(bias.dtype).min)
+        if padding is not None:
+            bias = bias.masked_fill(padding, torch.finfo(bias.dtype).min)
         seen = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         tokens = tokens + self.dropout(self.to_out(seen.transpose(1, 2).flatten(-2)))
         return tokens + self.dropout(self.mlp(self.norm_out(tokens)))
@@ -204,5 +247,5 @@ def band_products(
     left: Float[Tensor, "batch ways feature"], right: Float[Tensor, "batch ways feature"], sizes: list[int]
 ) -> Float[Tensor, "batch ways ways bands"]:
     """Mean product of every pair of rows over each band of neighbouring axes."""
-    bands = zip(left.split(sizes, -1), right.split(sizes, -1), sizes, strict=True)
-    return torch.stack([a @ b.mT / size for a, b, size in bands], -1)
+    bands = zip(left.split(sizes, -1), right.split(sizes, -1), strict=True)
+    return torch.stack([a @ b.mT for a, b in bands], -1) / left.new_tensor(sizes)

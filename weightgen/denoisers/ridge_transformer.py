@@ -17,7 +17,7 @@ from weightgen.features.ridge_rows import (
     centred,
     ridge_penalty,
 )
-from weightgen.interfaces import Denoiser
+from weightgen.interfaces import Denoise, Denoiser
 from weightgen.records import Condition
 from weightgen.schedulers.schedulers import input_signal
 
@@ -71,16 +71,20 @@ class RidgeTransformer(Denoiser):
     def forward(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
     ) -> Float[Tensor, "batch ways width"]:
-        with torch.autocast(noisy.device.type, enabled=False):  # vectors are data, not activations
-            return self._rows(noisy, timestep, condition, learnt=True)
+        return self.prepared(condition)(noisy, timestep, condition)
+
+    def prepared(self, condition: Condition) -> Denoise:
+        with torch.autocast(condition.tokens.device.type, enabled=False):  # vectors are data, not activations
+            return self._beside_noise(*self._rows(condition, learnt=True))
 
     def without_network(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
     ) -> Float[Tensor, "batch ways width"]:
         """Ridge regression after expectation–maximisation, and the noisy row, by their precisions."""
-        return self._rows(noisy, timestep, condition, learnt=False)
+        return self._beside_noise(*self._rows(condition, learnt=False))(noisy, timestep, condition)
 
-    def _rows(self, noisy: Tensor, timestep: Tensor, condition: Condition, *, learnt: bool) -> Tensor:
+    def _rows(self, condition: Condition, *, learnt: bool) -> tuple[Tensor, Tensor]:
+        """What the images say alone, along the axes, and the variance that this leaves."""
         facts = SupportFacts.of(condition)
         table = (facts.table - self.shift) / self.spread
         numbers = self.numbers(table).clamp(-_FURTHEST, _FURTHEST) if learnt else table.new_zeros(len(table), 7)
@@ -94,12 +98,17 @@ class RidgeTransformer(Denoiser):
             rows = rows + self._from_others(rows, images, facts, table, condition)
         length = condition.space.prior_variance.sum().sqrt()  # of prototypes, whose entries have unit scale
         rows = length * nn.functional.normalize(rows, dim=-1)
-        unknown = _UNKNOWN * numbers[:, 1, None, None].exp() / condition.counts.clamp(min=1)[..., None]
-        signal = self.signal[timestep][:, None, None]
-        # E[w | ridge row, noisy row] multiplied out by 1 − ᾱ, which may be 0
-        seen = condition.space.along_axes(noisy)
-        rows = ((1 - signal) * rows + unknown * signal.sqrt() * seen) / (1 - signal + unknown * signal)
-        return condition.space.from_axes(rows * condition.mask[..., None])
+        return rows, _UNKNOWN * numbers[:, 1, None, None].exp() / condition.counts.clamp(min=1)[..., None]
+
+    def _beside_noise(self, rows: Tensor, unknown: Tensor) -> Denoise:
+        def given_noisy(noisy: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+            signal = self.signal[timestep][:, None, None]
+            # E[w | ridge row, noisy row] multiplied out by 1 − ᾱ, which may be 0
+            seen = condition.space.along_axes(noisy)
+            both = ((1 - signal) * rows + unknown * signal.sqrt() * seen) / (1 - signal + unknown * signal)
+            return condition.space.from_axes(both * condition.mask[..., None])
+
+        return given_noisy
 
     def _assigned(
         self, labelled: WeightedImages, condition: Condition, numbers: Tensor, table: Tensor, *, learnt: bool

@@ -80,7 +80,7 @@ class _Running:
     def __init__(self, classes: int, shots: int, *, like: Float[Tensor, "images feature"]) -> None:
         width = like.shape[1]
         self.counts, self.means = like.new_zeros(classes), like.new_zeros(classes, width)
-        self.scatter = like.new_zeros(width, width, dtype=torch.float64)
+        self.scatter = like.new_zeros(width, width)  # in double precision from the second batch on
         self.support = like.new_zeros(classes, shots, width)
         self.mask = like.new_zeros(classes, shots, dtype=torch.bool)
 
@@ -98,7 +98,11 @@ class _Running:
         residual, before = values - mean[own], self.counts[present]
         away = mean - self.means[present]
         apart = away * (before * number / (before + number)).sqrt()[:, None]
-        self.scatter += residual.mT @ residual + apart.mT @ apart
+        scatter = residual.mT @ residual
+        if not bool(self.counts.any()):
+            self.scatter = scatter
+        else:
+            self.scatter = self.scatter.double() + (scatter + apart.mT @ apart)
         self.means[present] += away * (number / (before + number))[:, None]
         self.counts[present] += number
 

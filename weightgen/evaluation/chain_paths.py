@@ -14,8 +14,8 @@ from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.shots import shots_label
 from weightgen.evaluation.comparison import half_width
 from weightgen.evaluation.scoring import EpisodeSizes
+from weightgen.interfaces import Denoise
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.pipeline_io import Denoise
 from weightgen.records import Features, Progress
 from weightgen.zoo.build import Source, fit_tasks
 from weightgen.zoo.options import FitOptions

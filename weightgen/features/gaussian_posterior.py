@@ -52,8 +52,9 @@ class GaussianPosterior:
     ) -> Float[Tensor, "batch ways feature"]:
         """E[w | noisy row] for a noisy row √ᾱ w + √(1−ᾱ) ε along the axes: the precision-weighted mean."""
         # multiplied out by the variance, which may be 0, and by √signal, which may be too
-        mean = self.mean + self.variance * signal.sqrt() / (1 - signal) * noisy
-        return mean / (1 + self.variance * signal / (1 - signal))
+        noise = 1 - signal
+        mean = self.mean + self.variance * (signal.sqrt() / noise) * noisy
+        return mean / (1 + self.variance * (signal / noise))
 
     def with_images(
         self,

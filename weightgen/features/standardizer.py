@@ -238,11 +238,12 @@ class Standardizer(ModelMixin, ConfigMixin):
 
     def standardize(self, episode: Episode) -> Episode:
         """The same episode in the generator's space; absent images are 0."""
+        support = self.support(episode.support) * episode.support_mask[..., None]
+        unlabelled, query = episode.unlabelled, episode.query  # mostly none
+        if unlabelled.numel():
+            unlabelled = self.support(unlabelled) * episode.unlabelled_mask[..., None]
         return replace(
-            episode,
-            support=self.support(episode.support) * episode.support_mask[..., None],
-            unlabelled=self.support(episode.unlabelled) * episode.unlabelled_mask[..., None],
-            query=self.query(episode.query),
+            episode, support=support, unlabelled=unlabelled, query=self.query(query) if query.numel() else query
         )
 
     def distance_from_base(self, episode: Episode) -> Float[Tensor, " batch"]:

@@ -66,8 +66,11 @@ class DenseWhitening:
         return torch.linalg.solve(self.whole, weights.flatten(0, -2), left=False).reshape(weights.shape)
 
     def variances(self, space: Space) -> Float[Tensor, " feature"]:
-        turned = space.along_axes(space.along_axes(self.whole).mT).mT  # Aᵀ F A
-        return turned.square() @ space.prior_variance
+        half, floor = space.along_axes(self.whole.mT).mT, space.prior_variance.min()  # Aᵀ F
+        beyond = space.prior_variance - floor  # base classes vary along few axes, and along all others the same
+        few = beyond > 1e-6 * space.prior_variance.max()
+        turned = half[:, few] if space.axes is None else half @ space.axes[:, few]
+        return floor * half.square().sum(-1) + turned.square() @ beyond[few]
 
     def matrix(self) -> Float[Tensor, "feature feature"]:
         return self.whole

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from weightgen.config.build import check_components
-from weightgen.config.loading import load_recipe, recipe_path
+from weightgen.config.loading import load_recipe
+from weightgen.config.names import recipe_path
 from weightgen.config.recipe import Recipe
 from weightgen.episodes.shots import Shots, fewest_and_most, shots_label
 from weightgen.errors import InputError, check_least

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weightgen.config.loading import load_recipe, recipe_path
+from weightgen.config.loading import load_recipe
+from weightgen.config.names import recipe_path
 from weightgen.config.recipe import Recipe
 from weightgen.errors import InputError
 from weightgen.records import Progress

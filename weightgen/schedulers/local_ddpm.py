@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -64,7 +63,6 @@ class LocalDDPMScheduler(MeanDDPMScheduler):
         )
         # The base class has registered its own arguments over ours.
         self.register_to_config(segments=segments)
-        self._walk = self._walk_factors()
 
     @property
     def boundaries(self) -> Int[Tensor, " boundaries"]:
@@ -74,7 +72,7 @@ class LocalDDPMScheduler(MeanDDPMScheduler):
 
     def signal_from(self, level: Int[Tensor, "*any"], t: Int[Tensor, "*any"]) -> Float[Tensor, "*any"]:
         """ᾱ_s / ᾱ_level for s = t + 1: what is left at time t of a value at noise level `level`."""
-        signal = torch.cat([torch.ones(1, dtype=torch.float64), self._exact()])
+        signal = torch.cat([torch.ones(1, dtype=torch.float64), self.exact_signal()])
         level, t = level.to("cpu"), t.to("cpu")
         return signal[t + 1] / signal[level]
 
@@ -129,30 +127,11 @@ class LocalDDPMScheduler(MeanDDPMScheduler):
             )
         super().set_timesteps(num_inference_steps, *args, **kwargs)
 
-    def step(
-        self, model_output: Tensor, timestep: Any, sample: Tensor, generator: Any = None, return_dict: bool = True
-    ) -> Any:
-        """One step; `model_output` is what the denoiser predicts. Nothing is drawn from `generator`."""
+    def clean_value(
+        self, t: Int[Tensor, " steps"], signal: Float[Tensor, " steps"]
+    ) -> tuple[Float[Tensor, " steps"], Float[Tensor, " steps"]]:
         if self.config.prediction_type != "sample" or self.config.segments == 1:
-            return super().step(model_output, timestep, sample, generator=generator, return_dict=return_dict)
-        own, towards = self._walk[int(timestep)]
-        previous = own * sample + towards * model_output
-        return DDPMSchedulerOutput(prev_sample=previous) if return_dict else (previous,)
-
-    def _walk_factors(self) -> list[tuple[float, float]]:
-        """What one step of the whole chain makes, at every t, of the noisy value and of the local target predicted.
-
-        The posterior mean (Ho et al. 2020, eq. 7), whose clean value is a combination of the same two.
-        """
-        t = torch.arange(self.config.num_train_timesteps)
+            return super().clean_value(t, signal)
         local = self.signal_from(self.boundaries[1:][self.segment_of(t)], t)
-        whole, before = self.signal_from(torch.zeros_like(t), t), self.signal_from(torch.zeros_like(t), t - 1)
-        noise = (1 - whole) / (1 - local)
-        own, target = (1 - noise) / whole.sqrt(), noise * (local / whole).sqrt()  # of the clean value
-        beta = 1 - whole / before
-        clean, kept = before.sqrt() * beta / (1 - whole), (1 - beta).sqrt() * (1 - before) / (1 - whole)
-        return list(zip((clean * own + kept).tolist(), (clean * target).tolist(), strict=True))
-
-    def _exact(self) -> Float[Tensor, " steps"]:
-        """ᾱ in double precision; close to 0 the single precision of the base class loses the local ratios."""
-        return torch.cumprod(1 - self.betas.double(), 0)
+        noise = (1 - signal) / (1 - local)
+        return (1 - noise) / signal.sqrt(), noise * (local / signal).sqrt()

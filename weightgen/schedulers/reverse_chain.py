@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, SchedulerMixin
-from jaxtyping import Float
+from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from weightgen.errors import InputError
@@ -21,8 +24,38 @@ class MeanDDPMScheduler(DDPMScheduler):
     E[w | condition], whatever noise it starts from.
     """
 
-    def _get_variance(self, t, predicted_variance=None, variance_type=None):  # type: ignore[no-untyped-def]
-        return torch.zeros(())
+    def set_timesteps(self, *args: Any, **kwargs: Any) -> None:
+        super().set_timesteps(*args, **kwargs)
+        times = self.timesteps.cpu()
+        signal = self.exact_signal()[times]
+        before = torch.cat([signal[1:], torch.ones_like(signal[:1])])
+        # the posterior mean is a combination of the clean and the noisy value
+        clean, noisy = before.sqrt() * (1 - signal / before), (signal / before).sqrt() * (1 - before)
+        own, predicted = self.clean_value(times, signal)
+        factors = torch.stack([clean * own + noisy, clean * predicted], -1) / (1 - signal)[:, None]
+        self._factors = dict(zip(times.tolist(), factors.tolist(), strict=True))
+
+    def clean_value(
+        self, t: Int[Tensor, " steps"], signal: Float[Tensor, " steps"]
+    ) -> tuple[Float[Tensor, " steps"], Float[Tensor, " steps"]]:
+        """What to multiply the noisy value and the prediction with, for the clean value that both amount to."""
+        if self.config.prediction_type == "sample":
+            return torch.zeros_like(signal), torch.ones_like(signal)
+        if self.config.prediction_type == "v_prediction":
+            return signal.sqrt(), -(1 - signal).sqrt()
+        return signal.rsqrt(), -(1 / signal - 1).sqrt()
+
+    def exact_signal(self) -> Float[Tensor, " steps"]:
+        """ᾱ in double precision; close to 0 the single precision of the base class loses ratios."""
+        return torch.cumprod(1 - self.betas.double(), 0)
+
+    def step(
+        self, model_output: Tensor, timestep: Any, sample: Tensor, generator: Any = None, return_dict: bool = True
+    ) -> Any:
+        """The posterior mean (Ho et al. 2020, eq. 7); nothing is drawn from `generator`."""
+        own, towards = self._factors[int(timestep)]
+        previous = own * sample + towards * model_output
+        return DDPMSchedulerOutput(prev_sample=previous) if return_dict else (previous,)
 
 
 def reverse_chain(
@@ -44,7 +77,8 @@ def reverse_chain(
     Raises:
         InputError: more steps than the chain was trained with, or a scheduler put in place of one with segments.
     """
-    scheduler = copy.deepcopy(scheduler)  # schedulers keep the history of a chain; the caller's stays as it was
+    scheduler = copy.copy(scheduler)  # schedulers keep the history of a chain; the caller's stays as it was
+    vars(scheduler).update({name: list(kept) for name, kept in vars(scheduler).items() if isinstance(kept, list)})
     if steps > scheduler.config.num_train_timesteps:
         raise InputError(f"steps is {steps}; the chain has {scheduler.config.num_train_timesteps}, take fewer")
     segments = scheduler.config.get("segments", 1)  # diffusers keeps what another scheduler's config had
@@ -56,13 +90,18 @@ def reverse_chain(
     scheduler.set_timesteps(steps, device=like.device)
     noise = [torch.randn(like.shape[1:], generator=generator, device=generator.device) for generator in generators]
     x = torch.stack(noise).to(like) * scheduler.init_noise_sigma
-    stochastic = "generator" in inspect.signature(scheduler.step).parameters
-    extra = {"generator": list(generators)} if stochastic else {}
+    extra = {"generator": list(generators)} if _draws(type(scheduler).step) else {}
     if watch is not None:
         watch(x)
     for t in scheduler.timesteps:
         noisy = scheduler.scale_model_input(x, t)
-        x = scheduler.step(predict(noisy, t.round().long().expand(len(x))), t, x, **extra).prev_sample
+        x = scheduler.step(predict(noisy, t.round().long().expand(len(x))), t, x, return_dict=False, **extra)[0]
         if watch is not None:
             watch(x)
     return x
+
+
+@cache
+def _draws(step: Callable[..., Any]) -> bool:
+    """Whether a scheduler's step takes a source of random numbers."""
+    return "generator" in inspect.signature(step).parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -178,7 +179,7 @@ def check_scheduler(scheduler: SchedulerMixin, chain: Mapping[str, Any]) -> None
     for key, given in chain_of(scheduler).items():
         if key in _TRAINED and given != chain.get(key, _TRAINED[key]):
             _refuse(name, f"{key} is {given}, and the generator was trained with {chain.get(key, _TRAINED[key])}")
-    levels = _signal(chain)
+    levels = _signal(chain.get("kind"), json.dumps({key: chain.get(key, default) for key, default in _LEVELS.items()}))
     if not torch.allclose(scheduler.alphas_cumprod.to(levels), levels, rtol=1e-4, atol=1e-6):
         _refuse(name, "its noise levels are not those that the generator was trained with")
     for key, allowed in _HARMLESS.items():
@@ -186,11 +187,13 @@ def check_scheduler(scheduler: SchedulerMixin, chain: Mapping[str, Any]) -> None
             _refuse(name, f"{key} is {scheduler.config[key]}, which would spoil parameters: they are no pixels")
 
 
-def _signal(chain: Mapping[str, Any]) -> Float[Tensor, " steps"]:
-    """ᾱ at every time of a chain, see `chain_of`."""
-    if chain.get("kind") == FlowMatchScheduler.chain_kind:
-        return flow_signal(chain["num_train_timesteps"])
-    return DDPMScheduler(**{key: chain.get(key, default) for key, default in _LEVELS.items()}).alphas_cumprod
+@cache
+def _signal(kind: str | None, levels: str) -> Float[Tensor, " steps"]:
+    """ᾱ at every time of a chain, see `chain_of`; `levels` as JSON."""
+    given = json.loads(levels)
+    if kind == FlowMatchScheduler.chain_kind:
+        return flow_signal(given["num_train_timesteps"])
+    return DDPMScheduler(**given).alphas_cumprod
 
 
 def _refuse(name: str, why: str) -> None:

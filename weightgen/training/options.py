@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from weightgen.registry import Section
+from weightgen.section import Section
 
 
 class ReptileOptions(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from weightgen.registry import Section
+from weightgen.section import Section
 
 
 class FitOptions(Section):
