@@ -25,7 +25,7 @@ from weightgen.backbones.feature_cache import feature_batches, pixels_of
 from weightgen.data.images import open_support, open_unlabelled
 from weightgen.data.labelled import class_names
 from weightgen.episodes.dataset_episode import class_places, dataset_episode, episode_of
-from weightgen.errors import InputError
+from weightgen.errors import InputError, check_least
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, text_hash
 from weightgen.heads.head import Head
@@ -310,8 +310,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         return replace(episode, classes=places.to(episode.classes))
 
     def _standardised(self, inputs: Episode) -> Episode:
-        features = self.space.features(inputs.support_only())
-        return self.standardizer.standardize(features.to(self.device))
+        return self.standardizer.standardize(self.space.features(inputs.support_only()).to(self.device))
 
     def _denoised(
         self,
@@ -330,9 +329,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """
         samples = self.config.samples if samples is None else samples
         scheduler, steps = self.chain(steps, samples)
-        for name, number in (("steps", steps), ("samples", samples)):
-            if number < 1:
-                raise InputError(f"{name} is {number}; it must be 1 or more")
+        check_least(1, "", steps=steps, samples=samples)
         if len(generators) != len(episode):
             raise InputError(f"{len(generators)} random generators for {len(episode)} episodes; give one for each")
         for which, own, features in spaces or self.conditioner.in_spaces(episode, self.standardizer):
@@ -359,10 +356,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
         self, episode: Episode, generators: Sequence[torch.Generator], *, inputs: Episode, **chosen: Unpack[Chosen]
     ) -> GeneratedHeads:
         """Heads for a standardised batch of episodes; `inputs` are the same of what heads act on."""
-        heads = [
-            self._decoded(tokens, own.counts, features, lambda: inputs)
-            for tokens, own, features in self._denoised(episode, generators, **chosen)
-        ]
+        each = self._denoised(episode, generators, **chosen)
+        heads = [self._decoded(tokens, own.counts, features, lambda: inputs) for tokens, own, features in each]
         if len(heads) == 1:
             return heads[0]
         linear = [each.linear for each in heads]  # one by one, each in a feature space of its own
@@ -374,17 +369,16 @@ class WeightGenerationPipeline(GeneratorPipeline):
         names: tuple[str, ...],
         generator: torch.Generator | None,
         *,
-        steps: int | None,
-        samples: int | None,
         dataset: Dataset | None = None,
         provenance: Mapping[str, str] | None = None,
+        **chosen: Unpack[Chosen],
     ) -> Head:
         """The head of a standardised data set, which keeps the statistics of its labelled images.
 
         dataset: its images, for a space that takes them.
         """
         noise = [generator or seeded(0, "generate")]
-        ((tokens, own, features),) = self._denoised(episode, noise, steps=steps, samples=samples)
+        ((tokens, own, features),) = self._denoised(episode, noise, **chosen)
         places = class_places(names, self.class_names)
         inputs = cache(lambda: replace(episode_of(pixels_of(self.backbone, dataset)), classes=places))
         heads = self._decoded(tokens, own.counts, features, inputs)
@@ -394,10 +388,9 @@ class WeightGenerationPipeline(GeneratorPipeline):
             provenance = {**(provenance or {}), "adapted_from": self.backbone.weights_hash()}
         else:
             summary = SupportSummary.of(episode, space=features.tensors(), generator=self.generator_hash())
-        samples = tokens.shape[1]
-        scheduler, steps = self.chain(steps, samples)
+        scheduler, steps = self.chain(chosen.get("steps"), tokens.shape[1])
         images = {"support_images": int(episode.counts.sum()), "unlabelled_images": episode.unlabelled.shape[1]}
-        chain = {"scheduler": type(scheduler).__name__, "steps": steps, "samples": samples}
+        chain = {"scheduler": type(scheduler).__name__, "steps": steps, "samples": tokens.shape[1]}
         made_by = {**(self.config.provenance or {}), **chain, **images, **(provenance or {})}
         return Head(
             draws=heads.linear, class_names=names, backbone=backbone, provenance=made_by, parts=inside, support=summary
