@@ -9,8 +9,8 @@ class InputError(ValueError):
     """
 
 
-def check_least(least: int, prefix: str = "--", /, **numbers: float | None) -> None:
-    """Raise InputError, which names the flag or other option, for a number below `least`; None is no number."""
+def check_least(least: int, **numbers: float | None) -> None:
+    """Raise InputError, which names the flag, for a number below `least`; None is no number."""
     for name, number in numbers.items():
         if number is not None and number < least:
-            raise InputError(f"{prefix}{name} is {number}; it must be {least} or more")
+            raise InputError(f"--{name} is {number}; it must be {least} or more")

@@ -25,7 +25,7 @@ from weightgen.backbones.feature_cache import feature_batches, pixels_of
 from weightgen.data.images import open_support, open_unlabelled
 from weightgen.data.labelled import class_names
 from weightgen.episodes.dataset_episode import class_places, dataset_episode, episode_of
-from weightgen.errors import InputError, check_least
+from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, text_hash
 from weightgen.heads.head import Head
@@ -329,7 +329,9 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """
         samples = self.config.samples if samples is None else samples
         scheduler, steps = self.chain(steps, samples)
-        check_least(1, "", steps=steps, samples=samples)
+        for name, number in (("steps", steps), ("samples", samples)):
+            if number < 1:
+                raise InputError(f"{name} is {number}; it must be 1 or more")
         if len(generators) != len(episode):
             raise InputError(f"{len(generators)} random generators for {len(episode)} episodes; give one for each")
         for which, own, features in spaces or self.conditioner.in_spaces(episode, self.standardizer):
