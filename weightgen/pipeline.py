@@ -338,10 +338,18 @@ class WeightGenerationPipeline(GeneratorPipeline):
             repeated = [generator for generator in generators[which] for _ in range(samples)]
             with torch.inference_mode():  # on the few rows of a head, what autograd keeps takes a quarter of the time
                 condition = self.conditioner(own, features).repeat(samples)
+                chain: dict[str, Any] = {"generators": repeated, "watch": watch}
+                if denoiser is None and self._turns(scheduler):
+                    chain |= {"turn": condition.space.along_axes, "back": condition.space.from_axes}
+                    condition = condition.along_axes()
                 predict = self._prediction(denoiser or self.denoiser, condition)
-                like = self.space.like(condition)
-                tokens = reverse_chain(predict, scheduler, steps, like=like, generators=repeated, watch=watch)
+                tokens = reverse_chain(predict, scheduler, steps, like=self.space.like(condition), **chain)
             yield tokens.clone().unflatten(0, (-1, samples)), own, features
+
+    def _turns(self, scheduler: SchedulerMixin) -> bool:
+        """Whether a chain along the axes of the feature space ends where it does in coordinates, for less work."""
+        blind = not (self.denoiser.sees_coordinates or self.conditioner.sees_coordinates)
+        return blind and isinstance(scheduler, MeanDDPMScheduler)
 
     def _prediction(self, denoiser: Denoise, condition: Condition) -> Callable[[Tensor, Tensor], Tensor]:
         """What a chain calls, for one condition."""
