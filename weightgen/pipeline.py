@@ -180,9 +180,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         if rewrite:
             note = head.extension_note(added, how="all rows anew")
             return self._written(episode, (*head.class_names, *added), generator, provenance=note, **chosen)
-        recalled = self.conditioner.recalled(
-            episode, self.standardizer, space=joined.space, space_classes=joined.space_classes
-        )
+        recalled = self.conditioner.recalled(episode, self.standardizer, joined.space, joined.space_classes)
         noise = [generator or seeded(0, "generate")]
         ((tokens, _, features),) = self._denoised(episode, noise, spaces=[(slice(None), *recalled)], **chosen)
         shots = joined.shots.to(tokens).expand(1, len(added))
@@ -334,22 +332,19 @@ class WeightGenerationPipeline(GeneratorPipeline):
                 raise InputError(f"{name} is {number}; it must be 1 or more")
         if len(generators) != len(episode):
             raise InputError(f"{len(generators)} random generators for {len(episode)} episodes; give one for each")
+        turns = not (denoiser or self.denoiser.sees_coordinates or self.conditioner.sees_coordinates)
+        turns = turns and isinstance(scheduler, MeanDDPMScheduler)
         for which, own, features in spaces or self.conditioner.in_spaces(episode, self.standardizer):
             repeated = [generator for generator in generators[which] for _ in range(samples)]
             with torch.inference_mode():  # on the few rows of a head, what autograd keeps takes a quarter of the time
                 condition = self.conditioner(own, features).repeat(samples)
                 chain: dict[str, Any] = {"generators": repeated, "watch": watch}
-                if denoiser is None and self._turns(scheduler):
+                if turns:  # along the axes it ends where it does in coordinates, for less work
                     chain |= {"turn": condition.space.along_axes, "back": condition.space.from_axes}
                     condition = condition.along_axes()
                 predict = self._prediction(denoiser or self.denoiser, condition)
                 tokens = reverse_chain(predict, scheduler, steps, like=self.space.like(condition), **chain)
             yield tokens.clone().unflatten(0, (-1, samples)), own, features
-
-    def _turns(self, scheduler: SchedulerMixin) -> bool:
-        """Whether a chain along the axes of the feature space ends where it does in coordinates, for less work."""
-        blind = not (self.denoiser.sees_coordinates or self.conditioner.sees_coordinates)
-        return blind and isinstance(scheduler, MeanDDPMScheduler)
 
     def _prediction(self, denoiser: Denoise, condition: Condition) -> Callable[[Tensor, Tensor], Tensor]:
         """What a chain calls, for one condition."""
@@ -383,10 +378,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         provenance: Mapping[str, str] | None = None,
         **chosen: Unpack[Chosen],
     ) -> Head:
-        """The head of a standardised data set, which keeps the statistics of its labelled images.
-
-        dataset: its images, for a space that takes them.
-        """
+        """The head of a standardised data set, with its statistics; `dataset` for a space that takes its images."""
         noise = [generator or seeded(0, "generate")]
         ((tokens, own, features),) = self._denoised(episode, noise, **chosen)
         places = class_places(names, self.class_names)

@@ -279,10 +279,6 @@ class Condition:
         tokens, means = (self.space.along_axes(vectors) for vectors in (self.tokens, self.means))
         return replace(self, tokens=tokens, means=means, space=replace(self.space, axes=None))
 
-    def with_gradient(self, gradient: Float[Tensor, "batch ways feature"]) -> Condition:
-        """The same condition with the gradient at the noisy rows."""
-        return replace(self, gradient=gradient)
-
 
 @dataclass(frozen=True)
 class Calibration:
