@@ -94,8 +94,8 @@ def test_a_head_is_pushed_with_its_card(server: HubServer, trained: Path, pictur
     succeed(
         "generate", "--generator", trained, "--support", pictures / "support", "--out", tmp_path / "birds", "--quiet"
     )
-    told = pushed(tmp_path / "birds", "me/birds", "--private", "--license", "apache-2.0")
-    assert told["kind"] == "head" and told["address"].endswith("me/birds")
+    printed = pushed(tmp_path / "birds", "me/birds", "--private", "--license", "apache-2.0")
+    assert printed["kind"] == "head" and printed["address"].endswith("me/birds")
     assert server.created.get("visibility") == "private" or server.created.get("private")  # of older clients
     there = load_head(written(server, tmp_path / "there"))
     assert there.class_names == load_head(tmp_path / "birds").class_names

@@ -81,14 +81,14 @@ def main(folder: Path) -> None:
     training.fit_zoo(zoo)
     checkpoints = CheckpointFolder(folder / "checkpoints")
     losses = [record["loss"] for record in training.records(checkpoints)]
-    told = {
+    facts = {
         "processes": accelerator.num_processes,
         "fitted": own,
         "losses": losses,
         "weights": tensors_hash(dict(training.module.named_parameters())),
         "without a zoo": learn(folder / "without", accelerator),
     }
-    write_json(folder / f"process_{accelerator.process_index}.json", told)
+    write_json(folder / f"process_{accelerator.process_index}.json", facts)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
