@@ -23,6 +23,7 @@ import easyfsl.methods as easyfsl
 import timm
 import torch
 from _measured import Work, machine, megabytes, operations, process, rates, ratio, seconds, slope
+from PIL import Image
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, RidgeClassifier, RidgeClassifierCV
 from threadpoolctl import threadpool_limits
 from zoo_fit import OPTIONS, bare_products, one_at_a_time, support_of, together
@@ -192,8 +193,8 @@ def data_sets() -> Rows:
 def training(products: float) -> Rows:
     """A step of the default recipe, and a round of REPTILE, over the chain's length and the inner steps."""
     base, rows = made_up(40, 20, 640), []
-    episode = EpisodeSampler(base).sample(batch=32, ways=10, shots=3, queries=10, generator=generator(0, "training"))
-    for chain, inner in ((20, 0), (1000, 0), (1000, 1), (1000, 4), (1000, 16)):
+    episode = EpisodeSampler(base).sample(batch=8, ways=10, shots=3, queries=10, generator=generator(0, "training"))
+    for chain, inner in ((20, 0), (1000, 0), (1000, 1), (1000, 4)):
         pipeline = pipeline_of("metadiff", base, f"scheduler.num_train_timesteps={chain}")
         parts = {name: getattr(pipeline, name) for name in ("denoiser", "conditioner", "space", "scheduler")}
         module = EpisodeLoss(**parts, objective=build_objective(load_recipe("metadiff"))).train()
@@ -318,8 +319,12 @@ def end_to_end(cache: Path) -> Rows:
         timm.data.create_transform(**timm.data.resolve_data_config({}, model=trunk)),
     )
 
+    paths = sorted(folder.rglob("*.png"))
+
     def plain_loop() -> None:
-        loader = torch.utils.data.DataLoader([transform(row["image"].convert("RGB")) for row in dataset], batch_size=32)
+        loader = torch.utils.data.DataLoader(
+            [transform(Image.open(path).convert("RGB")) for path in paths], batch_size=32
+        )
         torch.cat([trunk(images) for images in loader])
 
     loops = seconds({"own": lambda: torch.cat(list(feature_batches(backbone, dataset))), "plain": plain_loop})
@@ -372,7 +377,7 @@ SECTIONS = {
     "its matrix products by the machine's rate, or its bytes by that of a copy, whichever is longer.",
     "data_sets": "A head for a whole data set, ten classes of 1,280 features: its time, in products XᵀX of all "
     "features with themselves, and in percent of the time of tuned probes.",
-    "training": "One step of the default recipe (32 episodes, 10 ways, 3 shots, 640 features): steps a second, the "
+    "training": "One step of the default recipe (8 episodes, 10 ways, 3 shots, 640 features): steps a second, the "
     "memory that it takes beyond what was there, and times the floor of its matrix products forward and backward, by "
     "the length of the chain; with inner steps a round of REPTILE.",
     "growth": "Slope of log time over log size with the half-width of its 95 % interval; 1 is linear.",

@@ -274,9 +274,10 @@ class Condition:
         single: dict[str, Any] = {name: value[:: self.copies] for name, value in _tensors_of(self)}
         return replace(self, copies=1, **single)
 
-    def with_gradient(self, gradient: Float[Tensor, "batch ways feature"]) -> Condition:
-        """The same condition with the gradient at the noisy rows."""
-        return replace(self, gradient=gradient)
+    def along_axes(self) -> Condition:
+        """The same with the axes for coordinates, so that a chain has nothing to turn to them and back."""
+        tokens, means = (self.space.along_axes(vectors) for vectors in (self.tokens, self.means))
+        return replace(self, tokens=tokens, means=means, space=replace(self.space, axes=None))
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ def knowing(pipeline: WeightGenerationPipeline, paths: TruePaths, monkeypatch: p
         return targets[torch.arange(len(noisy)), scheduler.segment_of(time)]
 
     monkeypatch.setattr(pipeline.denoiser, "prepared", lambda condition: oracle)
+    monkeypatch.setattr(pipeline.denoiser, "sees_coordinates", True)
 
 
 def test_an_oracle_is_at_every_local_target_when_its_segment_ends(

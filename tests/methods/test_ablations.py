@@ -81,6 +81,8 @@ def test_one_step_is_the_chain_in_one_step(make_generator: MakeGenerator, draw_e
 class Knowing(torch.nn.Module):
     """Knows the local targets, and says of them what the chain wants."""
 
+    needs_gradient, sees_coordinates = False, True
+
     def __init__(self, chain: LocalDDPMScheduler, path: torch.Tensor) -> None:
         super().__init__()
         self.chain, self.path = chain, path

@@ -139,6 +139,19 @@ def test_support_order_and_queries_do_not_matter(pipeline: WeightGenerationPipel
     assert torch.equal(rows(pipeline, blind(episode)), expected)
 
 
+def test_a_chain_along_the_axes_ends_where_one_in_coordinates_does(
+    pipeline: WeightGenerationPipeline, draw_episode: DrawEpisode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not pipeline.denoiser.sees_coordinates
+    assert pipeline.standardizer.axes is not None
+    ends, walks = [], [[], []]
+    for walk in walks:
+        ends.append(rows(pipeline, draw_episode(), steps=4, watch=walk.append))
+        monkeypatch.setattr(pipeline.denoiser, "sees_coordinates", True)
+    torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(*walks, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("steps", [1, 4, 50])
 def test_the_noise_free_chain_of_the_gaussian_form_ends_at_its_tokens(
     pipeline: WeightGenerationPipeline, draw_episode: DrawEpisode, steps: int

@@ -27,7 +27,7 @@ SMALL = {
     "token_transformer": ("denoiser.width=12", "denoiser.depth=1"),
     "learnt_descent": ("denoiser.width=9", "denoiser.rounds=2"),
     "local_targets": ("conditioner.width=7",),
-    "OneStepScheduler": ("generation.steps=1",),
+    "OneStepScheduler": ("generation.steps=1", "generation.draw_steps=1"),
     "dataset_encoder": ("conditioner.width=8",),
     "latent": ("space.width=4", "space.hidden=32", "space.steps=200", "space.learning_rate=0.01"),
     "chunk_transformer": ("denoiser.width=12", "denoiser.depth=1", "space.token_width=9", "training.folds=1"),
@@ -53,7 +53,7 @@ def small(recipe: Recipe) -> list[str]:
     if recipe.backbone.pretraining is None:
         names = ("conv4", *names)
         settled = (*settled, *TRAINED_HERE)
-    always = [*SHARED, "evaluation.episodes=4", *settled, *zoo]
+    always = [*SHARED, "evaluation.episodes=4", "generation.draw_steps=2", *settled, *zoo]
     return [*always, *(override for name in names for override in SMALL.get(name, ()))]
 
 

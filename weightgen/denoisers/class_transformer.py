@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from diffusers import SchedulerMixin
@@ -162,8 +163,8 @@ class ClassTransformer(Denoiser):
         own = pairs.diagonal(dim1=1, dim2=2).mT  # (batch, ways, bands)
         time = self.embed_time(self.times[timestep])[:, None]
         h = known.tokens + nn.functional.linear(own, self.embed_token.weight[:, bands : 2 * bands]) + time
-        weight = self.embed_pair.get_parameter("0.weight")[:, bands:]
-        p = self.embed_pair[1](known.pairs + nn.functional.linear(pairs, weight))
+        first: Any = self.embed_pair[0]
+        p = self.embed_pair[1](known.pairs + nn.functional.linear(pairs, first.weight[:, bands:]))
         for layer in self.layers:
             h = layer(h, p, known.padding)
         h = self.norm(h)
