@@ -322,10 +322,8 @@ def end_to_end(cache: Path) -> Rows:
     paths = sorted(folder.rglob("*.png"))
 
     def plain_loop() -> None:
-        loader = torch.utils.data.DataLoader(
-            [transform(Image.open(path).convert("RGB")) for path in paths], batch_size=32
-        )
-        torch.cat([trunk(images) for images in loader])
+        images = [transform(Image.open(path).convert("RGB")) for path in paths]
+        torch.cat([trunk(batch) for batch in torch.utils.data.DataLoader(images, batch_size=32)])
 
     loops = seconds({"own": lambda: torch.cat(list(feature_batches(backbone, dataset))), "plain": plain_loop})
     row = {
