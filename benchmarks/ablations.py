@@ -29,12 +29,12 @@ WITHOUT = {
 
 def scores(overrides: list[str]) -> dict[tuple[int, bool], Scores]:
     """Of a generator on its novel classes, by shots and with or without unlabelled images."""
-    made = trained(overrides)
-    chosen = made.recipe.evaluation
+    run = trained(overrides)
+    chosen = run.recipe.evaluation
     sizes = {"ways": chosen.ways, "queries": chosen.queries, "episodes": chosen.episodes, "seed": 0}
     return {
         (shots, unlabelled is not None): score(
-            Generated(pipeline=made.pipeline), made.novel, shots=shots, unlabelled=unlabelled, **sizes
+            Generated(pipeline=run.pipeline), run.novel, shots=shots, unlabelled=unlabelled, **sizes
         )
         for shots in chosen.shots
         for unlabelled in (None, UNLABELLED)

@@ -30,9 +30,9 @@ from weightgen.zoo.build import Source, fit_tasks
 from weightgen.zoo.store import ZooFolder
 
 
-def explained(made: Float[Tensor, "tasks parameters"], wanted: Tensor, space: Chunks) -> float:
+def explained(written: Float[Tensor, "tasks parameters"], wanted: Tensor, space: Chunks) -> float:
     """Share in percent of what tells tasks apart that is foretold: 0 for the mean of the zoo, 100 for all."""
-    missed = ((made - wanted) / space.scale).square().sum()
+    missed = ((written - wanted) / space.scale).square().sum()
     return 100 * float(1 - missed / ((space.end - wanted) / space.scale).square().sum())
 
 
@@ -57,9 +57,9 @@ def report(name: str, pixels: Features, recipe: Recipe, pipeline: WeightGenerati
             batch=tasks, ways=classes.shape[1], shots=shots, queries=1, generator=draw, classes=classes
         )
         noise = [seeds.generator(0, "part learning", i) for i in range(tasks)]
-        made = space.decode(pipeline.tokens(episode, noise)[:, 0])
-        moved = (made - mean).norm(dim=-1).mean()
-        print(f"  {shots} shots: {explained(made, wanted, space):.1f} % foretold, {moved:.2f} from the mean")
+        written = space.decode(pipeline.tokens(episode, noise)[:, 0])
+        moved = (written - mean).norm(dim=-1).mean()
+        print(f"  {shots} shots: {explained(written, wanted, space):.1f} % foretold, {moved:.2f} from the mean")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -71,10 +71,10 @@ class HeadGenerator:
     def on(self, adaptable: AdaptableBackbone, offset: Offset) -> Generated:
         """The method on features of the backbone moved by `offset`."""
         own = Standardizer.from_pretrained(self.run.path / "generator" / "standardizer")
-        made = Standardizer.from_config(own.config, feature_width=adaptable.backbone.feature_width)
-        made.fit(features_under(adaptable, offset, self.base)).likelihood_scale.copy_(own.likelihood_scale)
+        own_standardizer = Standardizer.from_config(own.config, feature_width=adaptable.backbone.feature_width)
+        own_standardizer.fit(features_under(adaptable, offset, self.base)).likelihood_scale.copy_(own.likelihood_scale)
         folder = self.run.path / "generator"
-        return Generated(pipeline=WeightGenerationPipeline.from_pretrained(folder, standardizer=made))
+        return Generated(pipeline=WeightGenerationPipeline.from_pretrained(folder, standardizer=own_standardizer))
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def few_shot(products: float, copies: float) -> tuple[Rows, Rows]:
 
 def data_sets() -> Rows:
     """A head for a whole data set of ten classes against tuned probes, and against one product of its features."""
-    pipeline, found = pipeline_of("transfer/metadiff", made_up(60, 40, 1280)), []
+    pipeline, rows = pipeline_of("transfer/metadiff", made_up(60, 40, 1280)), []
     for images in (10, 100, 1000, 5000, 20_000, 50_000):
         data = made_up(10, images // 10, 1280)
         episode, x, y = episode_of(data), data.values.numpy(), data.labels.numpy()
@@ -186,13 +186,13 @@ def data_sets() -> Rows:
             pair = {"generator": works["generator"], name: probe}
             both = seconds(pair, repeats=1 if slow else 5, warm_up=not slow)
             row[name] = 100 * ratio(both["generator"], both[name])
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
 
 
 def training(products: float) -> Rows:
     """A step of the default recipe, and a round of REPTILE, over the chain's length and the inner steps."""
-    base, found = made_up(40, 20, 640), []
+    base, rows = made_up(40, 20, 640), []
     episode = EpisodeSampler(base).sample(batch=8, ways=10, shots=3, queries=10, generator=generator(0, "training"))
     for chain, inner in ((20, 0), (1000, 0), (1000, 1), (1000, 4)):
         pipeline = pipeline_of("metadiff", base, f"scheduler.num_train_timesteps={chain}")
@@ -213,13 +213,13 @@ def training(products: float) -> Rows:
 
         spent, extra = statistics.median(seconds({"step": step})["step"]), megabytes(step)
         row = {"chain": chain, "inner_steps": inner, "steps_a_second": 1 / spent, "megabytes": extra}
-        found.append(row if inner else {**row, "floors": spent * products / operations(step)})
-    return found
+        rows.append(row if inner else {**row, "floors": spent * products / operations(step)})
+    return rows
 
 
 def growth() -> Rows:
     """Time over one size, all others as they are."""
-    base, found = made_up(1000, 10, 64), []
+    base, rows = made_up(1000, 10, 64), []
     pipeline, sampler = pipeline_of("metadiff", base), EpisodeSampler(base)
 
     def few(ways: int = 5, shots: int = 5, steps: int = 5, batch: int = 20) -> Work:
@@ -252,13 +252,13 @@ def growth() -> Rows:
         times = seconds({str(size): work(size) for size in sizes}, repeats=3)
         medians = [statistics.median(times[str(size)]) for size in sizes]
         rise, half = slope(sizes, medians)
-        found.append({"over": name, "from": sizes[0], "to": sizes[-1], "slope": rise, "half_width": half})
-    return found
+        rows.append({"over": name, "from": sizes[0], "to": sizes[-1], "slope": rise, "half_width": half})
+    return rows
 
 
 def zoos() -> Rows:
     """Tasks fitted together against one at a time, and against the matrix products of every epoch alone."""
-    found, draw = [], torch.Generator().manual_seed(0)
+    rows, draw = [], torch.Generator().manual_seed(0)
     for ways, shots, width, tasks in ((5, 20, 64, 512), (20, 20, 512, 32)):
         labels = torch.arange(ways).repeat_interleave(shots).expand(tasks, -1)
         images = torch.randn(tasks, ways * shots, width, generator=draw)
@@ -273,9 +273,9 @@ def zoos() -> Rows:
         faster = ratio(times["alone"], times["together"]) * tasks / 5  # five tasks are fitted alone
         rate = tasks / statistics.median(times["together"])
         floors = ratio(times["together"], times["bare"])
-        found.append({"ways": ways, "features": width, "epochs": OPTIONS.epochs, "tasks_a_second": rate,
+        rows.append({"ways": ways, "features": width, "epochs": OPTIONS.epochs, "tasks_a_second": rate,
                       "faster": faster, "products": floors})  # fmt: skip
-    return found
+    return rows
 
 
 def end_to_end(cache: Path) -> Rows:
@@ -345,14 +345,14 @@ def end_to_end(cache: Path) -> Rows:
 
 def start_up() -> Rows:
     """User time of commands in processes of their own, and whether they import torch."""
-    found = []
+    rows = []
     bare = statistics.median(process("pass")[0] for _ in range(5))
     for command in COMMANDS:
         runs = [process(COMMAND, *command.split()) for _ in range(5)]
         spent = statistics.median(run[0] for run in runs)
-        found.append({"command": command, "seconds": spent, "interpreters": spent / bare,
+        rows.append({"command": command, "seconds": spent, "interpreters": spent / bare,
                       "packages": len(runs[0][1]), "torch": "torch" in runs[0][1]})  # fmt: skip
-    return found
+    return rows
 
 
 def table(rows: Rows) -> Iterator[str]:

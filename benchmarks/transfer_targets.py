@@ -102,10 +102,10 @@ def main(arguments: Sequence[str]) -> None:
     for name, train, test in targets(pipeline, folder, chosen):
         kept = out / f"{name.replace(' ', '_').replace('/', '_')}.json"
         if not kept.exists():
-            found = compare_on(
+            compared = compare_on(
                 run, pipeline, train, test, data=name, test="its test images", sizes=SIZES, methods=methods, seed=seed
             )
-            write_json(kept, found)
+            write_json(kept, compared)
         results[name] = read_json(kept)
         print(f"\n## {name}: accuracy %\n\n{mean_table({name: results[name]}, 'accuracy', 1)}", flush=True)
     for title, key, digits in (

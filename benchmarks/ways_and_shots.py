@@ -26,7 +26,7 @@ def main(overrides: list[str]) -> None:
         special = trained([*overrides, *own, f"evaluation.shots=[{shots}]", f"evaluation.queries={QUERIES}"])
         ours, theirs = (
             score(
-                Generated(pipeline=made.pipeline),
+                Generated(pipeline=run.pipeline),
                 general.novel,
                 ways=ways,
                 shots=shots,
@@ -34,7 +34,7 @@ def main(overrides: list[str]) -> None:
                 episodes=EPISODES,
                 seed=0,
             )
-            for made in (general, special)
+            for run in (general, special)
         )
         difference, half_width = paired_difference(ours, theirs)
         accuracy = 100 * float(ours.accuracies.mean())

@@ -11,7 +11,7 @@ from .output import Output
 
 def export(
     head: Annotated[Path, typer.Argument(metavar="HEAD", help="Head folder written by weightgen generate.")],
-    onnx: Annotated[Path, typer.Option(metavar="FILE", help="ONNX file to write.")],
+    onnx: Annotated[Path, typer.Option(metavar="FILE", help="ONNX file to write; missing folders are created.")],
     preprocessing: Annotated[
         bool,
         typer.Option(

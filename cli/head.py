@@ -50,7 +50,8 @@ def remove(
     output = Output(format, quiet)
     from weightgen.heads.head import load_head
 
-    _write(output, load_head(folder).remove(classes), out or folder)
+    head = load_head(folder)
+    _write(output, head, head.remove(classes), out or folder)
 
 
 @app.command("rename")
@@ -69,7 +70,7 @@ def rename(
     from weightgen.heads.head import load_head
 
     head = load_head(folder)
-    _write(output, head.rename(read_renaming(names, head.class_names)), out or folder)
+    _write(output, head, head.rename(read_renaming(names, head.class_names)), out or folder)
 
 
 def read_renaming(pairs: Sequence[str], names: Sequence[str]) -> dict[str, str]:
@@ -98,10 +99,11 @@ def _split(pair: str, names: Sequence[str]) -> tuple[str, str]:
     return (possible or splits)[0]
 
 
-def _write(output: Output, head: "Head", folder: Path) -> None:
+def _write(output: Output, before: "Head", head: "Head", folder: Path) -> None:
+    """Write an edited head and print what was done, without the edits that came before."""
     head.save_pretrained(folder)
-    sentence = f"{folder}: {head.provenance['edited']}; it has {len(head.class_names)} classes"
-    output.result({"head": str(folder), **head.summary}, sentence)
+    edit = head.provenance["edited"].removeprefix(before.provenance.get("edited", "")).removeprefix("; ")
+    output.result({"head": str(folder), **head.summary}, f"{folder}: {edit}; it has {len(head.class_names)} classes")
 
 
 def _table(console: Console, summary: Mapping[str, Any]) -> None:

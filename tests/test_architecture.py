@@ -31,9 +31,9 @@ PRINTS = ("print", "rich", "typer", "sys.stdout", "sys.stderr")  # logging is le
 
 def modules() -> list[tuple[str, Path]]:
     """Dotted name and file of every module; the folder cli/ is the package weightgen.cli."""
-    found = [(path.relative_to(ROOT), path) for path in sorted((ROOT / "weightgen").rglob("*.py"))]
-    found += [(Path("weightgen") / path.relative_to(ROOT), path) for path in sorted((ROOT / "cli").rglob("*.py"))]
-    return [(".".join(name.with_suffix("").parts).removesuffix(".__init__"), path) for name, path in found]
+    files = [(path.relative_to(ROOT), path) for path in sorted((ROOT / "weightgen").rglob("*.py"))]
+    files += [(Path("weightgen") / path.relative_to(ROOT), path) for path in sorted((ROOT / "cli").rglob("*.py"))]
+    return [(".".join(name.with_suffix("").parts).removesuffix(".__init__"), path) for name, path in files]
 
 
 def imports(tree: ast.AST, module: str) -> Iterator[str]:

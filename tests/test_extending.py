@@ -69,8 +69,8 @@ def test_heads_are_generated_by_the_examples(project: Path, images: Path) -> Non
     for module in [name for name in sys.modules if name.startswith("my_project")]:
         del sys.modules[module]  # as another process would find it
     methods = "generator,no_denoiser,my_project.nearest_image"
-    told = json.loads(succeed("evaluate", "--methods", methods, "--shots", "1", "--format", "json").stdout)
-    accuracies = {method["name"]: method["accuracy"] for method in told[0]["methods"]}
+    evaluations = json.loads(succeed("evaluate", "--methods", methods, "--shots", "1", "--format", "json").stdout)
+    accuracies = {method["name"]: method["accuracy"] for method in evaluations[0]["methods"]}
     assert set(accuracies) == {"generator", "no_denoiser", "my_project.nearest_image", "raw_centroid"}
     assert all(0 <= accuracy <= 100 for accuracy in accuracies.values())
 

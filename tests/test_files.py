@@ -146,8 +146,8 @@ def test_new_folder_keeps_hidden_files_and_litter_of_the_old_one(tmp_path: Path)
             (tmp_path / "head" / ".git").mkdir()
             for kept in (".git/config", ".gitattributes", "Thumbs.db", ".DS_Store"):
                 (tmp_path / "head" / kept).write_text("old")
-    found = {str(path.relative_to(tmp_path / "head")) for path in (tmp_path / "head").rglob("*")}
-    assert found == {"second.txt", ".git", ".git/config", ".gitattributes", "Thumbs.db", ".DS_Store"}
+    entries = {str(path.relative_to(tmp_path / "head")) for path in (tmp_path / "head").rglob("*")}
+    assert entries == {"second.txt", ".git", ".git/config", ".gitattributes", "Thumbs.db", ".DS_Store"}
     assert (tmp_path / "head" / ".DS_Store").read_text() == "new" and os.listdir(tmp_path) == ["head"]
 
 

@@ -94,12 +94,12 @@ def component(kind: str, name: str) -> torch.nn.Module:
     with torch.random.fork_rng():  # first weights come from torch's global state
         torch.manual_seed(8)
         taken = {k: v for k, v in given.items() if k in registry.option_names(made_by)}
-        made = registry.create(kind, name, {}, **taken)
+        built = registry.create(kind, name, {}, **taken)
     generator = torch.Generator().manual_seed(8)
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in built.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return made.eval()
+    return built.eval()
 
 
 def conditions(

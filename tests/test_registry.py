@@ -86,9 +86,9 @@ def test_errors_name_the_thing_and_the_mend(call, message: str) -> None:
 
 
 def test_create_passes_options_and_what_is_given() -> None:
-    made = registry.create("denoisers", "gradient_mlp", {"width": 12}, feature_width=5)
-    assert isinstance(made, GradientMlp)
-    assert (made.config.feature_width, made.config.width, made.config.time_width) == (5, 12, 320)
+    built = registry.create("denoisers", "gradient_mlp", {"width": 12}, feature_width=5)
+    assert isinstance(built, GradientMlp)
+    assert (built.config.feature_width, built.config.width, built.config.time_width) == (5, 12, 320)
 
 
 def test_a_dotted_name_is_a_module_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,8 +100,8 @@ def test_a_dotted_name_is_a_module_of_ones_own(tmp_path: Path, monkeypatch: pyte
     )
     (package / "empty_one.py").write_text("from weightgen.denoisers.gradient_mlp import GradientMlp as EmptyOne\n")
     monkeypatch.syspath_prepend(tmp_path)
-    made = registry.create("denoisers", "their_package.my_mlp", {"width": 8}, feature_width=5)
-    assert isinstance(made, GradientMlp)
-    assert type(made).__module__ == "their_package.my_mlp"
+    built = registry.create("denoisers", "their_package.my_mlp", {"width": 8}, feature_width=5)
+    assert isinstance(built, GradientMlp)
+    assert type(built).__module__ == "their_package.my_mlp"
     with pytest.raises(InputError, match="no class named 'empty_one'"):
         registry.get("denoisers", "their_package.empty_one")

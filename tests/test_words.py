@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PYTHON = sorted([*(ROOT / "weightgen").rglob("*.py"), *(ROOT / "cli").rglob("*.py")])
+SCRIPTS = sorted(path for folder in ("benchmarks", "examples", "tests") for path in (ROOT / folder).rglob("*.py"))
 PROSE = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").rglob("*.yaml")])
 NAMES = {"told", "made", "found", "usual"}
 """No name in code: they say nothing of the value."""
@@ -62,7 +63,7 @@ def test_replaced_words_are_used_nowhere(place: str) -> None:
     assert replaced_words((ROOT / place).read_text(encoding="utf-8"), place) == []
 
 
-@pytest.mark.parametrize("place", checked(PYTHON))
+@pytest.mark.parametrize("place", checked([*PYTHON, *SCRIPTS]))
 def test_every_name_says_what_the_value_is(place: str) -> None:
     used = names(ast.parse((ROOT / place).read_text(encoding="utf-8")))
     assert {word for word in NAMES & {name.strip("_") for name in used} if (place, word) not in ALLOWED} == set()

@@ -88,10 +88,10 @@ def refuse(*arguments: str | Path, code: int = 2) -> str:
     result = on("utf-8", *arguments)
     assert result.exit_code == code, result.output
     assert result.stdout == ""
-    told = [line for line in result.stderr.splitlines() if not line.endswith("…")]  # "computing features …"
-    assert len(told) == 1, result.stderr
-    assert told[0].startswith("error: ")
-    return told[0].removeprefix("error: ")
+    lines = [line for line in result.stderr.splitlines() if not line.endswith("…")]  # "computing features …"
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0].removeprefix("error: ")
 
 
 def files_below(folder: Path) -> set[str]:

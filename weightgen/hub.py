@@ -42,7 +42,8 @@ def push_folder(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "files"
         save(folder)
-        with _one_line(f"{repo_id}: cannot be pushed", "log in with hf auth login, and check the name"):
+        remedy = "check the connection and the name, and log in with hf auth login"
+        with _one_line(f"{repo_id}: cannot be pushed", remedy):
             api = HfApi(token=token)
             address = api.create_repo(repo_id, private=private, exist_ok=True)
             if card is not None:

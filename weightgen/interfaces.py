@@ -74,7 +74,6 @@ class Conditioner(ModelMixin, ConfigMixin, ABC):
         self,
         episode: Episode,
         standardizer: Standardizer,
-        *,
         space: Mapping[str, Tensor],
         space_classes: Bool[Tensor, " ways"],
     ) -> tuple[Episode, FeatureSpace]:

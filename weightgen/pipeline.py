@@ -180,9 +180,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         if rewrite:
             note = head.extension_note(added, how="all rows anew")
             return self._written(episode, (*head.class_names, *added), generator, provenance=note, **chosen)
-        recalled = self.conditioner.recalled(
-            episode, self.standardizer, space=joined.space, space_classes=joined.space_classes
-        )
+        recalled = self.conditioner.recalled(episode, self.standardizer, joined.space, joined.space_classes)
         noise = [generator or seeded(0, "generate")]
         ((tokens, _, features),) = self._denoised(episode, noise, spaces=[(slice(None), *recalled)], **chosen)
         shots = joined.shots.to(tokens).expand(1, len(added))
@@ -196,10 +194,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
     ) -> GeneratedHeads:
         """Heads for a batch of episodes of what they act on: raw features, or pixels (`ParameterSpace.takes_images`).
 
-        Args:
-            episode: any ways, any shots, ragged or padded.
-            generators: one per episode, so that a head does not depend on its neighbours in the batch.
-            chosen: see `Chosen`.
+        Episodes may be ragged or padded. Each has a generator of its own, so that no head depends on its neighbours.
         """
         inside = self._standardised(episode)
         heads = self._heads(inside, generators, inputs=episode.support_only(), **chosen)
@@ -307,18 +302,13 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """A data set in the generator's space, from raw features in the order of its labels."""
         places = class_places(names, self.class_names)  # before any feature is computed
         standardised = (self.standardizer.support(values.to(self.device)) for values in batches)
+        beside = None if unlabelled is None else self.standardizer.support(unlabelled.to(self.device))
         draw, classes = seeded(0, "sampled images"), int(labels.max()) + 1
-        episode = dataset_episode(standardised, labels, classes=classes, generator=draw)
-        episode = replace(episode, classes=places.to(episode.classes))
-        if unlabelled is None:
-            return episode
-        beside = self.standardizer.support(unlabelled.to(self.device))[None]
-        there = torch.ones(beside.shape[:2], dtype=torch.bool, device=beside.device)
-        return replace(episode, unlabelled=beside, unlabelled_mask=there)
+        episode = dataset_episode(standardised, labels, classes=classes, generator=draw, unlabelled=beside)
+        return replace(episode, classes=places.to(episode.classes))
 
     def _standardised(self, inputs: Episode) -> Episode:
-        features = self.space.features(inputs.support_only())
-        return self.standardizer.standardize(features.to(self.device))
+        return self.standardizer.standardize(self.space.features(inputs.support_only()).to(self.device))
 
     def _denoised(
         self,
@@ -342,22 +332,19 @@ class WeightGenerationPipeline(GeneratorPipeline):
                 raise InputError(f"{name} is {number}; it must be 1 or more")
         if len(generators) != len(episode):
             raise InputError(f"{len(generators)} random generators for {len(episode)} episodes; give one for each")
+        turns = not (denoiser or self.denoiser.sees_coordinates or self.conditioner.sees_coordinates)
+        turns = turns and isinstance(scheduler, MeanDDPMScheduler)
         for which, own, features in spaces or self.conditioner.in_spaces(episode, self.standardizer):
             repeated = [generator for generator in generators[which] for _ in range(samples)]
             with torch.inference_mode():  # on the few rows of a head, what autograd keeps takes a quarter of the time
                 condition = self.conditioner(own, features).repeat(samples)
                 chain: dict[str, Any] = {"generators": repeated, "watch": watch}
-                if denoiser is None and self._turns(scheduler):
+                if turns:  # along the axes it ends where it does in coordinates, for less work
                     chain |= {"turn": condition.space.along_axes, "back": condition.space.from_axes}
                     condition = condition.along_axes()
                 predict = self._prediction(denoiser or self.denoiser, condition)
                 tokens = reverse_chain(predict, scheduler, steps, like=self.space.like(condition), **chain)
             yield tokens.clone().unflatten(0, (-1, samples)), own, features
-
-    def _turns(self, scheduler: SchedulerMixin) -> bool:
-        """Whether a chain along the axes of the feature space ends where it does in coordinates, for less work."""
-        blind = not (self.denoiser.sees_coordinates or self.conditioner.sees_coordinates)
-        return blind and isinstance(scheduler, MeanDDPMScheduler)
 
     def _prediction(self, denoiser: Denoise, condition: Condition) -> Callable[[Tensor, Tensor], Tensor]:
         """What a chain calls, for one condition."""
@@ -374,10 +361,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
         self, episode: Episode, generators: Sequence[torch.Generator], *, inputs: Episode, **chosen: Unpack[Chosen]
     ) -> GeneratedHeads:
         """Heads for a standardised batch of episodes; `inputs` are the same of what heads act on."""
-        heads = [
-            self._decoded(tokens, own.counts, features, lambda: inputs)
-            for tokens, own, features in self._denoised(episode, generators, **chosen)
-        ]
+        each = self._denoised(episode, generators, **chosen)
+        heads = [self._decoded(tokens, own.counts, features, lambda: inputs) for tokens, own, features in each]
         if len(heads) == 1:
             return heads[0]
         linear = [each.linear for each in heads]  # one by one, each in a feature space of its own
@@ -389,17 +374,13 @@ class WeightGenerationPipeline(GeneratorPipeline):
         names: tuple[str, ...],
         generator: torch.Generator | None,
         *,
-        steps: int | None,
-        samples: int | None,
         dataset: Dataset | None = None,
         provenance: Mapping[str, str] | None = None,
+        **chosen: Unpack[Chosen],
     ) -> Head:
-        """The head of a standardised data set, which keeps the statistics of its labelled images.
-
-        dataset: its images, for a space that takes them.
-        """
+        """The head of a standardised data set, with its statistics; `dataset` for a space that takes its images."""
         noise = [generator or seeded(0, "generate")]
-        ((tokens, own, features),) = self._denoised(episode, noise, steps=steps, samples=samples)
+        ((tokens, own, features),) = self._denoised(episode, noise, **chosen)
         places = class_places(names, self.class_names)
         inputs = cache(lambda: replace(episode_of(pixels_of(self.backbone, dataset)), classes=places))
         heads = self._decoded(tokens, own.counts, features, inputs)
@@ -409,10 +390,9 @@ class WeightGenerationPipeline(GeneratorPipeline):
             provenance = {**(provenance or {}), "adapted_from": self.backbone.weights_hash()}
         else:
             summary = SupportSummary.of(episode, space=features.tensors(), generator=self.generator_hash())
-        samples = tokens.shape[1]
-        scheduler, steps = self.chain(steps, samples)
+        scheduler, steps = self.chain(chosen.get("steps"), tokens.shape[1])
         images = {"support_images": int(episode.counts.sum()), "unlabelled_images": episode.unlabelled.shape[1]}
-        chain = {"scheduler": type(scheduler).__name__, "steps": steps, "samples": samples}
+        chain = {"scheduler": type(scheduler).__name__, "steps": steps, "samples": tokens.shape[1]}
         made_by = {**(self.config.provenance or {}), **chain, **images, **(provenance or {})}
         return Head(
             draws=heads.linear, class_names=names, backbone=backbone, provenance=made_by, parts=inside, support=summary

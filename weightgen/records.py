@@ -125,12 +125,13 @@ class Episode:
     ) -> Episode:
         """Without queries, and without all else but what is `given` by name; classes are numbered."""
         nothing = support.new_zeros(len(support), 0, support.shape[-1])
+        beside = given.get("unlabelled", nothing)
         empty: dict[str, Any] = {
             "query": nothing,
             "query_labels": torch.zeros(len(support), 0, dtype=torch.int64, device=support.device),
             "classes": torch.arange(support.shape[1], device=support.device).expand(len(support), -1),
-            "unlabelled": nothing,
-            "unlabelled_mask": mask.new_zeros(len(support), 0),
+            "unlabelled": beside,
+            "unlabelled_mask": mask.new_ones(beside.shape[:2]),
         }
         return cls(support, mask, **{**empty, **given})
 
@@ -277,10 +278,6 @@ class Condition:
         """The same with the axes for coordinates, so that a chain has nothing to turn to them and back."""
         tokens, means = (self.space.along_axes(vectors) for vectors in (self.tokens, self.means))
         return replace(self, tokens=tokens, means=means, space=replace(self.space, axes=None))
-
-    def with_gradient(self, gradient: Float[Tensor, "batch ways feature"]) -> Condition:
-        """The same condition with the gradient at the noisy rows."""
-        return replace(self, gradient=gradient)
 
 
 @dataclass(frozen=True)

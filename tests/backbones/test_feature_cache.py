@@ -91,10 +91,10 @@ def test_a_cache_that_cannot_be_written_costs_one_remark(backbone, monkeypatch, 
     else:
         monkeypatch.setenv("WEIGHTGEN_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setattr(files, "_unusable", set())
-    found = [features_of(backbone, images(), data_fingerprint="x") for _ in range(2)]
+    computed = [features_of(backbone, images(), data_fingerprint="x") for _ in range(2)]
     (remark,) = caplog.messages
     assert "cannot be used as a cache" in remark and "set WEIGHTGEN_CACHE" in remark
-    assert all(torch.equal(each.values, expected.values) for each in found)
+    assert all(torch.equal(each.values, expected.values) for each in computed)
 
 
 def full_disk(*_args):
@@ -228,7 +228,7 @@ def test_batches_of_many_images_are_read_one_at_a_time(backbone, monkeypatch):
     """Nothing is computed before it is asked for."""
     monkeypatch.setattr(feature_cache, "MOST_KEPT", 0)
     seen = []
-    backbone.register_forward_hook(lambda _module, given, _made: seen.append(len(given[0])))
+    backbone.register_forward_hook(lambda _module, given, _output: seen.append(len(given[0])))
     batches = feature_batches(backbone, images(), data_fingerprint="x", batch_size=4)
     assert seen == []
     next(batches)
@@ -242,10 +242,10 @@ def test_the_image_without_finite_features_is_named(backbone, monkeypatch, kept)
     monkeypatch.setattr(feature_cache, "MOST_KEPT", kept)
     seen = []
 
-    def spoil(_module, given, made):
+    def spoil(_module, given, output):
         numbers = range(len(seen), len(seen) + len(given[0]))
         seen.extend(numbers)
-        return made.masked_fill(torch.tensor([number in (6, 8) for number in numbers])[:, None], float("nan"))
+        return output.masked_fill(torch.tensor([number in (6, 8) for number in numbers])[:, None], float("nan"))
 
     backbone.register_forward_hook(spoil)
     with pytest.raises(InputError, match=r"'conv4' gives NaN or infinite features for picture 6.png; take another$"):

@@ -231,14 +231,14 @@ class TestAugmentation:
         assert result.shape == self.pixels.shape and result.dtype == torch.uint8
         shifts = set()
         for before, after in zip(self.pixels, result, strict=True):
-            found = [
+            results = [
                 (dy, dx)
                 for dy in range(-3, 4)
                 for dx in range(-2, 3)
                 if torch.equal(after[:, 3:-3, 2:-2], before[:, 3 + dy : 14 + dy, 2 + dx : 9 + dx])
             ]
-            assert found
-            shifts.add(found[0])
+            assert results
+            shifts.add(results[0])
         assert len(shifts) > 1
 
     def test_crop_repeats_the_border(self):

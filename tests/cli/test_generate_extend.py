@@ -36,10 +36,19 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_one_class_is_added_in_place(trained: Path, birds: Path, one: Path) -> None:
     old = load_head(birds)
     given = ("generate", "--support", one, "--extend", birds, "--generator", trained)
-    made = json.loads(succeed(*given, "--format", "json").stdout)
+    written = json.loads(succeed(*given, "--format", "json").stdout)
     new = load_head(birds)
-    assert (made["head"], made["classes"], made["added"]) == (str(birds), list(new.class_names), ["new [class]"])
-    assert (made["support_images"], made["unlabelled_images"], made["samples"], made["steps"]) == (10, 0, 1, 2)
+    assert (written["head"], written["classes"], written["added"]) == (
+        str(birds),
+        list(new.class_names),
+        ["new [class]"],
+    )
+    assert (written["support_images"], written["unlabelled_images"], written["samples"], written["steps"]) == (
+        10,
+        0,
+        1,
+        2,
+    )
     assert torch.equal(new.draws.weight[:, :, :3], old.draws.weight)
     assert torch.equal(new.draws.bias[:, :, :3], old.draws.bias)
     assert new.provenance["extended"] == "added 'new [class]' (2 steps of MeanDDPMScheduler)"
@@ -51,8 +60,8 @@ def test_the_sentence_and_what_comes_next(trained: Path, birds: Path, one: Path,
     assert result.stdout.startswith(f"{out}: a head with 1 new class, 4 in all, from 10 images, old and new, in ")
     assert f"weightgen predict --head {out}" in result.stderr
     assert contents(birds) == before
-    found = json.loads(succeed("predict", one, "--head", out, "--format", "json").stdout)
-    assert len(found) == 4 and "new [class]" in found[0]["probabilities"]
+    predictions = json.loads(succeed("predict", one, "--head", out, "--format", "json").stdout)
+    assert len(predictions) == 4 and "new [class]" in predictions[0]["probabilities"]
     assert json.loads(succeed("head", "info", out, "--format", "json").stdout)["classes"][-1] == {
         "name": "new [class]",
         "images": 4,

@@ -20,8 +20,8 @@ def test_suggestions_are_files_of_the_pool_in_text_and_json(
         shutil.copy(known, pool / f"known {known.parent.name} {known.name}")
     arguments = ("generate", "--support", pictures / "support", "--unlabelled", pool, "--generator", trained)
     arguments += ("--seed", seed, "--out", tmp_path / "head", "--suggest", "4")
-    found = json.loads(succeed(*arguments, "--format", "json").stdout)["suggestions"]
-    files = [Path(one["image"]) for one in found]
+    suggestions = json.loads(succeed(*arguments, "--format", "json").stdout)["suggestions"]
+    files = [Path(one["image"]) for one in suggestions]
     assert len(set(files)) == 4 and all(path.is_relative_to(pool) and path.is_file() for path in files)
     assert not any(path.name.startswith("known") for path in files)
     lines = [line for line in succeed(*arguments).stdout.splitlines() if line.startswith("label next: ")]

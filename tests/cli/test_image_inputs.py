@@ -43,8 +43,8 @@ def test_odd_exif_stops_no_command(trained: Path, tmp_path: Path) -> None:
     for name, content in ODD_EXIF.items():
         (folder / "ant" / name).write_bytes(content)
     succeed("generate", "--support", folder, "--generator", trained, "--out", head)
-    found = json.loads(succeed("predict", folder, "--head", head, "--format", "json").stdout)
-    by_name = {Path(one["path"]).name: one["probabilities"] for one in found}
+    predictions = json.loads(succeed("predict", folder, "--head", head, "--format", "json").stdout)
+    by_name = {Path(one["path"]).name: one["probabilities"] for one in predictions}
     assert set(ODD_EXIF) <= set(by_name)
     assert by_name["as text.jpg"] == pytest.approx(by_name["over zero.jpg"], abs=1e-6)  # both are turned
     assert by_name["as text.jpg"] != pytest.approx(by_name["empty.jpg"], abs=1e-6)
@@ -58,11 +58,11 @@ def test_litter_is_passed_over_by_every_command_and_kept_in_a_head_folder(traine
     arguments = ("generate", "--support", folder, "--unlabelled", folder / "ant", "--generator", trained)
     assert "holds no image that is not in the support" in refuse(*arguments, "--out", head)
     for _ in range(2):  # into a folder of litter, then over a head with litter
-        made = succeed("generate", "--support", folder, "--generator", trained, "--out", head, "--format", "json")
-        assert json.loads(made.stdout)["classes"] == ["ant", "bee"] and "passed over" not in made.stderr
+        written = succeed("generate", "--support", folder, "--generator", trained, "--out", head, "--format", "json")
+        assert json.loads(written.stdout)["classes"] == ["ant", "bee"] and "passed over" not in written.stderr
         assert {".DS_Store", ".gitattributes", "Thumbs.db", "head.safetensors"} <= files_below(head)
-    found = json.loads(succeed("predict", folder, "--head", head, "--format", "json").stdout)
-    assert len(found) == 4
+    predictions = json.loads(succeed("predict", folder, "--head", head, "--format", "json").stdout)
+    assert len(predictions) == 4
     assert json.loads(succeed("data", "info", folder, "--format", "json").stdout)["images"] == 4
     succeed("head", "rename", head, "ant=termite")
     more = support(tmp_path / "more", "cat")
@@ -77,15 +77,15 @@ def test_browsers_suffixes_and_none_are_read_and_the_unreadable_named_once(train
         (folder / "ant" / name).write_bytes(jpeg(picture(seed=5)))
     for name in ("x.heic", "y.heic"):
         (folder / "bee" / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
-    made = succeed("generate", "--support", folder, "--generator", trained, "--out", head)
-    told = [line for line in made.stderr.splitlines() if "passed over" in line]
-    assert len(told) == 1 and "bee/x.heic, bee/y.heic" in told[0]
+    written = succeed("generate", "--support", folder, "--generator", trained, "--out", head)
+    remarks = [line for line in written.stderr.splitlines() if "passed over" in line]
+    assert len(remarks) == 1 and "bee/x.heic, bee/y.heic" in remarks[0]
     assert (
         "passed over"
         not in succeed("generate", "--support", folder, "--generator", trained, "--out", head, "--quiet").stderr
     )
-    found = json.loads(invoke("predict", folder, "--head", head, "--format", "json", "--quiet").stdout)
-    assert len(found) == 8
+    predictions = json.loads(invoke("predict", folder, "--head", head, "--format", "json", "--quiet").stdout)
+    assert len(predictions) == 8
     assert "not an image of a known kind" in invoke("predict", folder / "bee" / "x.heic", "--head", head).stderr
 
 

@@ -163,7 +163,7 @@ def test_the_table_names_every_method_and_the_verdict(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (
             ("--unlabelled", "5", "--shares", "balanced", "--distractors", "0"),
@@ -179,12 +179,12 @@ def test_the_table_names_every_method_and_the_verdict(
     ids=["balanced", "far from balanced", "unbalanced", "transductive"],
 )
 def test_unlabelled_images_on_request(
-    trained: Path, tmp_path: Path, arguments: tuple[str, ...], told: dict[str, object]
+    trained: Path, tmp_path: Path, arguments: tuple[str, ...], expected: dict[str, object]
 ) -> None:
     sizes = ("--ways", "2", "--shots", "1", "--episodes", "4", "--report", tmp_path)
     (one,) = json.loads(succeed("evaluate", trained, *sizes, *arguments, "--format", "json").stdout)
     assert set(one) == EVALUATION_KEYS
-    assert one["unlabelled"] == told
+    assert one["unlabelled"] == expected
     names = [method["name"] for method in one["methods"]]
     assert names == chosen_methods(None, protocol="episodes", unlabelled=True, pipeline=generator_double())
     kinds = {method["name"]: method["kind"] for method in one["methods"]}
@@ -218,10 +218,14 @@ def test_predictions_as_csv(head: Path, pictures: Path) -> None:
 
 
 def test_predictions_agree_between_formats(head: Path, pictures: Path) -> None:
-    def told(form: str) -> str:
+    def printed(form: str) -> str:
         return succeed("predict", pictures / "query", "--head", head, "--format", form).stdout
 
-    rows, objects, text = list(csv.DictReader(io.StringIO(told("csv")))), json.loads(told("json")), told("text")
+    rows, objects, text = (
+        list(csv.DictReader(io.StringIO(printed("csv")))),
+        json.loads(printed("json")),
+        printed("text"),
+    )
     assert [row["path"] for row in rows] == [one["path"] for one in objects]
     for row, one in zip(rows, objects, strict=True):
         assert float(row["probability"]) == one["probability"] == max(one["probabilities"].values())
@@ -300,8 +304,8 @@ def test_the_schema_tells_what_every_option_means() -> None:
     training = schema["$defs"]["TrainingOptions"]["properties"]
     assert training["steps"]["description"] == "Optimiser steps."
     for name, section in schema["$defs"].items():
-        for option, told in section["properties"].items():
-            assert told.get("description"), f"{name}.{option}"
+        for option, described in section["properties"].items():
+            assert described.get("description"), f"{name}.{option}"
 
 
 def test_components_are_listed_with_a_line_each() -> None:
@@ -325,11 +329,11 @@ def test_data_info_counts(images: Path) -> None:
 
 def test_data_sample_takes_no_image_twice(images: Path, tmp_path: Path) -> None:
     sizes = ("--ways", "4", "--shots", "3", "--queries", "2")
-    made = json.loads(succeed("data", "sample", images, *sizes, "--out", tmp_path / "a", "--format", "json").stdout)
+    sampled = json.loads(succeed("data", "sample", images, *sizes, "--out", tmp_path / "a", "--format", "json").stdout)
     contents = {}
     for part, number in (("support", 3), ("query", 2)):
         files = sorted((tmp_path / "a" / part).rglob("*.png"))
-        assert {path.parent.name for path in files} == set(made["classes"])
+        assert {path.parent.name for path in files} == set(sampled["classes"])
         assert len(files) == 4 * number
         contents[part] = {path.read_bytes() for path in files}
     assert len(contents["support"] | contents["query"]) == 4 * 5
@@ -367,9 +371,9 @@ def test_data_sample_keeps_classes_apart_whose_names_make_the_same_folder(tmp_pa
     pq.write_table(pa.table(columns), tmp_path / "d.parquet")
     sizes = ("--ways", "4", "--shots", "1", "--queries", "1")
     succeed("data", "sample", tmp_path / "d.parquet", *sizes, "--out", tmp_path / "s")
-    found = [path for path in (tmp_path / "s").rglob("*") if path.is_file()]
-    assert {path.read_bytes() for path in found} == set(columns["image"])
-    assert {path.suffix for path in found} == {".bmp", ".gif", ".jpg", ".png"}
+    files = [path for path in (tmp_path / "s").rglob("*") if path.is_file()]
+    assert {path.read_bytes() for path in files} == set(columns["image"])
+    assert {path.suffix for path in files} == {".bmp", ".gif", ".jpg", ".png"}
     assert json.loads(succeed("data", "info", tmp_path / "s" / "support", "--format", "json").stdout)["classes"] == 4
 
 

@@ -54,13 +54,13 @@ def test_patterns_folders_files_and_lists_name_the_same_images(head: Path, photo
     paths = [one["path"] for one in answers(photos, "--head", head)]
     assert len(paths) == 9
     for given in (["photos/*/*.png"], ["photos/**/*.png"], ["photos/[!l]*"], paths, [Path("photos/*/*").absolute()]):
-        found = [str(Path(one["path"]).absolute()) for one in answers(*given, "--head", head)]
-        assert [path for path in found if "/loop/" not in path] == [str(Path(path).absolute()) for path in paths]
+        answered = [str(Path(one["path"]).absolute()) for one in answers(*given, "--head", head)]
+        assert [path for path in answered if "/loop/" not in path] == [str(Path(path).absolute()) for path in paths]
     for text in ("\n".join(paths), "\ufeff" + "\r\n".join(paths) + "\r\n\r\n", "photos/*/*.png\n"):
         result = piped(text.encode(), "-", "--head", head)
         assert result.exit_code == 0, result.output
-        found = [json.loads(line)["path"] for line in result.stdout.splitlines()]
-        assert [path for path in found if "/loop/" not in path] == paths
+        answered = [json.loads(line)["path"] for line in result.stdout.splitlines()]
+        assert [path for path in answered if "/loop/" not in path] == paths
 
 
 def test_a_file_whose_name_is_a_pattern_is_itself(head: Path, photos: Path) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -69,8 +66,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[HubServer]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     with HubServer() as running:
+        monkeypatch.setattr(constants, "ENDPOINT", running.address)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", "hf_x")
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
         yield running
@@ -78,14 +78,9 @@ def server() -> Iterator[HubServer]:
         thread.join()
 
 
-def pushed(server: HubServer, *arguments: str | Path, home: Path) -> dict:
-    """What the command says, in a process of its own: the hub's address is read when its library is imported."""
-    command = [sys.executable, "-m", "weightgen.cli.main", "push", *map(str, arguments), "--format", "json"]
-    environment = {**os.environ, "HF_ENDPOINT": server.address, "HF_TOKEN": "hf_x", "HF_HOME": str(home)}
-    environment.pop("HF_HUB_OFFLINE", None)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def pushed(*arguments: str | Path) -> dict:
+    """What the command says."""
+    return json.loads(succeed("push", *arguments, "--format", "json").stdout)
 
 
 def written(server: HubServer, folder: Path) -> Path:
@@ -95,15 +90,12 @@ def written(server: HubServer, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_a_head_is_pushed_with_its_card(server: HubServer, trained: Path, pictures: Path, tmp_path: Path) -> None:
     succeed(
         "generate", "--generator", trained, "--support", pictures / "support", "--out", tmp_path / "birds", "--quiet"
     )
-    told = pushed(
-        server, tmp_path / "birds", "me/birds", "--private", "--license", "apache-2.0", home=tmp_path / "home"
-    )
-    assert told["kind"] == "head" and told["address"].endswith("me/birds")
+    printed = pushed(tmp_path / "birds", "me/birds", "--private", "--license", "apache-2.0")
+    assert printed["kind"] == "head" and printed["address"].endswith("me/birds")
     assert server.created.get("visibility") == "private" or server.created.get("private")  # of older clients
     there = load_head(written(server, tmp_path / "there"))
     assert there.class_names == load_head(tmp_path / "birds").class_names
@@ -111,11 +103,10 @@ def test_a_head_is_pushed_with_its_card(server: HubServer, trained: Path, pictur
     assert b"Leave-one-out: " in server.files["README.md"]
 
 
-@pytest.mark.slow
 def test_a_run_is_pushed_with_recipe_and_report_and_without_paths(
     server: HubServer, trained: Path, tmp_path: Path
 ) -> None:
-    assert pushed(server, trained, "me/birds", home=tmp_path / "home")["kind"] == "generator"
+    assert pushed(trained, "me/birds")["kind"] == "generator"
     WeightGenerationPipeline.from_pretrained(written(server, tmp_path / "there"))
     card = server.files["README.md"].decode()
     assert 'from_pretrained("hf-hub:me/birds")' in card
@@ -147,7 +138,7 @@ def test_a_hub_that_refuses_is_one_line(trained: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(hub, "HfApi", Refusing)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     complaint = refuse("push", trained, "me/birds")
-    assert complaint.startswith("me/birds: cannot be pushed (401 Client Error. Invalid username); log in")
+    assert complaint.startswith("me/birds: cannot be pushed (401 Client Error. Invalid username); check the connection")
 
 
 def test_a_head_on_the_hub_is_fetched_once_and_a_missing_one_named(

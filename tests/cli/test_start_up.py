@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tiny_runs import refuse, succeed
@@ -62,8 +63,9 @@ def test_a_wrong_name_or_option_is_refused_by_the_line_of_train(override: str, l
     assert said == refuse("train", "metadiff", override)
 
 
-def test_a_changed_recipe_is_refused_for_what_only_the_libraries_know(tmp_path) -> None:
+def test_a_changed_recipe_is_refused_for_what_only_the_libraries_know(images: Path) -> None:
     succeed("recipes", "validate", "transfer/metadiff")
+    small = (f"data={images}", "data.backbone_classes=0", "evaluation.queries=5")
     for override, line in {
         "data=/nowhere": "/nowhere",
         "backbone=resnet5x": "timm has no model 'resnet5x'",
@@ -71,4 +73,4 @@ def test_a_changed_recipe_is_refused_for_what_only_the_libraries_know(tmp_path) 
         "denoiser.width=7": "width",
         "training.ways=[9000,9000]": "training.ways",
     }.items():
-        assert line in refuse("recipes", "validate", "metadiff", override)
+        assert line in refuse("recipes", "validate", "metadiff", *small, override)

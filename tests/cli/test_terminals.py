@@ -47,16 +47,18 @@ def photos(accents: Path, pictures: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
 class TestEncodings:
     def test_json_and_csv_are_utf8(self, accents: Path, photos: Path, encoding: str) -> None:
-        found = {}
+        outputs = {}
         for form in ("json", "csv"):
             result = on(encoding, "predict", photos, "--head", accents / "head", "--format", form)
             assert result.exit_code == 0
-            found[form] = result.stdout_bytes.decode("utf-8")
-        told = json.loads(found["json"])
-        assert [one["path"] for one in told] == [str(path) for path in sorted(photos.iterdir())]
-        assert all(list(one["probabilities"]) == list(NAMES) for one in told)
-        rows = list(csv.DictReader(io.StringIO(found["csv"])))
-        assert [(row["path"], row["class_name"]) for row in rows] == [(one["path"], one["class_name"]) for one in told]
+            outputs[form] = result.stdout_bytes.decode("utf-8")
+        parsed = json.loads(outputs["json"])
+        assert [one["path"] for one in parsed] == [str(path) for path in sorted(photos.iterdir())]
+        assert all(list(one["probabilities"]) == list(NAMES) for one in parsed)
+        rows = list(csv.DictReader(io.StringIO(outputs["csv"])))
+        assert [(row["path"], row["class_name"]) for row in rows] == [
+            (one["path"], one["class_name"]) for one in parsed
+        ]
 
     def test_text_falls_back_to_replacement_characters(self, accents: Path, photos: Path, encoding: str) -> None:
         table = on(encoding, "predict", photos, "--head", accents / "head")
@@ -80,9 +82,9 @@ class TestEncodings:
         assert (missing.exit_code, missing.stdout_bytes) == (2, b"")
         assert b"cannot be read" in missing.stderr_bytes
         out = accents / f"頭 {encoding}"
-        made = on(encoding, "generate", "--support", pictures / "support", "--generator", trained, "--out", out)
-        assert made.exit_code == 0
-        assert b"weightgen predict --head" in made.stderr_bytes
+        written = on(encoding, "generate", "--support", pictures / "support", "--generator", trained, "--out", out)
+        assert written.exit_code == 0
+        assert b"weightgen predict --head" in written.stderr_bytes
 
     def test_an_evaluation(self, trained: Path, encoding: str) -> None:
         few = ("--methods", "generator,cosine_centroid", "--shots", "1", "--episodes", "4")
@@ -232,12 +234,20 @@ def test_an_unusable_cache_costs_one_remark(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(files, "_unusable", set())
     block(tmp_path, monkeypatch)
-    made = ("generate", "--support", pictures / "support", "--unlabelled", pictures / "query", "--generator", trained)
-    said = succeed(*made, "--out", tmp_path / "head").stderr
+    arguments = (
+        "generate",
+        "--support",
+        pictures / "support",
+        "--unlabelled",
+        pictures / "query",
+        "--generator",
+        trained,
+    )
+    said = succeed(*arguments, "--out", tmp_path / "head").stderr
     assert said.count("cannot be used as a cache") == 1
     assert "set WEIGHTGEN_CACHE" in said
     monkeypatch.setattr(files, "_unusable", set())
-    assert succeed(*made, "--out", tmp_path / "other", "--quiet").stderr == ""
+    assert succeed(*arguments, "--out", tmp_path / "other", "--quiet").stderr == ""
 
 
 def test_generate_says_which_generator_it_used(trained: Path, pictures: Path, tmp_path: Path) -> None:
@@ -299,9 +309,9 @@ def test_what_train_refuses_at_once_validate_refuses_by_the_same_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given = ("metadiff", f"data={images}", *SHARED, *overrides)
-    told = refuse("recipes", "validate", *given)
-    assert said in told
-    assert told == refuse("train", *given)
+    complaint = refuse("recipes", "validate", *given)
+    assert said in complaint
+    assert complaint == refuse("train", *given)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -323,5 +333,5 @@ def test_a_backbone_in_a_head_folder_trains(head: Path, images: Path, tmp_path: 
     run = Path(json.loads(succeed(*given, "--format", "json", "--quiet").stdout)["run"])
     assert f"model: local-dir:{head}" in (run / "recipe.yaml").read_text()
     write_sample(str(images), tmp_path / "s", ways=3, shots=2, queries=1, seed=0)
-    made = ("generate", "--support", tmp_path / "s" / "support", "--generator", run, "--out", tmp_path / "h")
-    assert "on conv4" in succeed(*made).stderr
+    arguments = ("generate", "--support", tmp_path / "s" / "support", "--generator", run, "--out", tmp_path / "h")
+    assert "on conv4" in succeed(*arguments).stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_runs import succeed
 from weightgen.cli.main import _failure
 
 from weightgen.files import read_tensors
@@ -21,62 +22,66 @@ TINY = (
     *("training.held_out_classes=0", "training.folds=2", "denoiser.width=16", "denoiser.depth=1"),
     *("evaluation.ways=3", "evaluation.shots=[2]", "evaluation.queries=3", "evaluation.episodes=4"),
 )
-WEIGHTGEN = (str(Path(sys.executable).with_name("weightgen")),)
-KILLED = (sys.executable, str(Path(__file__).with_name("killed_process.py")))
-
-
+HURRIED = (sys.executable, str(Path(__file__).with_name("hurried_process.py")))
+EVALUATE = ("evaluate", "--methods", "generator,raw_centroid", "--format", "json")
 LOST = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:544] Connection closed by peer [127.0.0.1]:23456"
 
 
-@pytest.fixture
-def spec(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def train(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The command, without where to."""
     draw, labels = torch.Generator().manual_seed(0), torch.arange(14).repeat(9)
     values = 2 * torch.randn(14, 6, generator=draw)[labels] + torch.randn(len(labels), 6, generator=draw)
-    save_file({"features": values, "labels": labels}, tmp_path / "x.safetensors")
-    return f"features:{tmp_path}/x.safetensors"
+    file = tmp_path_factory.mktemp("data") / "x.safetensors"
+    save_file({"features": values, "labels": labels}, file)
+    return "train", "metadiff", f"data=features:{file}", f"backbone=features:{file}", *TINY, "--format", "json"
 
 
-def run(place: Path, processes: int, *arguments: object, command: tuple[str, ...] = WEIGHTGEN) -> tuple[int, str, str]:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+def run(place: Path, killed: int, *arguments: str) -> tuple[int, str, str]:
+    """In two processes, the second of which is killed at a step unless that is 0."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    given = [*(launch if processes > 1 else []), *(["--no-python"] if processes > 1 else []), *command]
-    done = subprocess.run(
-        [*given, *map(str, arguments)], cwd=place, env=environment, capture_output=True, text=True, timeout=300
-    )
+    words = [*launch, *HURRIED, str(killed), *arguments]
+    done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.slow
-def test_two_processes_print_once_and_evaluate_as_one(spec: str, tmp_path: Path) -> None:
-    train = ("train", "metadiff", f"data={spec}", f"backbone={spec}", *TINY, "--format", "json")
-    code, out, said = run(tmp_path, 2, *train)
+@pytest.fixture(scope="module")
+def calm(train: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict], str]:
+    """A run that nothing happens to, what training and evaluation printed, and what was said."""
+    place = tmp_path_factory.mktemp("calm")
+    code, out, said = run(place, 0, *train, "then", *EVALUATE)
     assert code == 0, said[-3000:]
-    trained = json.loads(out)
+    trained, end = json.JSONDecoder().raw_decode(out)
+    return place / trained["run"], [trained, json.loads(out[end:])], said
+
+
+@pytest.mark.slow
+def test_two_processes_print_once_and_evaluate_as_one(calm: tuple[Path, list[dict], str]) -> None:
+    folder, (trained, both), said = calm
     assert trained["trained"]
     assert said.count("generator: ") == 1
-    evaluate = ("evaluate", trained["run"], "--methods", "generator,raw_centroid", "--format", "json")
-    alone, both = (json.loads(run(tmp_path, number, *evaluate)[1])[0] for number in (1, 2))
-    for method, other in zip(alone["methods"], both["methods"], strict=True):
+    alone = json.loads(succeed(*EVALUATE, folder).stdout)
+    for method, other in zip(alone[0]["methods"], both[0]["methods"], strict=True):
         assert {**method, "ms_per_episode": 0} == {**other, "ms_per_episode": 0}
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_run_which_then_goes_on(spec: str, tmp_path: Path) -> None:
-    train = ("train", "metadiff", f"data={spec}", f"backbone={spec}", *TINY, "--format", "json")
-    code, out, said = run(tmp_path, 2, *train, "--out", "killed", command=KILLED)
+def test_a_killed_process_ends_the_run_which_then_goes_on(
+    train: tuple[str, ...], calm: tuple[Path, list[dict], str], tmp_path: Path
+) -> None:
+    code, out, said = run(tmp_path, 3, *train)
     assert code != 0
     assert out == ""
     assert "exitcode  : -9" in said and "rank      : 1" in said  # torchrun's account of it
     assert "weightgen/cli/main.py" not in said  # no traceback of ours
-    (killed,) = (tmp_path / "killed").iterdir()
+    (killed,) = (tmp_path / "runs").iterdir()
     assert [path.name for path in (killed / "checkpoints" / "generator").iterdir()] == ["step-0000002"]
     assert not (killed / "generator").exists()
-    for place in ("killed", "calm"):
-        code, _, said = run(tmp_path, 2, *train, "--out", place)
-        assert code == 0, said[-3000:]
-    (calm,) = (tmp_path / "calm").iterdir()
+    code, _, said = run(tmp_path, 0, *train)
+    assert code == 0, said[-3000:]
     file = Path("generator") / "denoiser" / "diffusion_pytorch_model.safetensors"
-    one, other = read_tensors(killed / file), read_tensors(calm / file)
+    one, other = read_tensors(killed / file), read_tensors(calm[0] / file)
     assert all(torch.equal(one[name], other[name]) for name in other)
 
 

@@ -20,22 +20,22 @@ QUICK = ("--methods", "generator,raw_centroid,ridge")
 
 def test_one_object_for_each_size(trained: Path, pictures: Path) -> None:
     sets = ("--data", pictures / "support", "--test", pictures / "query")
-    told = succeed("evaluate", trained, *TRANSFER, *sets, *FEW, "--seed", "4", "--format", "json").stdout
-    one, whole = json.loads(told)
-    for made, images, draws in ((one, 1, 10), (whole, None, 1)):
-        assert (made["protocol"], made["images_per_class"], made["draws"]) == ("transfer", images, draws)
-        assert (made["data"], made["test"]) == (str(pictures / "support"), str(pictures / "query"))
-        assert (made["classes"], made["train_images"], made["test_images"]) == (3, 3 * (images or 2), 9)
-        assert (made["seed"], made["backbone"], made["generator"]) == (4, "conv4", trained.name)
-        assert [(method["name"], method["kind"]) for method in made["methods"]] == [
+    printed = succeed("evaluate", trained, *TRANSFER, *sets, *FEW, "--seed", "4", "--format", "json").stdout
+    one, whole = json.loads(printed)
+    for compared, images, draws in ((one, 1, 10), (whole, None, 1)):
+        assert (compared["protocol"], compared["images_per_class"], compared["draws"]) == ("transfer", images, draws)
+        assert (compared["data"], compared["test"]) == (str(pictures / "support"), str(pictures / "query"))
+        assert (compared["classes"], compared["train_images"], compared["test_images"]) == (3, 3 * (images or 2), 9)
+        assert (compared["seed"], compared["backbone"], compared["generator"]) == (4, "conv4", trained.name)
+        assert [(method["name"], method["kind"]) for method in compared["methods"]] == [
             ("generator", "generator"),
             ("one_step", "ablation"),
             ("ridge", "baseline"),
             ("logistic_regression", "baseline"),
             ("raw_centroid", "baseline"),
         ]
-        assert all(0 <= method["accuracy"] <= 100 and method["seconds"] > 0 for method in made["methods"])
-        assert made["verdict"].startswith("the generator is ")
+        assert all(0 <= method["accuracy"] <= 100 and method["seconds"] > 0 for method in compared["methods"])
+        assert compared["verdict"].startswith("the generator is ")
 
 
 def test_transfer_is_the_protocol_of_evaluate(trained: Path, pictures: Path) -> None:
@@ -43,10 +43,10 @@ def test_transfer_is_the_protocol_of_evaluate(trained: Path, pictures: Path) -> 
     (one,), (other,) = (
         json.loads(succeed(*command, trained, *sets).stdout) for command in (("transfer",), ("evaluate", *TRANSFER))
     )
-    for made in (one, other):
-        for method in made["methods"]:
+    for compared in (one, other):
+        for method in compared["methods"]:
             method.pop("seconds")
-        made.pop("verdict")  # it says how long things took
+        compared.pop("verdict")  # it says how long things took
     assert one == other
     assert "--test" in refuse("transfer", trained, "--data", pictures / "support")
 
@@ -69,11 +69,13 @@ def test_tables_fit_a_terminal(trained: Path, images: Path) -> None:
     from rich.console import Console
     from weightgen.cli.tables import print_transfer
 
-    told = succeed("evaluate", trained, *TRANSFER, "--data", images, "--test", "0.4", *QUICK, "--format", "json").stdout
-    made = json.loads(told)
-    for method in made[0]["methods"]:
+    printed = succeed(
+        "evaluate", trained, *TRANSFER, "--data", images, "--test", "0.4", *QUICK, "--format", "json"
+    ).stdout
+    compared = json.loads(printed)
+    for method in compared[0]["methods"]:
         method.update(name="nearest_neighbours", accuracy=100.0, seconds=123456.7)
-    sizes = [{**made[0], "images_per_class": size} for size in (1, 2, 5, 10, 20, 50, None)]
+    sizes = [{**compared[0], "images_per_class": size} for size in (1, 2, 5, 10, 20, 50, None)]
     console = Console(record=True, width=80, file=io.StringIO())
     print_transfer(console, sizes)
     table = [line for line in console.export_text().splitlines() if line.lstrip().startswith("nearest")]

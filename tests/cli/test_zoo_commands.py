@@ -30,7 +30,7 @@ def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation_run, "evaluate_run", lambda *_, **__: [])
 
 
-def told(*arguments: str | Path) -> dict[str, object]:
+def printed(*arguments: str | Path) -> dict[str, object]:
     return json.loads(succeed(*arguments, "--format", "json").stdout)
 
 
@@ -38,24 +38,24 @@ def test_build_fits_once_and_train_goes_on_from_there(
     images: Path, walked: Path, tmp_path: Path, fitted: list[int], no_evaluation: None
 ) -> None:
     arguments = ("mcdi", f"data={images}", *TINY_MCDI, "--out", tmp_path)
-    first = told("zoo", "build", *arguments)
+    first = printed("zoo", "build", *arguments)
     (run,) = tmp_path.iterdir()
     assert first["zoo"] == str(run / "zoo")
     assert first == {"zoo": str(run / "zoo"), **zoo_summary(ZooFolder(run / "zoo").read())}
     assert (first["members"], first["local_targets"]) == (2, 3)
     assert not RunFolder(run).finished
     assert fitted == [0, 1]
-    assert told("zoo", "build", *arguments) == first
-    assert told("zoo", "build", run / "recipe.yaml") == first
-    assert told("train", *arguments)["trained"]
+    assert printed("zoo", "build", *arguments) == first
+    assert printed("zoo", "build", run / "recipe.yaml") == first
+    assert printed("train", *arguments)["trained"]
     assert fitted == [0, 1]
     assert (run / "generator" / "denoiser" / "diffusion_pytorch_model.safetensors").read_bytes() == (
         walked / "generator" / "denoiser" / "diffusion_pytorch_model.safetensors"
     ).read_bytes()
-    assert told("zoo", "build", *arguments) == first  # of a finished run
+    assert printed("zoo", "build", *arguments) == first  # of a finished run
     assert RunFolder(run).finished
     assert fitted == [0, 1]
-    assert told("zoo", "build", *arguments, "--fresh") == first
+    assert printed("zoo", "build", *arguments, "--fresh") == first
     assert fitted == [0, 1, 0, 1]
     assert not RunFolder(run).finished
 
@@ -88,17 +88,17 @@ def test_another_option_of_the_fit_is_another_run(
 def test_a_shard_that_was_lost_is_fitted_again_and_no_other(
     images: Path, tmp_path: Path, fitted: list[int], lose: Callable[[Path], object]
 ) -> None:
-    first = told("zoo", "build", "mcdi", f"data={images}", *TINY_MCDI, "--out", tmp_path)
+    first = printed("zoo", "build", "mcdi", f"data={images}", *TINY_MCDI, "--out", tmp_path)
     (run,) = tmp_path.iterdir()
     before = (run / "zoo" / "shard-00001.safetensors").read_bytes()
     lose(run / "zoo" / "shard-00001.safetensors")
-    assert told("zoo", "build", run / "recipe.yaml") == first
+    assert printed("zoo", "build", run / "recipe.yaml") == first
     assert fitted == [0, 1, 1]
     assert (run / "zoo" / "shard-00001.safetensors").read_bytes() == before
 
 
 def test_info_of_a_run_and_of_its_zoo_are_one(walked: Path) -> None:
-    run, zoo = told("zoo", "info", walked), told("zoo", "info", walked / "zoo")
+    run, zoo = printed("zoo", "info", walked), printed("zoo", "info", walked / "zoo")
     assert run == zoo == {"zoo": str(walked / "zoo"), **zoo_summary(ZooFolder(walked / "zoo").read())}
     text = succeed("zoo", "info", walked).stdout
     assert text == succeed("zoo", "info", walked / "zoo").stdout

@@ -29,12 +29,12 @@ def conditioner(request: pytest.FixtureRequest) -> Conditioner:
     component = registry.get("conditioners", request.param)
     given = {"feature_width": 8, "classes": [f"class {i}" for i in range(60)]}
     given = {key: value for key, value in given.items() if key in registry.option_names(component)}
-    made = registry.create("conditioners", request.param, {}, **given)
+    built = registry.create("conditioners", request.param, {}, **given)
     generator = torch.Generator().manual_seed(9)
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in built.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return made.eval()
+    return built.eval()
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def tell(conditioner: Conditioner, base_standardizer: Standardizer) -> Tell:
     """The condition of a raw episode at a noisy head that is the same for every class."""
 
     def condition(episode: Episode) -> Condition:
-        told = conditioner(base_standardizer.standardize(episode), base_standardizer)
-        return conditioner.at(told, torch.linspace(-2, 2, 8).expand_as(told.tokens))
+        plain = conditioner(base_standardizer.standardize(episode), base_standardizer)
+        return conditioner.at(plain, torch.linspace(-2, 2, 8).expand_as(plain.tokens))
 
     return condition
 
@@ -70,12 +70,12 @@ def test_config_and_tensors_come_back(conditioner: Conditioner, tell: Tell, tmp_
 def test_every_weight_learns_and_counts(
     conditioner: Conditioner, tell: Tell, draw_episode: DrawEpisode, base_standardizer: Standardizer
 ) -> None:
-    told = parts(tell(draw_episode()))
+    tensors = parts(tell(draw_episode()))
     episode = base_standardizer.standardize(draw_episode()[:1])
     ((_, _, space),) = conditioner.in_spaces(episode, base_standardizer)
-    told["logit_scale"] = torch.as_tensor(space.logit_scale)
-    if any(value.requires_grad for value in told.values()):
-        sum(value.square().sum() for value in told.values()).backward()  # type: ignore[union-attr]
+    tensors["logit_scale"] = torch.as_tensor(space.logit_scale)
+    if any(value.requires_grad for value in tensors.values()):
+        sum(value.square().sum() for value in tensors.values()).backward()  # type: ignore[union-attr]
     idle = [name for name, p in conditioner.named_parameters() if p.grad is None or not p.grad.any()]
     assert idle == []
 

@@ -27,12 +27,12 @@ SPACE = ("centre", "whitening", "images")
 
 @pytest.fixture
 def base(base_standardizer: Standardizer) -> Standardizer:
-    made = deepcopy(base_standardizer).double()
-    made.likelihood_scale.fill_(0.37)
-    return made
+    doubled = deepcopy(base_standardizer).double()
+    doubled.likelihood_scale.fill_(0.37)
+    return doubled
 
 
-def told(episode: Episode, base: Standardizer) -> tuple[Condition, AdaptedSpace]:
+def conditioned(episode: Episode, base: Standardizer) -> tuple[Condition, AdaptedSpace]:
     conditioner = DatasetStatistics()
     inside, space = conditioner.adapted(episode, base)
     return conditioner(inside, space), space
@@ -49,7 +49,7 @@ def streamed(episode: Episode, *, most: int, batch: int = 4) -> Episode:
 def test_statistics_of_one_pass_are_those_of_the_images(base: Standardizer) -> None:
     """Everything sampled: the condition is the same up to the order of a class's images."""
     plain = data_set()
-    (one, space), (other, again) = told(plain, base), told(streamed(plain, most=1000), base)
+    (one, space), (other, again) = conditioned(plain, base), conditioned(streamed(plain, most=1000), base)
     for name in SPACE:
         torch.testing.assert_close(again.tensors()[name], space.tensors()[name])
     assert again.logit_scale == pytest.approx(space.logit_scale, rel=1e-5)
@@ -62,7 +62,7 @@ def test_statistics_of_one_pass_are_those_of_the_images(base: Standardizer) -> N
 
 def test_a_sample_leaves_tokens_and_space_as_they_are(base: Standardizer) -> None:
     plain = data_set()
-    (one, space), (other, again) = told(plain, base), told(streamed(plain, most=10), base)
+    (one, space), (other, again) = conditioned(plain, base), conditioned(streamed(plain, most=10), base)
     assert other.support_mask.sum() == 2 + 2 + 1 + 2 + 2
     torch.testing.assert_close(other.tokens, one.tokens)
     torch.testing.assert_close(again.whitening.matrix(), space.whitening.matrix())
@@ -71,7 +71,7 @@ def test_a_sample_leaves_tokens_and_space_as_they_are(base: Standardizer) -> Non
 
 def test_the_mean_of_what_is_sampled_is_not_taken_for_the_classs(base: Standardizer) -> None:
     plain = data_set((40, 30, 50))
-    condition, _ = told(streamed(plain, most=6), base)
+    condition, _ = conditioned(streamed(plain, most=6), base)
     sampled = condition.support.sum(2) / 2
     assert (condition.means - sampled).abs().max() > 0.3
 
@@ -84,19 +84,19 @@ def test_its_scale_is_positive_and_finite(base: Standardizer) -> None:
     )
     same = replace(same, support=same.support[:, :1].expand(-1, 2, -1, -1))
     for episode in (apart, same, data_set((2, 1)), data_set(), padded(data_set())):
-        logit_scale = told(episode, base)[1].logit_scale
+        logit_scale = conditioned(episode, base)[1].logit_scale
         assert 0 < logit_scale < float("inf")
 
 
 def test_where_nothing_can_be_left_out_the_base_classes_scale_stands(base: Standardizer) -> None:
-    assert told(data_set((1, 1, 1)), base)[1].logit_scale == pytest.approx(0.37)
+    assert conditioned(data_set((1, 1, 1)), base)[1].logit_scale == pytest.approx(0.37)
 
 
 def test_the_more_images_the_less_the_base_classes_scale_counts(base: Standardizer) -> None:
     other = deepcopy(base)
     other.likelihood_scale.fill_(37.0)
     ratios = [
-        told(data_set(counts), other)[1].logit_scale / told(data_set(counts), base)[1].logit_scale
+        conditioned(data_set(counts), other)[1].logit_scale / conditioned(data_set(counts), base)[1].logit_scale
         for counts in ((2, 2), (90, 60))
     ]
     assert ratios[0] == pytest.approx(100 ** (10 / 14), rel=1e-6)
@@ -121,7 +121,7 @@ def test_its_scale_is_honest_on_new_images(base: Standardizer) -> None:
 def test_its_scale_is_not_that_of_images_judged_by_themselves(base: Standardizer) -> None:
     """Of few images in many dimensions these look far too sure."""
     base.likelihood_scale.fill_(1.0)
-    condition, space = told(data_set((9, 12, 10, 8), apart=0.7), base)
+    condition, space = conditioned(data_set((9, 12, 10, 8), apart=0.7), base)
     rows = condition.space.along_axes(condition.tokens)
     flattered = loo_logits(replace(condition, loo_change=torch.zeros_like(condition.loo_change)), rows)
     labels = torch.arange(4).repeat_interleave(torch.tensor([9, 12, 10, 8]))
@@ -155,7 +155,7 @@ def test_in_the_space_of_base_classes_it_is_the_plain_condition(
 
 
 def test_queries_are_not_looked_at(base: Standardizer) -> None:
-    (one, space), (other, again) = told(data_set(), base), told(blind(data_set()), base)
+    (one, space), (other, again) = conditioned(data_set(), base), conditioned(blind(data_set()), base)
     assert torch.equal(one.tokens, other.tokens)
     assert torch.equal(one.loo_change, other.loo_change)  # type: ignore[arg-type]
     assert again.logit_scale == space.logit_scale
@@ -176,8 +176,8 @@ def test_a_prior_of_no_images_is_refused(number: float) -> None:
 
 
 def test_the_prior_counts_for_as_many_images_as_it_says(base: Standardizer) -> None:
-    made = (DatasetStatistics(prior_images=number).adapted(data_set(), base) for number in (7.0, 28.0))
-    (_, one), (_, other) = made
+    spaces = (DatasetStatistics(prior_images=number).adapted(data_set(), base) for number in (7.0, 28.0))
+    (_, one), (_, other) = spaces
     assert float(other.images - one.images) == pytest.approx(21)
 
 

@@ -35,9 +35,9 @@ WRONG = {
 
 @pytest.mark.parametrize(("overrides", "said", "mend"), WRONG.values(), ids=WRONG)
 def test_what_needs_one_space_is_refused(overrides: list[str], said: str, mend: str, tmp_path: Path) -> None:
-    told = refuse("train", RECIPE, *overrides, "--out", tmp_path / "runs")
-    assert told.startswith(said)
-    assert told.endswith(f"with conditioner 'dataset_statistics', set it to {mend}")
+    complaint = refuse("train", RECIPE, *overrides, "--out", tmp_path / "runs")
+    assert complaint.startswith(said)
+    assert complaint.endswith(f"with conditioner 'dataset_statistics', set it to {mend}")
     assert files_below(tmp_path) == set()
 
 
@@ -61,8 +61,8 @@ def test_what_makes_sense_is_let_through(override: str) -> None:
 
 
 def test_a_denoiser_that_needs_leave_one_out_logits_needs_their_conditioner(tmp_path: Path) -> None:
-    told = refuse("train", RECIPE, "conditioner=task_prototypes", "--out", tmp_path / "runs")
-    assert told == "denoiser 'learnt_descent' needs leave-one-out logits; use conditioner dataset_statistics"
+    complaint = refuse("train", RECIPE, "conditioner=task_prototypes", "--out", tmp_path / "runs")
+    assert complaint == "denoiser 'learnt_descent' needs leave-one-out logits; use conditioner dataset_statistics"
     assert files_below(tmp_path) == set()
 
 
@@ -85,8 +85,10 @@ def test_values_that_cannot_be_are_refused(override: str, said: str, tmp_path: P
 def test_a_denoiser_that_follows_a_gradient_needs_one(tmp_path: Path) -> None:
     plain = ("denoiser={name: gradient_mlp}", "training.unlabelled=[0, 0]")
     for conditioner in ("local_targets", "dataset_statistics"):
-        told = refuse("train", "metadiff", *plain, f"conditioner={conditioner}", "--out", tmp_path / "runs")
-        assert told == "denoiser 'gradient_mlp' needs the gradient at the noisy rows; use conditioner task_prototypes"
+        complaint = refuse("train", "metadiff", *plain, f"conditioner={conditioner}", "--out", tmp_path / "runs")
+        assert (
+            complaint == "denoiser 'gradient_mlp' needs the gradient at the noisy rows; use conditioner task_prototypes"
+        )
     check_components(load_recipe("metadiff", [*plain, "conditioner=task_prototypes"]))
     assert files_below(tmp_path) == set()
 

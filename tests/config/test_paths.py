@@ -26,12 +26,12 @@ def test_paths_are_seen_from_the_current_folder(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "deep").mkdir()
     monkeypatch.chdir(tmp_path / "deep")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    made = with_absolute_paths(
+    resolved = with_absolute_paths(
         recipe("data=../a.parquet", "data.validation=b", "data.novel=~/c", "backbone=./d.safetensors")
     )
-    told = (made.data.source, made.data.validation, made.data.novel, made.backbone.checkpoint)
-    assert told == tuple(str(tmp_path / name) for name in ("a.parquet", "deep/b", "home/c", "deep/d.safetensors"))
-    assert with_absolute_paths(made) == made
+    paths = (resolved.data.source, resolved.data.validation, resolved.data.novel, resolved.backbone.checkpoint)
+    assert paths == tuple(str(tmp_path / name) for name in ("a.parquet", "deep/b", "home/c", "deep/d.safetensors"))
+    assert with_absolute_paths(resolved) == resolved
 
 
 def test_shares_and_class_names_are_no_paths() -> None:
@@ -69,18 +69,18 @@ def test_the_same_recipe_comes_back_to_the_same_folder() -> None:
 
 def test_a_runs_own_recipe_leads_back_to_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    made = recipe("data=a.parquet")
-    run = run_folder(made, "mine", Path("runs"))
+    resolved = recipe("data=a.parquet")
+    run = run_folder(resolved, "mine", Path("runs"))
     run.path.mkdir(parents=True)
     file = run.path / "recipe.yaml"
-    file.write_text(to_yaml(with_absolute_paths(made)))
+    file.write_text(to_yaml(with_absolute_paths(resolved)))
     assert run_of(run.recipe(), file) == run
     assert run_of(load_recipe(str(file), ["seed=9"]), file) is None
-    assert run_of(made, Path("recipe.yaml")) is None
+    assert run_of(resolved, Path("recipe.yaml")) is None
     monkeypatch.chdir(run.path)
-    found = run_of(load_recipe("recipe.yaml"), Path("recipe.yaml"))
-    assert found is not None
-    assert found.path.absolute() == tmp_path / run.path
+    owner = run_of(load_recipe("recipe.yaml"), Path("recipe.yaml"))
+    assert owner is not None
+    assert owner.path.absolute() == tmp_path / run.path
 
 
 def test_the_newest_finished_run(tmp_path: Path) -> None:

@@ -129,5 +129,5 @@ def test_named_splits_agree_with_real_data(name, parts, files):
     paths = [SHARED / f"{file}.parquet" for file in files]
     if not all(path.exists() for path in paths):
         pytest.skip("the shared data are not beside this checkout")
-    found = {each for path in paths for each in class_names(open_data(str(path)))}
-    assert found == {each for part in parts for each in NAMED_SPLITS[name]()[part]}
+    names = {each for path in paths for each in class_names(open_data(str(path)))}
+    assert names == {each for part in parts for each in NAMED_SPLITS[name]()[part]}

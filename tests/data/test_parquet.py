@@ -144,8 +144,8 @@ LABELS = {
 def test_labels_of_every_kind_are_classes(tmp_path, kind):
     labels, expected = LABELS[kind]
     write(tmp_path / "x.parquet", labels, label="kind", row_id=[0, 1, 2])
-    found = counts(f"{tmp_path / 'x.parquet'}#column=kind")
-    assert found == expected and list(found) == list(expected)
+    result = counts(f"{tmp_path / 'x.parquet'}#column=kind")
+    assert result == expected and list(result) == list(expected)
 
 
 def test_the_label_column_asked_for_goes_before_the_usual_one(tmp_path):

@@ -95,8 +95,8 @@ def test_predict_sees_what_the_head_was_made_from(hub):
     paths = sorted((hub / "folder").rglob("*.*"))
     pictures = [opened_from(path) for path in paths]
     for given_as in (paths, pictures, [np.asarray(plain(one)) for one in pictures]):
-        found = head.predict(given_as)
-        probabilities = torch.tensor([list(one.probabilities.values()) for one in found])
+        predictions = head.predict(given_as)
+        probabilities = torch.tensor([list(one.probabilities.values()) for one in predictions])
         torch.testing.assert_close(probabilities, expected, rtol=0, atol=1e-6)
 
 
@@ -141,18 +141,18 @@ def test_any_file_is_the_same_everywhere_or_refused_everywhere(tmp_path, kind, s
         (root / name).mkdir(exist_ok=True)
         (root / name / "1.png").write_bytes(each)
     pq.write_table(pa.table({"image": [good, content], "label": ["b", "a"]}), root / "x.parquet")
-    told = []
+    remarks = []
     for read in (
         lambda: ImageReader(open_data(str(root)), PREPROCESSING[3]).read([0])[0],
         lambda: ImageReader(open_data(str(root / "x.parquet")), PREPROCESSING[3]).read([0])[0],
         lambda: PREPROCESSING[3].pixels(read_image(root / "a" / "1.png")),
     ):
         try:
-            told.append(read())
+            remarks.append(read())
         except InputError as error:
             assert "\n" not in str(error)
-            told.append(str(error).partition("1.png: ")[2] or str(error).partition("(counted from 0): ")[2])
-    first, *others = told
+            remarks.append(str(error).partition("1.png: ")[2] or str(error).partition("(counted from 0): ")[2])
+    first, *others = remarks
     for other in others:
         assert torch.equal(first, other) if isinstance(first, torch.Tensor) else first == other
 

@@ -34,13 +34,13 @@ def denoiser(request: pytest.FixtureRequest) -> Denoiser:
     component = registry.get("denoisers", request.param)
     given = {"feature_width": 8, "num_train_timesteps": CHAIN, "base_classes": 32}
     taken = registry.option_names(component)
-    made = registry.create("denoisers", request.param, {}, **{k: v for k, v in given.items() if k in taken})
+    built = registry.create("denoisers", request.param, {}, **{k: v for k, v in given.items() if k in taken})
     generator = torch.Generator().manual_seed(8)
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in built.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    made.set_noise_levels(build_scheduler("DDPMScheduler", {"num_train_timesteps": CHAIN}))
-    return made.eval()
+    built.set_noise_levels(build_scheduler("DDPMScheduler", {"num_train_timesteps": CHAIN}))
+    return built.eval()
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def tell(base_standardizer: Standardizer) -> Callable[[Episode, torch.Tensor], C
 
     def condition(episode: Episode, noisy: torch.Tensor) -> Condition:
         conditioner = TaskPrototypes()
-        made = conditioner.at(conditioner(base_standardizer.standardize(episode), base_standardizer), noisy)
-        return replace(made, loo_change=loo_change(made, torch.tensor(25.0)))
+        plain = conditioner.at(conditioner(base_standardizer.standardize(episode), base_standardizer), noisy)
+        return replace(plain, loo_change=loo_change(plain, torch.tensor(25.0)))
 
     return condition
 

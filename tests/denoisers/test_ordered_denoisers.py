@@ -38,20 +38,20 @@ def test_every_denoiser_of_ordered_tokens_is_here() -> None:
 @pytest.fixture(params=sorted(ORDERED))
 def fresh(request: pytest.FixtureRequest) -> Denoiser:
     """As training starts."""
-    made = registry.create("denoisers", request.param, ORDERED[request.param], **GIVEN)
-    made.set_noise_levels(build_scheduler("DDPMScheduler", {"num_train_timesteps": CHAIN}))
-    return made.eval()
+    built = registry.create("denoisers", request.param, ORDERED[request.param], **GIVEN)
+    built.set_noise_levels(build_scheduler("DDPMScheduler", {"num_train_timesteps": CHAIN}))
+    return built.eval()
 
 
 @pytest.fixture
 def denoiser(fresh: Denoiser) -> Denoiser:
     """With every weight far from zero, so that each part of it can be seen in the output."""
-    made = copy.deepcopy(fresh)
+    built = copy.deepcopy(fresh)
     generator = torch.Generator().manual_seed(8)
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in built.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return made
+    return built
 
 
 @pytest.fixture
@@ -139,9 +139,11 @@ def test_places_and_time_have_a_say(denoiser: Denoiser, tell: Callable, draw_epi
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("parameters", [3, 41, 130])
 def test_a_unet_takes_any_number_of_tokens(depth: int, parameters: int, tell: Callable, draw_episode: Callable) -> None:
-    made = Unet1d(feature_width=8, sizes=(parameters,), token_width=2, num_train_timesteps=CHAIN, width=32, depth=depth)
+    built = Unet1d(
+        feature_width=8, sizes=(parameters,), token_width=2, num_train_timesteps=CHAIN, width=32, depth=depth
+    )
     tokens = torch.ones(2, -(-parameters // 2), 2)
-    assert made.eval()(tokens, TIMES, tell(draw_episode())).shape == tokens.shape
+    assert built.eval()(tokens, TIMES, tell(draw_episode())).shape == tokens.shape
 
 
 @pytest.mark.parametrize(

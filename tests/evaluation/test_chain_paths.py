@@ -41,14 +41,14 @@ def unseen(make_features: Callable[..., Features]) -> Features:
 @pytest.fixture
 def pipeline(make_generator: MakeGenerator) -> WeightGenerationPipeline:
     """A generator whose chain has three segments."""
-    made = make_generator(chain=CHAIN, steps=CHAIN)
+    built = make_generator(chain=CHAIN, steps=CHAIN)
     scheduler = build_scheduler(
         "LocalDDPMScheduler", {"segments": SEGMENTS, "num_train_timesteps": CHAIN, "prediction_type": "sample"}
     )
-    made.register_to_config(chain=chain_of(scheduler))
-    made.scheduler = scheduler
-    made.denoiser.set_noise_levels(made.scheduler)
-    return made
+    built.register_to_config(chain=chain_of(scheduler))
+    built.scheduler = scheduler
+    built.denoiser.set_noise_levels(built.scheduler)
+    return built
 
 
 @pytest.fixture
@@ -158,11 +158,11 @@ def test_the_mean_path_knows_the_other_episodes_alone(
 def test_the_episodes_of_all_shots_have_the_same_classes_and_the_numbers_one_seed(
     pipeline: WeightGenerationPipeline, unseen: Features
 ) -> None:
-    def made(seed: int) -> ChainPaths:
+    def drawn(seed: int) -> ChainPaths:
         sizes: list[EpisodeSizes] = [SIZES, {**SIZES, "shots": 1}]
         return chain_paths(pipeline, unseen, sizes, fit=FIT, zoo_seed=3, episodes=3, seed=seed)
 
-    first, again, other = made(0), made(0), made(1)
+    first, again, other = drawn(0), drawn(0), drawn(1)
     assert [each.shots for each in first.walks] == [2, 1]
     means = [[each.mean_path for each in one.distances] for one in first.walks]
     assert means[0] == means[1]
@@ -182,7 +182,7 @@ def followed(images: Path, tmp_path: Path) -> Path:
 
 def test_the_report_of_a_run_on_trajectories_has_the_picture_and_the_table(followed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "report"
-    told = evaluate_run(RunFolder(followed), methods=["generator"], report=folder)
+    results = evaluate_run(RunFolder(followed), methods=["generator"], report=folder)
     assert (
         files_below(followed / "report")
         == files_below(folder)
@@ -193,7 +193,7 @@ def test_the_report_of_a_run_on_trajectories_has_the_picture_and_the_table(follo
     written = json.loads((folder / "results.json").read_text())
     text = (folder / "report.md").read_text()
     assert "![the chain beside the fits](chain.png)" in text
-    for shots, one, printed in zip(SHOTS, written, told, strict=True):
+    for shots, one, printed in zip(SHOTS, written, results, strict=True):
         kept = one.pop("chain_paths")
         assert one == printed
         assert one["shots"] == shots

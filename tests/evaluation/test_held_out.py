@@ -21,12 +21,12 @@ def training_set(*images: int) -> Features:
 )
 def test_every_spare_image_is_left_out_once(images: tuple[int, ...], number: int) -> None:
     train = training_set(*images)
-    found = folds(train, seed=0)
-    assert len(found) == number
+    parts = folds(train, seed=0)
+    assert len(parts) == number
     if number:
-        assert torch.equal(torch.stack(found).sum(0).bool(), spare(train))
-        assert torch.stack(found).sum(0).max() == 1
-    for out in found:
+        assert torch.equal(torch.stack(parts).sum(0).bool(), spare(train))
+        assert torch.stack(parts).sum(0).max() == 1
+    for out in parts:
         assert (torch.bincount(train.labels[~out], minlength=len(images)) > 0).all()
 
 
@@ -69,7 +69,7 @@ def test_the_scale_has_the_least_cross_entropy() -> None:
     labels = torch.arange(60) % 4
     logits = 7 * (torch.eye(4)[labels] + torch.randn(60, 4, generator=generator))
     typical = logits.sort(descending=True).values.mean(0)
-    found = calibrated_scale(logits, labels)
+    scale = calibrated_scale(logits, labels)
     expected = fit_scale(torch.cat([logits, typical[None]])[None], torch.cat([labels, torch.tensor([1])])[None])
-    assert found == pytest.approx(expected, rel=1e-3)
+    assert scale == pytest.approx(expected, rel=1e-3)
     assert calibrated_scale(-logits, labels) < 0.01  # worse than chance: told as little as can be

@@ -48,9 +48,9 @@ def test_distances_do_not_change_with_units_or_rotations() -> None:
     def measured(change: torch.Tensor) -> float:
         moved = checkpoints @ change
         away = nearest(written @ change, moved).distance
-        found = likeness(away, masks(4), masks(4), between=between_checkpoints(moved)).distance
-        assert found is not None
-        return found
+        share = likeness(away, masks(4), masks(4), between=between_checkpoints(moved)).distance
+        assert share is not None
+        return share
 
     assert measured(3 * turn) == pytest.approx(measured(torch.eye(7)), rel=1e-4)
 

@@ -63,10 +63,10 @@ def test_a_browser_shows_it_without_scrolling_sideways(written: Path, tmp_path: 
 
 def test_reliability_is_the_share_of_right_answers_of_every_bin() -> None:
     confidence = torch.tensor([0.31, 0.39, 1.0, 0.95])
-    found = reliability(torch.tensor([True, False, True, True]), confidence)
-    assert [one["images"] for one in found] == [2, 2]
-    assert [one["accuracy"] for one in found] == pytest.approx([50.0, 100.0])
-    assert [one["confidence"] for one in found] == pytest.approx([35.0, 97.5])
+    bins = reliability(torch.tensor([True, False, True, True]), confidence)
+    assert [one["images"] for one in bins] == [2, 2]
+    assert [one["accuracy"] for one in bins] == pytest.approx([50.0, 100.0])
+    assert [one["confidence"] for one in bins] == pytest.approx([35.0, 97.5])
 
 
 def test_a_confusion_table_counts_images_by_label_and_prediction() -> None:

@@ -31,21 +31,21 @@ def evaluation(*results: MethodResult) -> dict[str, Any]:
 
 
 def test_keys_are_the_contract() -> None:
-    made = evaluation(OURS, RIDGE)
+    result = evaluation(OURS, RIDGE)
     head = ["data", "ways", "shots", "queries", "episodes", "seed", "backbone", "generator", "methods"]
-    assert list(made) == [*head, "verdict", "chain", "unlabelled"]
+    assert list(result) == [*head, "verdict", "chain", "unlabelled"]
     contract = {
         "name", "accuracy", "ci95", "delta", "delta_ci95", "delta_ci95_classes",
         "ms_per_episode", "ece", "norm_ratio", "novelty", "ece_floor", "ood_auroc", "drift",
     }  # fmt: skip
-    for method in made["methods"]:
+    for method in result["methods"]:
         assert set(method) == contract | {"kind"}
-    assert made["methods"][1]["norm_ratio"] is made["methods"][1]["ood_auroc"] is None
-    assert made["unlabelled"] is None
+    assert result["methods"][1]["norm_ratio"] is result["methods"][1]["ood_auroc"] is None
+    assert result["unlabelled"] is None
 
 
 @pytest.mark.parametrize(
-    ("draw", "told", "words"),
+    ("draw", "expected", "words"),
     [
         (
             UnlabelledDraw(40),
@@ -64,17 +64,19 @@ def test_keys_are_the_contract() -> None:
         ),
     ],
 )
-def test_the_unlabelled_images_are_told(draw: UnlabelledDraw, told: dict[str, Any], words: str, tmp_path: Path) -> None:
-    made = episodes_json([OURS, RIDGE], **SETTING, backbone="conv4", generator="runs/metadiff", unlabelled=draw)
-    assert made["unlabelled"] == told
-    assert setting_words(made) == words
-    write_report(tmp_path, [made], [])
+def test_the_unlabelled_images_are_told(
+    draw: UnlabelledDraw, expected: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    result = episodes_json([OURS, RIDGE], **SETTING, backbone="conv4", generator="runs/metadiff", unlabelled=draw)
+    assert result["unlabelled"] == expected
+    assert setting_words(result) == words
+    write_report(tmp_path, [result], [])
     assert f"## {words} on glyphs" in (tmp_path / "report.md").read_text()
 
 
 def test_values_json_cannot_hold_become_null() -> None:
-    made = evaluation(replace(OURS, novelty=float("inf")), RIDGE)
-    assert json.loads(json.dumps(made, allow_nan=False))["methods"][0]["novelty"] is None
+    result = evaluation(replace(OURS, novelty=float("inf")), RIDGE)
+    assert json.loads(json.dumps(result, allow_nan=False))["methods"][0]["novelty"] is None
 
 
 def test_markdown_table_is_rectangular() -> None:
@@ -88,14 +90,14 @@ def test_markdown_table_is_rectangular() -> None:
 def test_report_folder(tmp_path: Path) -> None:
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "notes.txt").write_text("mine")
-    made = [evaluation(OURS, RIDGE), evaluation(RIDGE) | {"shots": 5}]
-    write_report(tmp_path / "report", made, CURVE)
-    assert json.loads((tmp_path / "report" / "results.json").read_text()) == made
+    result = [evaluation(OURS, RIDGE), evaluation(RIDGE) | {"shots": 5}]
+    write_report(tmp_path / "report", result, CURVE)
+    assert json.loads((tmp_path / "report" / "results.json").read_text()) == result
     text = (tmp_path / "report" / "report.md").read_text()
     assert "## 5-way 1-shot on glyphs" in text and "## 5-way 5-shot on glyphs" in text
     assert "The generator (metadiff) is 1.2 ± 0.3 points ahead of ridge, the best baseline." in text
     assert "The chain adds nothing." in text
-    assert markdown(table(made[0])) in text
+    assert markdown(table(result[0])) in text
     assert "| DDIMScheduler | 1 | 10 | 80.0 ± 0.4 |" in text
     with Image.open(tmp_path / "report" / "steps_accuracy.png") as picture:
         assert min(picture.size) > 300

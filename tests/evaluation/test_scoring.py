@@ -64,10 +64,10 @@ def test_seed_decides(features: Features, nearest_mean: Any) -> None:
 
 
 def test_progress_reaches_the_total(features: Features, nearest_mean: Any) -> None:
-    told: list[tuple[str, int, int]] = []
+    reports: list[tuple[str, int, int]] = []
     methods = {"one": nearest_mean(), "other": nearest_mean()}
-    score_together(methods, features, progress=lambda *report: told.append(report))
-    assert told == [("episodes, 2-shot", done, 14) for done in (5, 10, 12, 14)]
+    score_together(methods, features, progress=lambda *report: reports.append(report))
+    assert reports == [("episodes, 2-shot", done, 14) for done in (5, 10, 12, 14)]
 
 
 def test_refuses_one_episode(features: Features, nearest_mean: Any) -> None:

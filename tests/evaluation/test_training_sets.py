@@ -52,10 +52,10 @@ def test_a_share_is_held_out_and_no_class_is_emptied(share: float, tested: list[
 
 def test_the_test_set_is_put_in_the_order_of_the_training_set() -> None:
     train, test = numbered(2, 2, 2), numbered(3, 1, 2).of_classes(["c", "a", "b"])
-    found = aligned(train, test)
-    assert found.class_names == train.class_names
-    assert found.counts.tolist() == [3, 1, 2]
-    assert found.values.flatten().tolist() == [0, 1, 2, 3, 4, 5]
+    ordered = aligned(train, test)
+    assert ordered.class_names == train.class_names
+    assert ordered.counts.tolist() == [3, 1, 2]
+    assert ordered.values.flatten().tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_classes_that_differ_are_named() -> None:

@@ -41,9 +41,9 @@ class MeanFit(Method):
 def test_all_methods_see_the_same_training_sets(features: Features) -> None:
     train, test = held_out(features, 0.4, seed=0)
     methods = {"one": MeanFit(), "other": MeanFit(3.0)}
-    told: list[tuple[str, int, int]] = []
+    reports: list[tuple[str, int, int]] = []
     tasks = TrainingSets(train, test, images=2, seed=5)
-    scores = score_all(methods, tasks, progress=lambda *report: told.append(report))
+    scores = score_all(methods, tasks, progress=lambda *report: reports.append(report))
     assert len(methods["one"].seen) == 10
     for draw, ((ours, our_seed), (theirs, their_seed)) in enumerate(
         zip(methods["one"].seen, methods["other"].seen, strict=True)
@@ -56,7 +56,7 @@ def test_all_methods_see_the_same_training_sets(features: Features) -> None:
     assert scores["one"].correct.shape == scores["one"].confidence.shape == (10, 12 * 10)
     assert torch.equal(scores["one"].correct, scores["other"].correct)  # sharper, not other
     assert scores["one"].confidence.mean() < scores["other"].confidence.mean()
-    assert told[0][1:] == (1, 20) and told[-1][1:] == (20, 20)
+    assert reports[0][1:] == (1, 20) and reports[-1][1:] == (20, 20)
     alone = score_all({"one": MeanFit()}, tasks)["one"]
     assert torch.equal(alone.confidence, scores["one"].confidence)
 
@@ -108,8 +108,8 @@ def test_differences_are_paired_by_image() -> None:
 
 
 def result(name: str, kind: str, accuracy: float, seconds: float, **more: float) -> MethodResult:
-    made = MethodResult(name, kind, accuracy, 0.5, None, None, None, seconds, ece=2.0, ece_floor=1.0)
-    return replace(made, macro_accuracy=accuracy - 1.26, **more)
+    row = MethodResult(name, kind, accuracy, 0.5, None, None, None, seconds, ece=2.0, ece_floor=1.0)
+    return replace(row, macro_accuracy=accuracy - 1.26, **more)
 
 
 OURS = result(
@@ -146,8 +146,8 @@ LINEAR = result(
 )
 def test_the_verdict(results: tuple[MethodResult, ...], words: str) -> None:
     without = results if any(result.name == "logistic_regression" for result in results) else None
-    told = results if without else [replace(r, delta_probe=None, delta_probe_ci95=None) for r in results]
-    assert verdict(told) == words
+    reports = results if without else [replace(r, delta_probe=None, delta_probe_ci95=None) for r in results]
+    assert verdict(reports) == words
 
 
 def test_times_keep_two_digits() -> None:
@@ -171,24 +171,24 @@ def evaluation(images: int | None, *results: MethodResult) -> dict[str, Any]:
 
 
 def test_keys_are_the_contract() -> None:
-    made = evaluation(None, OURS, RIDGE, LINEAR)
-    assert list(made) == [
+    written = evaluation(None, OURS, RIDGE, LINEAR)
+    assert list(written) == [
         *("protocol", "data", "test", "classes", "images_per_class", "train_images", "test_images", "draws", "seed"),
         *("backbone", "generator", "methods", "verdict"),
     ]
-    assert made["protocol"] == "transfer" and made["images_per_class"] is None
-    for method in made["methods"]:
+    assert written["protocol"] == "transfer" and written["images_per_class"] is None
+    for method in written["methods"]:
         assert list(method) == [
             *("name", "kind", "accuracy", "ci95", "macro_accuracy", "ece", "seconds"),
             *("delta", "delta_ci95", "delta_probe", "delta_probe_ci95", "ece_floor", "drift"),
         ]
-    json.dumps(made, allow_nan=False)
+    json.dumps(written, allow_nan=False)
 
 
 def test_the_report_says_what_the_json_says(tmp_path: Path) -> None:
-    made = [evaluation(images, OURS, RIDGE, LINEAR) for images in (1, 10, None)]
-    write_report(tmp_path / "report", made)
-    assert json.loads((tmp_path / "report" / "results.json").read_text()) == made
+    written = [evaluation(images, OURS, RIDGE, LINEAR) for images in (1, 10, None)]
+    write_report(tmp_path / "report", written)
+    assert json.loads((tmp_path / "report" / "results.json").read_text()) == written
     text = (tmp_path / "report" / "report.md").read_text()
     assert "| method | 1 | 10 | all |" in text
     assert "| logistic_regression | 12 | 12 | 12 |" in text
@@ -196,6 +196,6 @@ def test_the_report_says_what_the_json_says(tmp_path: Path) -> None:
     assert "## 1 image of a class\n\n3 training sets of 4 images." in text
     assert "## all images of a class\n\n1 training set of 120 images." in text
     assert "The generator is 1.2 ± 0.3 points ahead of ridge" in text
-    assert size_table(made, "accuracy")[1] == ("generator", "80.3", "80.3", "80.3")
+    assert size_table(written, "accuracy")[1] == ("generator", "80.3", "80.3", "80.3")
     with Image.open(tmp_path / "report" / "learning_curve.png") as picture:
         assert min(picture.size) > 300

@@ -40,13 +40,13 @@ def test_seed_decides_the_tuning(features: Features) -> None:
 class Watched(ShrunkLDA):
     """Notes the class means it is given statistics of, and the episodes it sees."""
 
-    made: list[ClassStatistics] = []  # noqa: RUF012
+    built: list[ClassStatistics] = []  # noqa: RUF012
     episodes: list[Episode] = []  # noqa: RUF012
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         assert self.statistics is not None
-        self.made.append(self.statistics)
+        self.built.append(self.statistics)
 
     def rows(self, episode: Episode, frame: Any) -> Any:
         self.episodes.append(episode)
@@ -54,11 +54,11 @@ class Watched(ShrunkLDA):
 
 
 def test_tuning_needs_classes_it_was_not_fitted_on(features: Features) -> None:
-    Watched.made.clear()
+    Watched.built.clear()
     Watched.episodes.clear()
     BaseClassFolds(features, ways=9, shots=3, queries=40, episodes=5, seed=1)(Watched)
     means = features.means()
-    for statistics, episode in zip(Watched.made, Watched.episodes, strict=False):  # the last is the result
+    for statistics, episode in zip(Watched.built, Watched.episodes, strict=False):  # the last is the result
         assert statistics.classes == 6
         assert episode.ways == 6  # as many as a half has
         assert episode.query.shape[1] == 6 * 22  # as many as 25 images leave
@@ -67,7 +67,7 @@ def test_tuning_needs_classes_it_was_not_fitted_on(features: Features) -> None:
         unseen = features.labels[origin].unique()
         seen = torch.tensor([i for i in range(12) if i not in unseen.tolist()])
         torch.testing.assert_close(means[seen].mean(0), statistics.mean, atol=1e-5, rtol=1e-5)
-    assert Watched.made[-1].classes == 12
+    assert Watched.built[-1].classes == 12
 
 
 @pytest.mark.parametrize("name", ["bd_cspn", "laplacian_shot", "soft_kmeans", "tim"])

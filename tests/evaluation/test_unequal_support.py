@@ -76,8 +76,8 @@ def drawn(support: tuple[int, ...]) -> tuple[Episode, Episode]:
 def judged(classify: Classify, support: tuple[int, ...], episodes: int = EPISODES) -> Judged:
     ragged, balanced = (episode[:episodes] for episode in drawn(support))
     most, fewest = len(support) - 1, 0
-    predicted, usual = (classify(episode).argmax(-1) for episode in (ragged, balanced))
-    drift = (predicted == most).double().mean() - (usual == most).double().mean()
+    predicted, plain = (classify(episode).argmax(-1) for episode in (ragged, balanced))
+    drift = (predicted == most).double().mean() - (plain == most).double().mean()
     return Judged(float(drift), float((predicted == fewest)[ragged.query_labels == fewest].double().mean()))
 
 
@@ -142,9 +142,9 @@ METHODS: dict[str, tuple[Classify, int]] = {
 def test_the_number_of_images_makes_no_class_more_likely(name: str, support: tuple[int, ...]) -> None:
     """Nor is a class of one image told worse than by the raw centroid that knows as much."""
     classify, episodes = METHODS[name]
-    found, raw = (judged(each, support, episodes) for each in (classify, METHODS[RAW[name.startswith("alone")]][0]))
-    assert -TOLERANCE < found.drift < (raw.drift if name == NEIGHBOURS else TOLERANCE)
-    assert found.fewest > raw.fewest - TOLERANCE
+    own, raw = (judged(each, support, episodes) for each in (classify, METHODS[RAW[name.startswith("alone")]][0]))
+    assert -TOLERANCE < own.drift < (raw.drift if name == NEIGHBOURS else TOLERANCE)
+    assert own.fewest > raw.fewest - TOLERANCE
 
 
 @pytest.mark.parametrize("name", BASELINES)

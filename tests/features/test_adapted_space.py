@@ -83,8 +83,8 @@ def test_few_images_give_the_same_covariance_by_their_inner_products() -> None:
     labels = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])
     means = torch.stack([images[labels == c].mean(0) for c in range(3)])
     residual = images - means[labels]
-    told = Statistics(torch.tensor([3.0, 2, 4]).double(), means, residual.mT @ residual)
-    plain, quick = (AdaptedSpace.of(wide, told, prior_images=12.4, residual=given) for given in (None, residual))
+    of_set = Statistics(torch.tensor([3.0, 2, 4]).double(), means, residual.mT @ residual)
+    plain, quick = (AdaptedSpace.of(wide, of_set, prior_images=12.4, residual=given) for given in (None, residual))
     torch.testing.assert_close(covariance(quick), covariance(plain))
     assert not torch.allclose(quick.whitening.matrix(), plain.whitening.matrix())
     assert float(quick.images) == float(plain.images)
@@ -97,8 +97,8 @@ def test_few_images_give_the_same_covariance_by_their_inner_products() -> None:
 def test_it_is_as_wide_as_the_data_set_itself(base: Standardizer) -> None:
     """Ten times the scatter is ten times the covariance, whatever base classes do."""
     round_scatter = 50 * torch.eye(WIDTH, dtype=torch.float64)
-    told = (statistics([80, 90], size * round_scatter) for size in (1, 10))
-    narrow, wide = (AdaptedSpace.of(base, each, prior_images=16.0) for each in told)
+    of_set = (statistics([80, 90], size * round_scatter) for size in (1, 10))
+    narrow, wide = (AdaptedSpace.of(base, each, prior_images=16.0) for each in of_set)
     torch.testing.assert_close(
         covariance(wide) / covariance(narrow).diagonal(), 10 * torch.eye(8).double(), rtol=0.1, atol=0
     )
@@ -128,12 +128,12 @@ def test_a_class_weighs_in_the_centre_by_how_well_its_mean_is_known(base: Standa
     """Equally where all have equally many images, or so many that only the spread of classes counts."""
     scatter = 7 * torch.eye(WIDTH, dtype=torch.float64)
     for counts, shares in (([4, 4, 4], [1, 1, 1]), ([1e9, 1e12, 1e10], [1, 1, 1]), ([1, 1, 1e12], None)):
-        told = statistics(counts, scatter)
+        of_set = statistics(counts, scatter)
         ratio = float(base.prior_variance.mean() / base.noise_variance)
         weights = torch.tensor(shares or [1 / (ratio + 1), 1 / (ratio + 1), 1 / ratio]).double()
-        expected = weights @ told.means / weights.sum()
-        found = AdaptedSpace.of(base, told, prior_images=8.0).centre
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6, check_dtype=False)
+        expected = weights @ of_set.means / weights.sum()
+        own_centre = AdaptedSpace.of(base, of_set, prior_images=8.0).centre
+        torch.testing.assert_close(own_centre, expected, rtol=0, atol=1e-6, check_dtype=False)
 
 
 def test_classes_without_images_change_nothing(base: Standardizer) -> None:
@@ -174,8 +174,8 @@ def test_absent_images_stay_0_and_all_others_are_points(base: Standardizer) -> N
 
 def test_statistics_move_with_the_images(base: Standardizer) -> None:
     raw = data_set((4, 3))
-    told = Statistics(raw.counts[0], raw.support_means()[0], torch.eye(WIDTH, dtype=torch.float64))
-    inside, _ = adapted(replace(raw, statistics=told), base)
+    of_set = Statistics(raw.counts[0], raw.support_means()[0], torch.eye(WIDTH, dtype=torch.float64))
+    inside, _ = adapted(replace(raw, statistics=of_set), base)
     assert inside.statistics is not None
     assert inside.statistics.scatter is None
     torch.testing.assert_close(inside.support_means(), replace(inside, statistics=None).support_means())

@@ -26,7 +26,9 @@ def base(base_standardizer: Standardizer) -> Standardizer:
     return base
 
 
-def told(episode: Episode, base: Standardizer, prior_images: float = PRIOR_IMAGES) -> tuple[Condition, AdaptedSpace]:
+def conditioned(
+    episode: Episode, base: Standardizer, prior_images: float = PRIOR_IMAGES
+) -> tuple[Condition, AdaptedSpace]:
     conditioner = DatasetStatistics(prior_images=prior_images)
     inside, space = conditioner.adapted(episode, base)
     return conditioner(inside, space), space
@@ -61,7 +63,7 @@ def test_it_is_what_making_everything_again_without_the_image_gives(
     base: Standardizer, counts: tuple[int, ...], prior_images: float
 ) -> None:
     episode = data_set(counts)
-    condition, space = told(episode, base, prior_images)
+    condition, space = conditioned(episode, base, prior_images)
     images = images_of(episode)
     whole = torch.linalg.inv(space.whitening.matrix().mT @ space.whitening.matrix()) * space.images
     round_part = whole - sum((own - own.mean(0)).mT @ (own - own.mean(0)) for own in images)
@@ -80,7 +82,7 @@ def test_it_is_what_making_everything_again_without_the_image_gives(
 
 def test_what_is_judged_by_its_own_row_is_flattered(base: Standardizer) -> None:
     """Left out, images are on average less like their own class, against the others."""
-    condition, _ = told(data_set((5, 4, 7)), base)
+    condition, _ = conditioned(data_set((5, 4, 7)), base)
     assert condition.loo_change is not None
     own = condition.loo_change.diagonal(dim1=1, dim2=3).mT  # batch ways shots
     margin = own - (condition.loo_change.sum(-1) - own) / 2
@@ -88,7 +90,7 @@ def test_what_is_judged_by_its_own_row_is_flattered(base: Standardizer) -> None:
 
 
 def test_only_images_with_company_can_be_judged(base: Standardizer) -> None:
-    condition, _ = told(data_set((3, 1, 0, 2)), base)
+    condition, _ = conditioned(data_set((3, 1, 0, 2)), base)
     expected = torch.zeros(4, 4, dtype=torch.bool)
     expected[0, :3] = expected[3, :2] = True
     assert torch.equal(loo_mask(condition)[0], expected)
@@ -107,7 +109,7 @@ def test_images_of_a_sample_change_as_they_do_among_all(base: Standardizer) -> N
     sampled = replace(
         whole, support=whole.support[:, :, :most] * there[..., None], support_mask=there, statistics=statistics
     )
-    (of_all, _), (of_some, _) = told(whole, base), told(sampled, base)
+    (of_all, _), (of_some, _) = conditioned(whole, base), conditioned(sampled, base)
     assert loo_mask(of_some)[0, 3].tolist() == [True, False]
     assert of_all.loo_change is not None and of_some.loo_change is not None
     torch.testing.assert_close(of_some.loo_change[there], of_all.loo_change[:, :, :most][there])
@@ -115,21 +117,21 @@ def test_images_of_a_sample_change_as_they_do_among_all(base: Standardizer) -> N
 
 
 def test_one_image_that_is_all_of_the_covariance_leaves_finite_numbers(base: Standardizer) -> None:
-    condition, _ = told(data_set((2, 2)), base, prior_images=1e-8)
+    condition, _ = conditioned(data_set((2, 2)), base, prior_images=1e-8)
     assert condition.loo_change is not None
     assert torch.isfinite(condition.loo_change).all()
 
 
 def test_permuting_classes_permutes_both_places(base: Standardizer) -> None:
     episode, order = data_set(), torch.tensor([4, 2, 0, 1, 3])
-    one, other = (told(changed, base)[0].loo_change for changed in (episode, permuted(episode, order)))
+    one, other = (conditioned(changed, base)[0].loo_change for changed in (episode, permuted(episode, order)))
     assert one is not None and other is not None
     torch.testing.assert_close(other, one[:, order][..., order])
 
 
 def test_honest_logits_are_gaussian_up_to_what_was_left_out(base: Standardizer) -> None:
     """Round variance: noise, and what is unknown of the average class."""
-    condition, _ = told(data_set((4, 1, 6)), base)
+    condition, _ = conditioned(data_set((4, 1, 6)), base)
     condition = replace(condition, variance=torch.tensor([0.2, 0.3, 0.7]).double()[:, None].expand(1, 3, WIDTH))
     rows = torch.randn(1, 3, WIDTH, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     distance = (condition.support[:, :, :, None] - rows[:, None, None]).square().sum(-1)
@@ -142,7 +144,7 @@ def test_honest_logits_are_gaussian_up_to_what_was_left_out(base: Standardizer) 
 def test_classes_that_are_not_there_are_never_said(base: Standardizer) -> None:
     """Nor do they change what is said of the others."""
     episode = data_set((3, 2, 5))
-    narrow, wide = (told(changed, base)[0] for changed in (episode, padded(episode)))
+    narrow, wide = (conditioned(changed, base)[0] for changed in (episode, padded(episode)))
     one, other = (loo_logits(condition, condition.tokens).softmax(-1) for condition in (narrow, wide))
     assert torch.isfinite(other).all()
     assert not other[..., 3].any()

@@ -24,7 +24,7 @@ OPTIONS = [
 ]
 
 
-def told(options: dict) -> str:
+def label(options: dict) -> str:
     return "-".join(str(value) for value in options.values())
 
 
@@ -37,7 +37,7 @@ def statistics_inside(standardizer: Standardizer, features: Features) -> ClassSt
     return ClassStatistics.of(replace(features, values=standardizer.base(features.values)))
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=told)
+@pytest.mark.parametrize("options", OPTIONS, ids=label)
 def test_restore_is_the_inverse_of_query(make_features: MakeFeatures, options: dict) -> None:
     features = make_features()
     standardizer = fitted(features, **options)
@@ -103,7 +103,7 @@ def test_scaling_keeps_angles(make_features: MakeFeatures) -> None:
     torch.testing.assert_close(cosine, torch.ones_like(cosine))
 
 
-@pytest.mark.parametrize("options", OPTIONS[1:], ids=told)
+@pytest.mark.parametrize("options", OPTIONS[1:], ids=label)
 def test_prototypes_have_unit_scale(make_features: MakeFeatures, options: dict) -> None:
     features = make_features()
     standardizer = fitted(features, **options)
@@ -112,7 +112,7 @@ def test_prototypes_have_unit_scale(make_features: MakeFeatures, options: dict) 
     assert float(inside.between.diagonal().mean()) == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize("options", OPTIONS[1:], ids=told)
+@pytest.mark.parametrize("options", OPTIONS[1:], ids=label)
 def test_the_mean_of_base_classes_is_the_origin(make_features: MakeFeatures, options: dict) -> None:
     features = make_features(images=[7, 30, 11, 9])
     standardizer = fitted(features, **options)
@@ -158,7 +158,7 @@ def test_coordinates_do_not_depend_on_the_classes_that_were_fitted(make_features
     assert (along[0] - along[1]).norm() > 0.8 * along[0].norm()
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=told)
+@pytest.mark.parametrize("options", OPTIONS, ids=label)
 def test_radius_is_the_root_mean_square_length(make_features: MakeFeatures, options: dict) -> None:
     features = make_features(classes=80)
     standardizer = fitted(features, **options)

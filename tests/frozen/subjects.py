@@ -546,8 +546,8 @@ def _of_generators() -> Iterator[tuple[str, Subject]]:
     yield "data_sets/transfer_metadiff.symmetric", partial(data_set_head, "transfer/metadiff", "symmetric", "generator")
     yield "data_sets/metadiff.generator", partial(data_set_head, "metadiff", "scale", "generator")
     yield "generators/metadiff.linear", partial(written_head, "metadiff", "scale", "denoiser.linear=true")
-    told = ("conditioner=local_targets", "conditioner.width=8", "denoiser=token_transformer", "denoiser.width=8")
-    yield "generators/mcdi.segment", partial(written_head, "mcdi", "scale", *told, "denoiser.knows_segment=true")
+    options = ("conditioner=local_targets", "conditioner.width=8", "denoiser=token_transformer", "denoiser.width=8")
+    yield "generators/mcdi.segment", partial(written_head, "mcdi", "scale", *options, "denoiser.knows_segment=true")
     for scheduler in ("DDIMScheduler", "DPMSolverMultistepScheduler"):
         yield f"generators/metadiff.{scheduler}", partial(written_head, "metadiff", "scale", scheduler=scheduler)
     yield from _of_ablations()

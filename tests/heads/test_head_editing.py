@@ -45,14 +45,14 @@ def head(make, tmp_path: Path, request: pytest.FixtureRequest) -> Head:
 @torch.no_grad()
 @pytest.mark.parametrize(("gone", "kept"), [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])])
 def test_the_classes_that_stay_are_untouched_to_the_last_bit(make, head: Head, gone: int, kept: list[int]) -> None:
-    made, after = make(samples=4), head.remove([head.class_names[gone]])
+    case, after = make(samples=4), head.remove([head.class_names[gone]])
     assert after.class_names == tuple(head.class_names[i] for i in kept)
-    features = made.backbone(made.images)
+    features = case.backbone(case.images)
     for one, other in ((after.draws, head.draws), (after.mean, head.mean)):
         assert torch.equal(one.weight, other.weight[:, :, kept])
         assert torch.equal(one.bias, other.bias[:, :, kept])
         assert torch.equal(logits(one, features), logits(other, features)[..., kept])
-    new, old = after.attach()(made.images), head.attach()(made.images)
+    new, old = after.attach()(case.images), head.attach()(case.images)
     torch.testing.assert_close(new, old[:, kept], rtol=1e-6, atol=1e-6)
     assert torch.equal(after.support.statistics.counts, head.support.statistics.counts[kept])
     assert torch.equal(after.support.sample, head.support.sample[kept])
@@ -61,10 +61,10 @@ def test_the_classes_that_stay_are_untouched_to_the_last_bit(make, head: Head, g
 
 @torch.no_grad()
 def test_a_mean_that_the_draws_round_otherwise_is_kept(make, tmp_path: Path) -> None:
-    made = make(samples=4)
-    mean = made.draws.mean()
+    case = make(samples=4)
+    mean = case.draws.mean()
     mean.weight.mul_(1 + 1e-6)
-    made.save(tmp_path / "head", mean=mean)
+    case.save(tmp_path / "head", mean=mean)
     after = load_head(tmp_path / "head").remove([CAT])
     assert torch.equal(after.mean.weight, mean.weight[:, :, 1:])
     assert not torch.equal(after.mean.weight, after.draws.mean().weight)
@@ -143,13 +143,13 @@ def test_a_head_without_support_summary_can_be_edited(make, tmp_path: Path) -> N
 
 
 def test_parts_inside_the_backbone_stay(make, tmp_path: Path) -> None:
-    made = make()
-    parts = tuple(name for name in made.backbone.trunk.state_dict() if name.endswith("weight"))[:2]
-    made.save(tmp_path / "head", parts=parts)
+    case = make()
+    parts = tuple(name for name in case.backbone.trunk.state_dict() if name.endswith("weight"))[:2]
+    case.save(tmp_path / "head", parts=parts)
     load_head(tmp_path / "head").remove([CAT]).rename({QUOTED: "quoted"}).save_pretrained(tmp_path / "head")
     assert set(load_head(tmp_path / "head").parts) == set(parts)
     tensors = load_file(tmp_path / "head/head.safetensors")
-    assert all(torch.equal(tensors[name], made.backbone.trunk.state_dict()[name]) for name in parts)
+    assert all(torch.equal(tensors[name], case.backbone.trunk.state_dict()[name]) for name in parts)
     assert "2 tensors of this model's backbone" in (tmp_path / "head/README.md").read_text()
 
 

@@ -26,27 +26,27 @@ MODELS = [
 OURS = {"README.md", "config.json", "head.safetensors", "model.safetensors"}
 
 
-def expected_logits(made) -> torch.Tensor:
-    return made.draws.mean().logits(made.backbone(made.images)[None])[0]
+def expected_logits(case) -> torch.Tensor:
+    return case.draws.mean().logits(case.backbone(case.images)[None])[0]
 
 
-def attached(made) -> torch.nn.Module:
+def attached(case) -> torch.nn.Module:
     """The timm model in the memory format of a freshly built one; another format rounds differently."""
-    mean = made.draws.mean()
-    return made.backbone.with_head(mean.weight[0, 0], mean.bias[0, 0]).to(memory_format=torch.contiguous_format)
+    mean = case.draws.mean()
+    return case.backbone.with_head(mean.weight[0, 0], mean.bias[0, 0]).to(memory_format=torch.contiguous_format)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("model", "options"), MODELS, ids=str)
 def test_timm_loads_identical_logits_preprocessing_and_labels(make, tmp_path: Path, model: str, options) -> None:
-    made = make(model, options=options)
-    made.save(tmp_path / "head")
+    case = make(model, options=options)
+    case.save(tmp_path / "head")
     loaded = timm.create_model(f"local-dir:{tmp_path / 'head'}", pretrained=True).eval()
-    assert torch.equal(loaded(made.images), attached(made)(made.images))
-    torch.testing.assert_close(loaded(made.images), expected_logits(made), rtol=1e-5, atol=1e-5)
-    assert tuple(loaded.pretrained_cfg["label_names"]) == made.class_names
+    assert torch.equal(loaded(case.images), attached(case)(case.images))
+    torch.testing.assert_close(loaded(case.images), expected_logits(case), rtol=1e-5, atol=1e-5)
+    assert tuple(loaded.pretrained_cfg["label_names"]) == case.class_names
     config = timm.data.resolve_model_data_config(loaded)
-    assert json.dumps(config) == json.dumps(made.backbone.preprocess.config)
+    assert json.dumps(config) == json.dumps(case.backbone.preprocess.config)
 
 
 @torch.no_grad()
@@ -54,47 +54,47 @@ def test_timm_loads_identical_logits_preprocessing_and_labels(make, tmp_path: Pa
 @pytest.mark.parametrize(("model", "options"), MODELS, ids=str)
 def test_transformers_loads_the_same_logits(make, tmp_path: Path, model: str, options) -> None:
     transformers = pytest.importorskip("transformers")
-    made = make(model, options=options)
-    made.save(tmp_path / "head")
+    case = make(model, options=options)
+    case.save(tmp_path / "head")
     loaded = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "head").eval()
-    torch.testing.assert_close(loaded(made.images).logits, attached(made)(made.images), rtol=0, atol=1e-5)
-    assert tuple(loaded.config.id2label[i] for i in range(3)) == made.class_names
+    torch.testing.assert_close(loaded(case.images).logits, attached(case)(case.images), rtol=0, atol=1e-5)
+    assert tuple(loaded.config.id2label[i] for i in range(3)) == case.class_names
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("samples", [1, 4])
 def test_what_is_saved_is_loaded(make, tmp_path: Path, samples: int) -> None:
-    made = make(samples=samples)
-    made.save(tmp_path / "head")
+    case = make(samples=samples)
+    case.save(tmp_path / "head")
     saved = load_head(tmp_path / "head")
-    assert torch.equal(saved.draws.weight, made.draws.weight) and torch.equal(saved.draws.bias, made.draws.bias)
-    assert saved.class_names == made.class_names
-    assert made.provenance.items() <= saved.provenance.items()
+    assert torch.equal(saved.draws.weight, case.draws.weight) and torch.equal(saved.draws.bias, case.draws.bias)
+    assert saved.class_names == case.class_names
+    assert case.provenance.items() <= saved.provenance.items()
     assert saved.provenance["torch_version"] == torch.__version__
-    assert saved.provenance["backbone_weights"] == made.backbone.weights_hash() == saved.backbone.weights_hash()
-    assert saved.backbone.preprocessing_key() == made.backbone.preprocessing_key()
-    torch.testing.assert_close(saved.attach()(made.images), expected_logits(made), rtol=1e-5, atol=1e-5)
+    assert saved.provenance["backbone_weights"] == case.backbone.weights_hash() == saved.backbone.weights_hash()
+    assert saved.backbone.preprocessing_key() == case.backbone.preprocessing_key()
+    torch.testing.assert_close(saved.attach()(case.images), expected_logits(case), rtol=1e-5, atol=1e-5)
     assert not saved.attach().training
 
 
 def test_files_hold_what_their_names_say(make, tmp_path: Path) -> None:
-    made = make("test_vit", samples=4)
-    made.save(tmp_path / "head")
+    case = make("test_vit", samples=4)
+    case.save(tmp_path / "head")
     assert {path.name for path in (tmp_path / "head").iterdir()} == OURS | {"samples.safetensors"}
     mean, draws = load_file(tmp_path / "head/head.safetensors"), load_file(tmp_path / "head/samples.safetensors")
-    assert torch.equal(mean["head.weight"], made.draws.weight[0].mean(0)) and set(mean) == {"head.weight", "head.bias"}
-    assert torch.equal(draws["weight"], made.draws.weight[0]) and torch.equal(draws["bias"], made.draws.bias[0])
+    assert torch.equal(mean["head.weight"], case.draws.weight[0].mean(0)) and set(mean) == {"head.weight", "head.bias"}
+    assert torch.equal(draws["weight"], case.draws.weight[0]) and torch.equal(draws["bias"], case.draws.bias[0])
     with safe_open(tmp_path / "head/head.safetensors", "pt") as opened:
         metadata = opened.metadata()
-    assert tuple(json.loads(metadata["class_names"])) == made.class_names
+    assert tuple(json.loads(metadata["class_names"])) == case.class_names
     assert metadata["backbone"] == "test_vit" and metadata["recipe"] == "0123abcd"
     config = json.loads((tmp_path / "head/config.json").read_text())
     assert "num_classes" not in config.get("model_args", {})  # transformers would refuse the folder
 
 
 def test_saving_a_loaded_head_changes_nothing(make, tmp_path: Path) -> None:
-    made = make(samples=4)
-    made.save(tmp_path / "one")
+    case = make(samples=4)
+    case.save(tmp_path / "one")
     saved = load_head(tmp_path / "one")
     saved.save_pretrained(tmp_path / "two")
     twice = load_head(tmp_path / "two")
@@ -106,19 +106,19 @@ def test_saving_a_loaded_head_changes_nothing(make, tmp_path: Path) -> None:
 
 def test_a_head_folder_is_replaced_and_old_files_go(make, tmp_path: Path) -> None:
     make(samples=4).save(tmp_path / "head")
-    made = make(seed=1)
-    made.save(tmp_path / "head")
+    case = make(seed=1)
+    case.save(tmp_path / "head")
     assert {path.name for path in (tmp_path / "head").iterdir()} == OURS
-    assert torch.equal(load_head(tmp_path / "head").draws.weight, made.draws.weight)
+    assert torch.equal(load_head(tmp_path / "head").draws.weight, case.draws.weight)
     assert [path.name for path in tmp_path.iterdir()] == ["head"]
 
 
 def test_an_empty_folder_and_a_link_to_a_head_folder_are_filled(make, tmp_path: Path) -> None:
-    made = make()
+    case = make()
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    made.save(tmp_path / "link")
-    made.save(tmp_path / "link")
+    case.save(tmp_path / "link")
+    case.save(tmp_path / "link")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real/head.safetensors").exists()
 
 
@@ -132,11 +132,11 @@ def test_a_folder_with_other_files_is_left_alone(make, tmp_path: Path, held: str
 
 
 def test_a_head_folder_with_a_users_file_is_left_alone(make, tmp_path: Path) -> None:
-    made = make()
-    made.save(tmp_path / "head")
+    case = make()
+    case.save(tmp_path / "head")
     (tmp_path / "head/notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"notes\.txt"):
-        made.save(tmp_path / "head")
+        case.save(tmp_path / "head")
     assert (tmp_path / "head/notes.txt").read_text() == "mine"
 
 
@@ -154,7 +154,7 @@ def test_a_file_in_place_of_the_folder_is_refused(make, tmp_path: Path) -> None:
 def test_an_interrupted_write_leaves_nothing_or_the_old_head(
     make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int, old: bool, error: BaseException
 ) -> None:
-    made, before = make(samples=4, support=True), make(seed=1)
+    case, before = make(samples=4, support=True), make(seed=1)
     if old:
         before.save(tmp_path / "head")
     calls, whole = [], files.os.fsync
@@ -167,7 +167,7 @@ def test_an_interrupted_write_leaves_nothing_or_the_old_head(
 
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(type(error)):
-        made.save(tmp_path / "head")
+        case.save(tmp_path / "head")
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == (["head"] if old else [])
     if old:
@@ -196,10 +196,10 @@ def test_parts_that_do_not_fit_are_refused_and_nothing_is_written(make, tmp_path
 
 
 def test_push_to_hub_uploads_the_folder(make, hub_calls: list, tmp_path: Path) -> None:
-    made = make()
-    assert made.head().push_to_hub("birds") == "https://hub/me/birds"
+    case = make()
+    assert case.head().push_to_hub("birds") == "https://hub/me/birds"
     assert hub_calls == [("token", None), ("birds", {"private": False, "exist_ok": True}), ("upload", "me/birds")]
-    assert load_head(tmp_path / "uploaded").class_names == made.class_names
+    assert load_head(tmp_path / "uploaded").class_names == case.class_names
 
 
 def edit_json(folder: Path, **values) -> None:

@@ -70,8 +70,8 @@ def test_only_custom_architectures_need_the_import(make, tmp_path: Path) -> None
 
 
 def test_class_names_stay_in_their_block(make, tmp_path: Path) -> None:
-    made = make()
-    made.save(tmp_path / "head", class_names=("a", "b", "```\n# out"))
+    case = make()
+    case.save(tmp_path / "head", class_names=("a", "b", "```\n# out"))
     classes, provenance = blocks(tmp_path / "head", "json")
     assert "out" in classes and "0123abcd" in provenance
     assert "\n# out" not in (tmp_path / "head/README.md").read_text()

@@ -19,17 +19,17 @@ def rows(predictions) -> torch.Tensor:
 @torch.no_grad()
 @pytest.mark.parametrize("samples", [1, 4])
 def test_probabilities_are_the_mixture_of_the_draws(make, pictures: Path, samples: int) -> None:
-    made = make(samples=samples)
-    predictions = made.head().predict(pictures)
-    inputs = torch.stack([made.backbone.preprocess(Image.open(p.path)) for p in predictions])
-    features = made.backbone(inputs)
-    draws = [(features @ made.draws.weight[0, s].T + made.draws.bias[0, s]).softmax(-1) for s in range(samples)]
+    case = make(samples=samples)
+    predictions = case.head().predict(pictures)
+    inputs = torch.stack([case.backbone.preprocess(Image.open(p.path)) for p in predictions])
+    features = case.backbone(inputs)
+    draws = [(features @ case.draws.weight[0, s].T + case.draws.bias[0, s]).softmax(-1) for s in range(samples)]
     expected = torch.stack(draws).mean(0)
     torch.testing.assert_close(rows(predictions), expected)
-    torch.testing.assert_close(made.head().probabilities(features), expected)
+    torch.testing.assert_close(case.head().probabilities(features), expected)
     for prediction, row in zip(predictions, expected, strict=True):
-        assert tuple(prediction.probabilities) == made.class_names
-        assert prediction.class_name == made.class_names[int(row.argmax())]
+        assert tuple(prediction.probabilities) == case.class_names
+        assert prediction.class_name == case.class_names[int(row.argmax())]
         assert prediction.probability == max(prediction.probabilities.values())
     log_ways = torch.tensor(3.0).log()
     uncertainty = -(expected * expected.log()).sum(-1) / log_ways
@@ -61,21 +61,21 @@ def test_batches_change_nothing_and_report_progress(make, pictures: Path) -> Non
 
 
 def test_uncertainty_is_0_for_a_sure_head_and_1_for_an_ignorant_one(make, pictures: Path) -> None:
-    made = make()
-    zero = torch.zeros_like(made.draws.weight)
-    sure = made.head(draws=LinearHeads(zero, torch.tensor([[[0.0, 500.0, 0.0]]])))
-    ignorant = made.head(draws=LinearHeads(zero, torch.zeros(1, 1, 3)))
+    case = make()
+    zero = torch.zeros_like(case.draws.weight)
+    sure = case.head(draws=LinearHeads(zero, torch.tensor([[[0.0, 500.0, 0.0]]])))
+    ignorant = case.head(draws=LinearHeads(zero, torch.zeros(1, 1, 3)))
     assert [p.uncertainty for p in sure.predict(pictures)] == [0.0] * 5
     assert [p.uncertainty for p in ignorant.predict(pictures)] == pytest.approx([1.0] * 5)
-    assert [p.class_name for p in sure.predict(pictures)] == [made.class_names[1]] * 5
+    assert [p.class_name for p in sure.predict(pictures)] == [case.class_names[1]] * 5
 
 
 def test_disagreement_tells_contradiction_from_shared_doubt(make, pictures: Path) -> None:
-    made = make()
-    weight = torch.zeros(1, 3, 3, made.backbone.feature_width)
+    case = make()
+    weight = torch.zeros(1, 3, 3, case.backbone.feature_width)
 
     def predict(bias: torch.Tensor):
-        return made.head(draws=LinearHeads(weight[:, : bias.shape[1]], bias)).predict(pictures)[0]
+        return case.head(draws=LinearHeads(weight[:, : bias.shape[1]], bias)).predict(pictures)[0]
 
     contradicting, doubting = predict(500 * torch.eye(3)[None]), predict(torch.zeros(1, 3, 3))
     assert contradicting.uncertainty == pytest.approx(1) and contradicting.disagreement == pytest.approx(1)
@@ -103,38 +103,38 @@ def test_a_head_of_another_backbone_is_refused(make) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("samples", [1, 4])
 def test_a_fresh_head_is_what_its_folder_holds(make, pictures: Path, tmp_path: Path, samples: int) -> None:
-    made = make(samples=samples, support=True)
-    fresh = made.head()
+    case = make(samples=samples, support=True)
+    fresh = case.head()
     fresh.save_pretrained(tmp_path / "head")
     loaded = load_head(tmp_path / "head")
     assert fresh.predict(pictures) == loaded.predict(pictures)
-    assert torch.equal(fresh.attach()(made.images), loaded.attach()(made.images))
+    assert torch.equal(fresh.attach()(case.images), loaded.attach()(case.images))
     for name in ("class_names", "provenance", "parts", "samples", "support_counts", "summary"):
         assert getattr(fresh, name) == getattr(loaded, name)
-    assert fresh.support_counts == dict(zip(made.class_names, (7, 2, 9), strict=True))
-    assert made.provenance.items() <= fresh.provenance.items()
-    features = made.backbone(made.images)
-    torch.testing.assert_close(fresh.probabilities(features), made.draws.probabilities(features[None])[0])
+    assert fresh.support_counts == dict(zip(case.class_names, (7, 2, 9), strict=True))
+    assert case.provenance.items() <= fresh.provenance.items()
+    features = case.backbone(case.images)
+    torch.testing.assert_close(fresh.probabilities(features), case.draws.probabilities(features[None])[0])
 
 
 @torch.no_grad()
 def test_attach_leaves_the_backbone_alone(make) -> None:
-    made = make()
-    before = made.backbone(made.images)
-    attached = made.head().attach()
+    case = make()
+    before = case.backbone(case.images)
+    attached = case.head().attach()
     for parameter in attached.parameters():
         parameter.zero_()
-    assert torch.equal(made.backbone(made.images), before)
+    assert torch.equal(case.backbone(case.images), before)
 
 
 @torch.no_grad()
 def test_unreadable_files_are_reported_and_the_others_answered(make, pictures: Path, tmp_path: Path) -> None:
     head, errors = make().head(), []
     (pictures / "1.png").write_bytes(b"")
-    found = list(head.stream([pictures, tmp_path / "absent.png"], batch_size=2, failed=errors.append))
+    predictions = list(head.stream([pictures, tmp_path / "absent.png"], batch_size=2, failed=errors.append))
     good = [pictures / f"{i}.png" for i in (0, 2, 3, 4)]
-    assert [one.path for one in found] == good
-    torch.testing.assert_close(rows(found), rows(head.predict(good)), rtol=1e-5, atol=1e-6)
+    assert [one.path for one in predictions] == good
+    torch.testing.assert_close(rows(predictions), rows(head.predict(good)), rtol=1e-5, atol=1e-6)
     assert [str(error).partition(": ")[0] for error in errors] == [
         str(pictures / "1.png"),
         str(tmp_path / "absent.png"),

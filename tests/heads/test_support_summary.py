@@ -24,13 +24,13 @@ def same(one: SupportSummary, other: SupportSummary) -> bool:
 
 
 def test_what_is_saved_is_read(make, tmp_path: Path) -> None:
-    made = make(support=True)
-    made.save(tmp_path / "head")
-    assert same(load_head(tmp_path / "head").support, made.support)
+    case = make(support=True)
+    case.save(tmp_path / "head")
+    assert same(load_head(tmp_path / "head").support, case.support)
     with safe_open(tmp_path / "head" / FILE, "pt") as opened:
         metadata = opened.metadata()
-    assert metadata["generator"] == made.support.generator
-    assert tuple(json.loads(metadata["class_names"])) == made.class_names
+    assert metadata["generator"] == case.support.generator
+    assert tuple(json.loads(metadata["class_names"])) == case.class_names
     kinds = {name: tensor.dtype for name, tensor in load_file(tmp_path / "head" / FILE).items()}
     assert kinds.pop("sample") == torch.float16
     assert kinds.pop("sample_mask") == kinds.pop("space_classes") == torch.bool
@@ -38,16 +38,16 @@ def test_what_is_saved_is_read(make, tmp_path: Path) -> None:
 
 
 def test_a_summary_of_other_classes_is_refused(make) -> None:
-    made = make(support=True)
+    case = make(support=True)
     with pytest.raises(InputError, match="summary is of 2 classes of 6 features, and the head has 3 classes of 6"):
-        made.head(support=made.support.of_classes([0, 2]))
+        case.head(support=case.support.of_classes([0, 2]))
 
 
 def test_files_of_version_0_1_are_read(make, tmp_path: Path) -> None:
-    made = make(support=True)
-    made.save(tmp_path / "head")
+    case = make(support=True)
+    case.save(tmp_path / "head")
     edit(tmp_path / "head", lambda tensors: tensors.update(space_classes=tensors.pop("space_classes")))
-    assert same(load_head(tmp_path / "head").support, made.support)
+    assert same(load_head(tmp_path / "head").support, case.support)
 
 
 def test_a_folder_without_it_is_a_head_all_the_same(make, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ WIDTH = 7
 _UNLABELLED = UnlabelledDraw(11, distractors=0.3)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def gaussian_features() -> Callable[..., Features]:
     """Makes classes ~ N(3, Σ_b), images ~ N(class, Σ_w): noise is widest where classes differ least."""
 
@@ -32,17 +32,17 @@ def gaussian_features() -> Callable[..., Features]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def features(gaussian_features: Callable[..., Features]) -> Features:
     return gaussian_features()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def statistics(features: Features) -> ClassStatistics:
     return ClassStatistics.of(features)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def draw(features: Features) -> Callable[..., Episode]:
     """Episodes of `features`; sizes pairwise different unless told."""
 

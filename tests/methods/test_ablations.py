@@ -27,9 +27,9 @@ def generators(number: int) -> list[torch.Generator]:
 
 def method_with(method: type[Any], pipeline: object) -> Any:
     """A method of something that is no pipeline and says what it was asked."""
-    made = object.__new__(method)
-    made.pipeline = pipeline
-    return made
+    built = object.__new__(method)
+    built.pipeline = pipeline
+    return built
 
 
 def with_unlabelled(episode: Episode) -> Episode:

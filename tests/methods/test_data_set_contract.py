@@ -64,9 +64,9 @@ def test_classes_that_are_apart_are_told_apart(
 ) -> None:
     train, test = gaussians(images, width=width, apart=25.0)
     classifier = fitted(method, train, seed=3)
-    found = logits(classifier, test)
-    assert found.shape == (9 * len(images), len(images))
-    assert found.dtype == torch.float32 and found.isfinite().all()
+    answers = logits(classifier, test)
+    assert answers.shape == (9 * len(images), len(images))
+    assert answers.dtype == torch.float32 and answers.isfinite().all()
     assert accuracy(classifier, test) == 1 or method == "sgd_head_1"  # a step or two are no fit
 
 
@@ -115,8 +115,8 @@ def test_probabilities_follow_what_is_held_out(method: str, gaussians: Make) -> 
     """Where classes overlap they are near the truth, with enough images and with a handful."""
     for images in ([40] * 5, [4] * 5):
         train, test = gaussians(images, apart=1.0, tested=200)
-        found = probabilities(fitted(method, train, seed=0), test)
-        assert abs(found.max(-1).values.mean() - (found.argmax(-1) == test.labels).float().mean()) < 0.15
+        answers = probabilities(fitted(method, train, seed=0), test)
+        assert abs(answers.max(-1).values.mean() - (answers.argmax(-1) == test.labels).float().mean()) < 0.15
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -137,11 +137,11 @@ def test_ragged_episodes_with_padding_are_fitted_one_by_one(method: str, gaussia
     rngs = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
     (built,) = build_methods([method], None).values()
     queries = torch.stack([test.values for _, test in sets])
-    found = built.fit(both, rngs).logits(queries).softmax(-1)
-    assert (found[..., 3] == 0).all()
+    answers = built.fit(both, rngs).logits(queries).softmax(-1)
+    assert (answers[..., 3] == 0).all()
     for i in range(2):
         alone = built.fit(padded[i], rngs[i : i + 1]).logits(queries[i : i + 1]).softmax(-1)
-        torch.testing.assert_close(found[i], alone[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(answers[i], alone[0], atol=1e-5, rtol=0)
 
 
 def test_methods_that_need_base_classes_are_not_among_them() -> None:

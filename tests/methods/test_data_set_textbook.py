@@ -92,15 +92,15 @@ def test_lda_is_scikit_learns_with_its_shrinkage(gaussians: Make, width: int, mo
     direct = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.2)
     direct.fit(train.values.double().numpy(), train.labels.numpy())
     expected = torch.from_numpy(direct.decision_function(test.values.double().numpy())) * (24 - 3) / 24
-    found = logits(fitted(Lda(), train), test).softmax(-1)
-    torch.testing.assert_close(found, expected.softmax(-1).float(), atol=1e-3, rtol=0)
+    ours = logits(fitted(Lda(), train), test).softmax(-1)
+    torch.testing.assert_close(ours, expected.softmax(-1).float(), atol=1e-3, rtol=0)
 
 
 def test_lda_takes_no_class_for_more_likely(gaussians: Make) -> None:
     train, _ = gaussians((30, 600), apart=3.0)
     between = (train.means()[0] + train.means()[1])[None] / 2
-    found = fitted(Lda(), train).logits(between[None])[0, 0].softmax(-1)
-    torch.testing.assert_close(found, torch.tensor([0.5, 0.5]), atol=0.1, rtol=0)
+    ours = fitted(Lda(), train).logits(between[None])[0, 0].softmax(-1)
+    torch.testing.assert_close(ours, torch.tensor([0.5, 0.5]), atol=0.1, rtol=0)
 
 
 def test_whitening_pays_where_noise_is_uneven(gaussians: Make) -> None:
@@ -116,10 +116,10 @@ def test_whitening_pays_where_noise_is_uneven(gaussians: Make) -> None:
 def test_principal_axes_give_the_product_again(width: int) -> None:
     rows = torch.randn(7, width, dtype=torch.float64) - torch.randn(width, dtype=torch.float64)
     rows = rows - rows.mean(0)
-    found = PrincipalAxes.of(rows)
-    assert found.squares.shape == (min(6, width),)
-    torch.testing.assert_close(found.axes * found.squares @ found.axes.mT, rows.mT @ rows)
-    torch.testing.assert_close(found.axes.mT @ found.axes, torch.eye(min(6, width), dtype=torch.float64))
+    ours = PrincipalAxes.of(rows)
+    assert ours.squares.shape == (min(6, width),)
+    torch.testing.assert_close(ours.axes * ours.squares @ ours.axes.mT, rows.mT @ rows)
+    torch.testing.assert_close(ours.axes.mT @ ours.axes, torch.eye(min(6, width), dtype=torch.float64))
 
 
 def test_nearest_neighbours_are_those_of_scikit_learn(gaussians: Make) -> None:
@@ -132,10 +132,10 @@ def test_nearest_neighbours_are_those_of_scikit_learn(gaussians: Make) -> None:
     direct = KNeighborsClassifier(5, metric="cosine", weights=weights)
     direct.fit((train.values - centre).numpy(), train.labels.numpy())
     shares = direct.predict_proba((test.values - centre).numpy())
-    found = fitted(NearestNeighbours(neighbours=5, scale=2.0), train)
+    ours = fitted(NearestNeighbours(neighbours=5, scale=2.0), train)
     even = shares / train.counts.numpy()
     even /= even.sum(-1, keepdims=True)
-    np.testing.assert_allclose((logits(found, test) / 2).exp().numpy(), (5 * even + 1 / 3) / 6, atol=1e-4)
+    np.testing.assert_allclose((logits(ours, test) / 2).exp().numpy(), (5 * even + 1 / 3) / 6, atol=1e-4)
 
 
 def test_ones_own_vote_does_not_count(gaussians: Make) -> None:

@@ -132,16 +132,16 @@ def test_absent_images_are_no_images(name: str, statistics: ClassStatistics, dra
     second[1] = False
     rest = replace(episode, unlabelled=episode.unlabelled[:, one[0]], unlabelled_mask=one[:, one[0]])
 
-    def told(mask: Tensor) -> Episode:
+    def shown(mask: Tensor) -> Episode:
         return replace(episode, unlabelled=episode.unlabelled.masked_fill(~mask[..., None], 1e3), unlabelled_mask=mask)
 
     for options in (case for known, case in CASES if known == name):
         baseline = registry.create("methods", name, options, statistics=statistics)
         all_there, alone = baseline.fit(episode, []), baseline.fit(episode.labelled_only(), [])
         assert (alone.logits(episode.query).argmax(-1) == episode.query_labels).float().mean() > 0.6
-        assert_same(baseline.fit(told(torch.zeros_like(one)), []), alone)
-        assert_same(baseline.fit(told(one), []), baseline.fit(rest, []))
-        mixed = baseline.fit(told(second), [])
+        assert_same(baseline.fit(shown(torch.zeros_like(one)), []), alone)
+        assert_same(baseline.fit(shown(one), []), baseline.fit(rest, []))
+        mixed = baseline.fit(shown(second), [])
         assert_same(LinearHeads(mixed.weight[1:2], mixed.bias[1:2]), LinearHeads(alone.weight[1:2], alone.bias[1:2]))
         assert_same(
             LinearHeads(mixed.weight[:1], mixed.bias[:1]), LinearHeads(all_there.weight[:1], all_there.bias[:1])
@@ -161,8 +161,8 @@ def test_balanced_unlabelled_images_help(name: str, statistics: ClassStatistics,
     episode = draw(batch=200, shots=1, queries=6, unlabelled=UnlabelledDraw(45, None, 0.0))
     baseline = registry.create("methods", name, {"within_shrinkage": 0.02}, statistics=statistics)
     with_them, without = (
-        (baseline.fit(told, []).logits(episode.query).argmax(-1) == episode.query_labels).float().mean()
-        for told in (episode, episode.labelled_only())
+        (baseline.fit(shown, []).logits(episode.query).argmax(-1) == episode.query_labels).float().mean()
+        for shown in (episode, episode.labelled_only())
     )
     assert with_them > without + 0.015
 

@@ -46,9 +46,9 @@ def test_laplacian_shot_is_easyfsls(clouds: Clouds, statistics: ClassStatistics)
     ours = baseline.assigned(clouds, prototypes)
     theirs = methods.LaplacianShot(knn=5, lambda_regularization=0.8)
     for i in range(6):
-        found = theirs.compute_pairwise_affinities(clouds.unlabelled[i])
+        affinities = theirs.compute_pairwise_affinities(clouds.unlabelled[i])
         distances = torch.cdist(clouds.unlabelled[i], prototypes[i]).square()
-        expected = theirs.bound_updates(initial_scores=distances, kernel=(found + found.mT) / 2)
+        expected = theirs.bound_updates(initial_scores=distances, kernel=(affinities + affinities.mT) / 2)
         torch.testing.assert_close(ours[i], expected, atol=2e-3, rtol=0)
 
 

@@ -121,8 +121,8 @@ def tim_loss(clouds: Clouds, weights: Tensor, *, temperature: float, confidence:
 def test_tim_lowers_its_loss(draw: Draw, statistics: ClassStatistics, confidence: float, support_weight: float) -> None:
     clouds = clouds_of(draw(batch=6, shots=2), statistics, 0.5)
     options = {"temperature": 15.0, "confidence": confidence}
-    found = Tim(statistics=statistics, support_weight=support_weight, **options).refined(clouds)
-    before, after = (tim_loss(clouds, w, support=support_weight, **options) for w in (clouds.prototypes(), found))
+    ours = Tim(statistics=statistics, support_weight=support_weight, **options).refined(clouds)
+    before, after = (tim_loss(clouds, w, support=support_weight, **options) for w in (clouds.prototypes(), ours))
     assert (after < before).all()
 
 

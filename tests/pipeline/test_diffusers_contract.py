@@ -49,7 +49,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def told(assign: Callable[[], object]) -> str:
+def complaint(assign: Callable[[], object]) -> str:
     """The complaint; one line."""
     with pytest.raises(InputError) as caught:
         assign()
@@ -68,7 +68,7 @@ def test_a_fresh_scheduler_is_refused_and_the_old_one_stays(
     pipeline, episode = make_generator(), draw_episode()
     before, scheduler = rows(pipeline, episode), pipeline.scheduler
     fresh = make()
-    message = told(lambda: setattr(pipeline, "scheduler", fresh))
+    message = complaint(lambda: setattr(pipeline, "scheduler", fresh))
     assert why in message
     assert f"use {type(fresh).__name__}.from_config(pipeline.scheduler.config)" in message
     assert pipeline.scheduler is scheduler
@@ -83,13 +83,13 @@ def test_another_chain_is_refused_wherever_it_comes_from(
 ) -> None:
     pipeline = make_generator()
     other = DDIMScheduler.from_config(pipeline.scheduler.config, **change)
-    assert why in told(lambda: setattr(pipeline, "scheduler", other))
+    assert why in complaint(lambda: setattr(pipeline, "scheduler", other))
     pipeline.save_pretrained(tmp_path / "generator")
     pipeline.scheduler.register_to_config(**change)  # changed after it was put there
-    assert why in told(lambda: rows(pipeline, draw_episode()))
+    assert why in complaint(lambda: rows(pipeline, draw_episode()))
     path = tmp_path / "generator" / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    message = told(lambda: WeightGenerationPipeline.from_pretrained(tmp_path / "generator"))
+    message = complaint(lambda: WeightGenerationPipeline.from_pretrained(tmp_path / "generator"))
     assert why.partition(",")[0] in message or "num_train_timesteps is 1000, but" in message
     assert str(tmp_path / "generator") in message
 
@@ -100,8 +100,8 @@ def test_what_from_config_yields_works_or_is_refused(
 ) -> None:
     pipeline, episode = make_generator(), draw_episode()
     centroid = rows(pipeline, episode).norm()
-    made = getattr(diffusers, name, type(pipeline.scheduler))
-    other = made.from_config(pipeline.scheduler.config)
+    kind = getattr(diffusers, name, type(pipeline.scheduler))
+    other = kind.from_config(pipeline.scheduler.config)
     try:
         pipeline.scheduler = other
     except InputError as error:
@@ -115,11 +115,13 @@ def test_what_from_config_yields_works_or_is_refused(
 def test_schedulers_of_another_kind_are_refused(make_generator: MakeGenerator) -> None:
     pipeline = make_generator()
     for other in (diffusers.FlowMatchEulerDiscreteScheduler(), diffusers.DDIMInverseScheduler()):
-        assert "cannot run this chain; use one of" in told(lambda other=other: setattr(pipeline, "scheduler", other))
+        assert "cannot run this chain; use one of" in complaint(
+            lambda other=other: setattr(pipeline, "scheduler", other)
+        )
     taken = PNDMScheduler.from_config(pipeline.scheduler.config)
-    assert "takes no denoiser that predicts clean rows" in told(lambda: setattr(pipeline, "scheduler", taken))
+    assert "takes no denoiser that predicts clean rows" in complaint(lambda: setattr(pipeline, "scheduler", taken))
     flow = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, use_flow_sigmas=True)
-    assert "use_flow_sigmas is True" in told(lambda: setattr(pipeline, "scheduler", flow))
+    assert "use_flow_sigmas is True" in complaint(lambda: setattr(pipeline, "scheduler", flow))
 
 
 def test_a_class_that_ignores_the_rescaled_levels_of_a_chain_is_refused(make_generator: MakeGenerator) -> None:
@@ -130,7 +132,7 @@ def test_a_class_that_ignores_the_rescaled_levels_of_a_chain_is_refused(make_gen
     pipeline.scheduler = DDIMScheduler.from_config(config)
     ignored = diffusers.HeunDiscreteScheduler.from_config(config)
     ignored.register_to_config(rescale_betas_zero_snr=True)
-    assert "its noise levels are not those" in told(lambda: setattr(pipeline, "scheduler", ignored))
+    assert "its noise levels are not those" in complaint(lambda: setattr(pipeline, "scheduler", ignored))
 
 
 def test_a_subclass_of_a_scheduler_works(make_generator: MakeGenerator, draw_episode: DrawEpisode) -> None:
@@ -144,15 +146,17 @@ def test_a_subclass_of_a_scheduler_works(make_generator: MakeGenerator, draw_epi
 
 def test_a_chain_in_segments_takes_its_own_scheduler_alone() -> None:
     pipeline = untrained()
-    for made in (DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler):
-        other = made.from_config(pipeline.scheduler.config)
-        assert "knows nothing of the 3 segments" in told(lambda other=other: setattr(pipeline, "scheduler", other))
-        fresh = made()
-        assert "LocalDDPM" in told(lambda fresh=fresh: setattr(pipeline, "scheduler", fresh)) or "from_config" in told(
+    for kind in (DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler):
+        other = kind.from_config(pipeline.scheduler.config)
+        assert "knows nothing of the 3 segments" in complaint(lambda other=other: setattr(pipeline, "scheduler", other))
+        fresh = kind()
+        assert "LocalDDPM" in complaint(
             lambda fresh=fresh: setattr(pipeline, "scheduler", fresh)
-        )
+        ) or "from_config" in complaint(lambda fresh=fresh: setattr(pipeline, "scheduler", fresh))
     fewer = LocalDDPMScheduler.from_config(pipeline.scheduler.config, segments=2)
-    assert "segments is 2, and the generator was trained with 3" in told(lambda: setattr(pipeline, "scheduler", fewer))
+    assert "segments is 2, and the generator was trained with 3" in complaint(
+        lambda: setattr(pipeline, "scheduler", fewer)
+    )
     pipeline.scheduler = LocalDDPMScheduler.from_config(pipeline.scheduler.config)
 
 
@@ -160,7 +164,7 @@ def test_a_chain_in_segments_is_kept_in_its_folder(tmp_path: Path) -> None:
     untrained().save_pretrained(tmp_path)
     path = tmp_path / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"beta_schedule": "linear"}))
-    assert "beta_schedule is linear" in told(lambda: WeightGenerationPipeline.from_pretrained(tmp_path))
+    assert "beta_schedule is linear" in complaint(lambda: WeightGenerationPipeline.from_pretrained(tmp_path))
 
 
 def test_a_folder_of_an_older_weightgen_takes_its_scheduler_for_that_of_training(
@@ -173,7 +177,7 @@ def test_a_folder_of_an_older_weightgen_takes_its_scheduler_for_that_of_training
     (tmp_path / "generator" / "model_index.json").write_text(json.dumps(index))
     read = WeightGenerationPipeline.from_pretrained(tmp_path / "generator")
     assert torch.equal(rows(read, episode), rows(pipeline, episode))
-    assert "from_config" in told(lambda: setattr(read, "scheduler", DDIMScheduler()))
+    assert "from_config" in complaint(lambda: setattr(read, "scheduler", DDIMScheduler()))
 
 
 @pytest.fixture
@@ -192,11 +196,11 @@ def test_other_types_of_numbers_are_refused(
             lambda p=pipeline: p.to(dtype=dtype),
             lambda p=pipeline: p.to(torch_dtype=dtype),
         ):
-            assert told(call).startswith(f"{dtype}: a generator works in float32")
+            assert complaint(call).startswith(f"{dtype}: a generator works in float32")
         folder = tmp_path / "generator"
         pipeline.save_pretrained(folder)
         for key in ("torch_dtype", "dtype"):
-            message = told(lambda p=pipeline, f=folder, k=key: type(p).from_pretrained(f, **{k: dtype}))
+            message = complaint(lambda p=pipeline, f=folder, k=key: type(p).from_pretrained(f, **{k: dtype}))
             assert message.startswith(f"{dtype}: a generator works in float32")
             read = type(pipeline).from_pretrained(folder, **{key: torch.float32})
             assert read.device == torch.device("cpu")
@@ -205,10 +209,10 @@ def test_other_types_of_numbers_are_refused(
 
 def test_unknown_words_for_from_pretrained_are_named(make_generator: MakeGenerator, tmp_path: Path) -> None:
     make_generator().save_pretrained(tmp_path)
-    assert "from_pretrained takes no 'device_map'" in told(
+    assert "from_pretrained takes no 'device_map'" in complaint(
         lambda: WeightGenerationPipeline.from_pretrained(tmp_path, device_map="balanced")
     )
-    assert "did you mean 'samples'" in told(lambda: WeightGenerationPipeline.from_pretrained(tmp_path, sampels=3))
+    assert "did you mean 'samples'" in complaint(lambda: WeightGenerationPipeline.from_pretrained(tmp_path, sampels=3))
     assert WeightGenerationPipeline.from_pretrained(tmp_path, samples=3).config.samples == 3
 
 
@@ -217,12 +221,12 @@ def test_devices(both: list[WeightGenerationPipeline], monkeypatch: pytest.Monke
         for given in ("cpu", torch.device("cpu")):
             assert pipeline.to(given) is pipeline
             assert pipeline.to(device=given, dtype=torch.float32) is pipeline
-        assert "device nowhere: torch cannot use it here" in told(lambda p=pipeline: p.to("nowhere"))
+        assert "device nowhere: torch cannot use it here" in complaint(lambda p=pipeline: p.to("nowhere"))
         if not torch.cuda.is_available():
-            assert "device cuda: torch cannot use it here" in told(lambda p=pipeline: p.to("cuda"))
+            assert "device cuda: torch cannot use it here" in complaint(lambda p=pipeline: p.to("cuda"))
 
 
 def test_offloading_in_parts_is_refused(both: list[WeightGenerationPipeline]) -> None:
     for pipeline in both:
         for name in ("enable_model_cpu_offload", "enable_sequential_cpu_offload", "enable_group_offload"):
-            assert "move it whole, with pipeline.to(device)" in told(lambda p=pipeline, n=name: getattr(p, n)())
+            assert "move it whole, with pipeline.to(device)" in complaint(lambda p=pipeline, n=name: getattr(p, n)())

@@ -247,8 +247,8 @@ def test_a_folder_of_images_becomes_a_head_that_is_used_and_saved(
     assert head.class_names == ("dark", "half", "stripes")
     assert head.draws.weight.shape == (1, 4, 3, 8)
     chain = {"scheduler": "DDPMScheduler", "steps": "2", "samples": "4"}  # several draws need noise
-    made = {"recipe": "0123", **chain, "support_images": "10", "unlabelled_images": "0"}
-    assert made.items() <= head.provenance.items()
+    facts = {"recipe": "0123", **chain, "support_images": "10", "unlabelled_images": "0"}
+    assert facts.items() <= head.provenance.items()
     picture = Image.open(support / "stripes" / "0.png")
     model, mean = head.attach(), head.mean
     with torch.no_grad():
@@ -280,10 +280,10 @@ def test_any_timm_backbone_will_do(make_generator: MakeGenerator, support: Path)
     wide = type(generator.standardizer)(feature_width=other.feature_width)
     denoiser = type(generator.denoiser)(feature_width=other.feature_width, width=12, depth=1, heads=3)
     denoiser.set_noise_levels(generator.scheduler)
-    made = WeightGenerationPipeline(
+    built = WeightGenerationPipeline(
         denoiser.eval(), generator.conditioner, wide, generator.space, generator.scheduler, other
     )
-    head = made(support)
+    head = built(support)
     assert head.draws.weight.shape == (1, 1, 3, other.feature_width)
     with torch.no_grad():
         assert head.attach()(torch.zeros(2, 3, 32, 32)).shape == (2, 3)

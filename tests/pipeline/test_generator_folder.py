@@ -78,15 +78,15 @@ def test_the_folder_holds_safetensors_and_json_alone(saved: Path) -> None:
 def test_a_reloaded_generator_writes_identical_heads(
     make_generator: MakeGenerator, saved: Path, draw_episode: DrawEpisode
 ) -> None:
-    made, loaded = make_generator(**CONFIG), WeightGenerationPipeline.from_pretrained(saved)
-    before, after = heads(made, draw_episode()), heads(loaded, draw_episode())
+    built, loaded = make_generator(**CONFIG), WeightGenerationPipeline.from_pretrained(saved)
+    before, after = heads(built, draw_episode()), heads(loaded, draw_episode())
     assert before.weight.shape == (2, 3, 3, 8)
     assert torch.equal(before.weight, after.weight)
     assert torch.equal(before.bias, after.bias)
     assert loaded.scale(1).knots == ((1.0, 2.5),)
     assert loaded.space.config.readout == "cosine"
     assert loaded.config.provenance == {"seed": "0"}
-    assert type(loaded.scheduler) is type(made.scheduler)
+    assert type(loaded.scheduler) is type(built.scheduler)
     parts = (loaded.denoiser, loaded.conditioner, loaded.standardizer, loaded.space, loaded.backbone)
     assert not any(part.training for part in parts)
 
@@ -100,15 +100,15 @@ def test_saving_twice_gives_the_same_files(saved: Path, tmp_path: Path) -> None:
 def test_a_scheduler_swapped_before_or_after_a_reload_gives_the_same_heads(
     make_generator: MakeGenerator, draw_episode: DrawEpisode, tmp_path: Path
 ) -> None:
-    made = make_generator()
-    made.save_pretrained(tmp_path / "plain")
+    built = make_generator()
+    built.save_pretrained(tmp_path / "plain")
     late = WeightGenerationPipeline.from_pretrained(tmp_path / "plain")
     late.scheduler = DDIMScheduler.from_config(late.scheduler.config)
-    made.scheduler = DDIMScheduler.from_config(made.scheduler.config)
-    made.save_pretrained(tmp_path / "swapped")
+    built.scheduler = DDIMScheduler.from_config(built.scheduler.config)
+    built.save_pretrained(tmp_path / "swapped")
     early = WeightGenerationPipeline.from_pretrained(tmp_path / "swapped")
     assert isinstance(early.scheduler, DDIMScheduler)
-    expected = heads(made, draw_episode(), steps=6).weight
+    expected = heads(built, draw_episode(), steps=6).weight
     assert torch.equal(heads(late, draw_episode(), steps=6).weight, expected)
     assert torch.equal(heads(early, draw_episode(), steps=6).weight, expected)
 

@@ -47,9 +47,9 @@ def make(make_generator: MakeGenerator, tmp_path_factory: pytest.TempPathFactory
         base = Features(backbone(torch.stack(pixels)), torch.arange(20).repeat_interleave(4), tuple(names))
 
     def make_one(**config: object) -> WeightGenerationPipeline:
-        made = make_generator(**config)
-        made.standardizer.fit(base)
-        return made
+        built = make_generator(**config)
+        built.standardizer.fit(base)
+        return built
 
     return make_one
 
@@ -57,18 +57,18 @@ def make(make_generator: MakeGenerator, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="module")
 def generators(make: MakeGenerator) -> dict[str, WeightGenerationPipeline]:
     """By kind; `form` has no network, so that a row depends on nothing but its own class; `adapting` neither."""
-    made = {"plain": make(), "form": make(steps=1), "cosine": make(readout="cosine")}
-    for layer in (made["form"].denoiser.own, made["form"].denoiser.shared):
+    built = {"plain": make(), "form": make(steps=1), "cosine": make(readout="cosine")}
+    for layer in (built["form"].denoiser.own, built["form"].denoiser.shared):
         torch.nn.init.zeros_(layer.weight)
     for kind in ("adapting", "descending"):
-        made[kind] = make(steps=1, calibration=((1.0, 0.5), (2.0, 1.0), (20.0, 3.0)))
-        made[kind].conditioner = DatasetStatistics()
-        made[kind].denoiser = LearntDescent(width=6).eval()
-        made[kind].denoiser.set_noise_levels(made["form"].scheduler)
+        built[kind] = make(steps=1, calibration=((1.0, 0.5), (2.0, 1.0), (20.0, 3.0)))
+        built[kind].conditioner = DatasetStatistics()
+        built[kind].denoiser = LearntDescent(width=6).eval()
+        built[kind].denoiser.set_noise_levels(built["form"].scheduler)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
-        torch.nn.init.normal_(made["descending"].denoiser.answer.weight, std=0.3)
-    return made
+        torch.nn.init.normal_(built["descending"].denoiser.answer.weight, std=0.3)
+    return built
 
 
 KINDS = ("plain", "form", "cosine", "adapting", "descending")

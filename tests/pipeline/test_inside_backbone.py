@@ -44,9 +44,9 @@ def noise(episode: Episode) -> list[torch.Generator]:
 
 @torch.no_grad()
 def heads(pipeline: WeightGenerationPipeline, episode: Episode, noise_of: slice = slice(None)) -> AdaptedHeads:
-    made = pipeline.heads(episode, noise(pixel_episode())[noise_of])
-    assert isinstance(made, AdaptedHeads)
-    return made
+    written = pipeline.heads(episode, noise(pixel_episode())[noise_of])
+    assert isinstance(written, AdaptedHeads)
+    return written
 
 
 def test_offsets_depend_on_the_support_and_on_nothing_else() -> None:
@@ -72,9 +72,9 @@ def test_permuting_classes_permutes_logits_and_nothing_inside_the_backbone() -> 
 def test_the_scale_goes_with_the_shots() -> None:
     pipeline = untrained()
     for shots, factor in ((1, 5.0), (4, 9.0)):
-        made = heads(pipeline, episode := pixel_episode(shots=shots, queries=1))
-        plain = AdaptedHeads.of(pipeline.space.adaptable, made.offsets, episode, scale=1.0)
-        torch.testing.assert_close(made.linear.weight, factor * plain.linear.weight)
+        written = heads(pipeline, episode := pixel_episode(shots=shots, queries=1))
+        plain = AdaptedHeads.of(pipeline.space.adaptable, written.offsets, episode, scale=1.0)
+        torch.testing.assert_close(written.linear.weight, factor * plain.linear.weight)
 
 
 @torch.no_grad()

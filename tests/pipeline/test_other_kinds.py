@@ -31,9 +31,9 @@ def noise(episode: Episode) -> list[torch.Generator]:
 
 @pytest.fixture
 def pipeline(make_generator: Callable[..., WeightGenerationPipeline]) -> WeightGenerationPipeline:
-    made = make_generator(kind_limits=[[1.0, 4.0]])
-    made.alternative = universal_generator
-    return made
+    built = make_generator(kind_limits=[[1.0, 4.0]])
+    built.alternative = universal_generator
+    return built
 
 
 @pytest.mark.parametrize("shots", [1, 6])

@@ -28,16 +28,16 @@ def test_a_head_keeps_statistics_of_its_support(
     generator = make_generator()
     if adapting:
         generator.conditioner = DatasetStatistics()
-    made = generator(support)
-    made.save_pretrained(tmp_path / "head")
+    head = generator(support)
+    head.save_pretrained(tmp_path / "head")
     kept = load_head(tmp_path / "head").support
-    assert kept is not None and made.support is not None
+    assert kept is not None and head.support is not None
     assert kept.generator == generator.generator_hash()
     assert kept.statistics.counts.tolist() == [2, 3, 5]
     assert kept.sample_mask.sum(1).tolist() == [2, 3, 5]
     means = kept.sample.sum(1) / kept.statistics.counts[:, None]
     torch.testing.assert_close(kept.statistics.means, means, rtol=2e-3, atol=2e-3)  # half precision
-    away = made.support.sample[made.support.sample_mask] - means.repeat_interleave(torch.tensor([2, 3, 5]), 0)
+    away = head.support.sample[head.support.sample_mask] - means.repeat_interleave(torch.tensor([2, 3, 5]), 0)
     torch.testing.assert_close(kept.scatter, away.T @ away, rtol=1e-2, atol=1e-2)
     assert kept.space_classes.all() and kept.shots == pytest.approx(10 / 3)
     assert set(kept.space) == ({"centre", "whitening", "images", "logit_scale"} if adapting else set())
@@ -49,8 +49,8 @@ def test_unlabelled_images_are_not_kept(make_generator: MakeGenerator, support: 
     helped = generator(support, unlabelled=paint(tmp_path / "mixed", {"anything": 4}, seed=3))
     assert helped.support is not None and plain.support is not None
     assert not torch.equal(helped.draws.weight, plain.draws.weight)
-    told = zip(helped.support.tensors().values(), plain.support.tensors().values(), strict=True)
-    assert all(torch.equal(one, other) for one, other in told)
+    pairs = zip(helped.support.tensors().values(), plain.support.tensors().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_a_space_that_was_made_is_recalled(make_generator: MakeGenerator, support: Path) -> None:
@@ -59,15 +59,15 @@ def test_a_space_that_was_made_is_recalled(make_generator: MakeGenerator, suppor
     kept = generator(support).support
     assert kept is not None
     episode, standardizer = kept.episode(), generator.standardizer
-    own, made = generator.conditioner.adapted(episode, standardizer)
+    own, head = generator.conditioner.adapted(episode, standardizer)
     again, recalled = generator.conditioner.recalled(
         episode, standardizer, space=kept.space, space_classes=kept.space_classes
     )
     torch.testing.assert_close(own.support, again.support)
-    torch.testing.assert_close(made.prior_variance, recalled.prior_variance)
+    torch.testing.assert_close(head.prior_variance, recalled.prior_variance)
     for name in ("centre", "whitening"):
-        assert torch.equal(made.tensors()[name], recalled.tensors()[name])
-    assert recalled.logit_scale == pytest.approx(made.logit_scale, rel=2e-2)  # of a sample in half precision
+        assert torch.equal(head.tensors()[name], recalled.tensors()[name])
+    assert recalled.logit_scale == pytest.approx(head.logit_scale, rel=2e-2)  # of a sample in half precision
 
 
 def test_the_hash_survives_a_folder_and_tells_generators_apart(make_generator: MakeGenerator, tmp_path: Path) -> None:

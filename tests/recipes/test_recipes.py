@@ -27,7 +27,7 @@ SMALL = {
     "token_transformer": ("denoiser.width=12", "denoiser.depth=1"),
     "learnt_descent": ("denoiser.width=9", "denoiser.rounds=2"),
     "local_targets": ("conditioner.width=7",),
-    "OneStepScheduler": ("generation.steps=1",),
+    "OneStepScheduler": ("generation.steps=1", "generation.draw_steps=1"),
     "dataset_encoder": ("conditioner.width=8",),
     "latent": ("space.width=4", "space.hidden=32", "space.steps=200", "space.learning_rate=0.01"),
     "chunk_transformer": ("denoiser.width=12", "denoiser.depth=1", "space.token_width=9", "training.folds=1"),
@@ -53,7 +53,7 @@ def small(recipe: Recipe) -> list[str]:
     if recipe.backbone.pretraining is None:
         names = ("conv4", *names)
         settled = (*settled, *TRAINED_HERE)
-    always = [*SHARED, "evaluation.episodes=4", *settled, *zoo]
+    always = [*SHARED, "evaluation.episodes=4", "generation.draw_steps=2", *settled, *zoo]
     return [*always, *(override for name in names for override in SMALL.get(name, ()))]
 
 
@@ -98,17 +98,17 @@ def test_a_small_version_runs_from_end_to_end(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data.parquet").symlink_to(images)
-    made = json.loads(
+    result = json.loads(
         succeed("train", name, "data=data.parquet", *small(load_recipe(name)), "--format", "json", "--quiet").stdout
     )
-    assert made["trained"]
-    assert [one["shots"] for one in made["evaluations"]] == list(SHOTS)
+    assert result["trained"]
+    assert [one["shots"] for one in result["evaluations"]] == list(SHOTS)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
 
     sizes = ("--ways", WAYS, "--shots", 2, "--queries", 3)
     succeed("data", "sample", images, *sizes, "--out", "pictures")
-    run = Path("..") / made["run"]
+    run = Path("..") / result["run"]
     written = json.loads(
         succeed("generate", "--generator", run, "--support", "pictures/support", "--format", "json").stdout
     )
@@ -124,7 +124,7 @@ def test_a_small_version_runs_from_end_to_end(
     # Fewer steps are nothing to draw for a chain without noise, nor are its paths where there are none, or costly ones.
     walks = load_recipe(name).zoo.targets == "trajectories" and not generator.costly
     pictures = {"png"} if generator.can_draw or walks else set()
-    (alone,) = (one for one in made["evaluations"] if one["shots"] == 1)
+    (alone,) = (one for one in result["evaluations"] if one["shots"] == 1)
     assert alone["backbone"] == load_recipe(name, small(load_recipe(name))).backbone.model
     assert [one["name"] for one in alone["methods"]] == methods
     assert all(set(one) == METHOD_KEYS for one in alone["methods"])

@@ -34,9 +34,9 @@ def run(pictures: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WEIGHTGEN_CACHE", str(pictures.parent / "cache"))
         out = ("--out", pictures.parent / "runs", *JSON)
-        made = json.loads(succeed("train", "pdiff", f"data={pictures / 'support'}", *TINY_FIXED, *out).stdout)
-    assert [one["shots"] for one in made["evaluations"]] == [1, 2]
-    return Path(made["run"])
+        trained_run = json.loads(succeed("train", "pdiff", f"data={pictures / 'support'}", *TINY_FIXED, *out).stdout)
+    assert [one["shots"] for one in trained_run["evaluations"]] == [1, 2]
+    return Path(trained_run["run"])
 
 
 def test_the_stages_are_in_the_records_with_the_accuracy_of_reconstructed_networks(run: Path) -> None:
@@ -62,8 +62,10 @@ def test_baselines_and_the_mean_of_the_zoo_stand_beside_it_on_images_that_traini
 def test_what_it_writes_is_a_network_for_its_classes_alone(
     run: Path, pictures: Path, images: Path, tmp_path: Path
 ) -> None:
-    told = succeed("generate", "--generator", run, "--support", pictures / "support", "--out", tmp_path / "head", *JSON)
-    written = json.loads(told.stdout)
+    printed = succeed(
+        "generate", "--generator", run, "--support", pictures / "support", "--out", tmp_path / "head", *JSON
+    )
+    written = json.loads(printed.stdout)
     assert tuple(written["classes"]) == RunFolder(run).generator().class_names
     predictions = json.loads(succeed("predict", "--head", tmp_path / "head", pictures / "query", *JSON).stdout)
     assert len(predictions) == 16
@@ -148,8 +150,8 @@ def test_a_generator_that_is_told_which_classes_writes_a_head_for_some_of_them(i
     alone = ("training.held_out_classes=0", "training.folds=1", "training.unlabelled=[0,0]", "evaluation.queries=3")
     parts = ("conditioner=class_subset", "denoiser={name: token_transformer, width: 12, depth: 1}")
     parts = (*parts, "backbone.options.width=5")
-    told = succeed("train", "metadiff", *data, *options, *alone, *parts, "--out", tmp_path, *JSON)
-    pipeline, every = RunFolder(Path(json.loads(told.stdout)["run"])).generator(), open_data(str(images))
+    printed = succeed("train", "metadiff", *data, *options, *alone, *parts, "--out", tmp_path, *JSON)
+    pipeline, every = RunFolder(Path(json.loads(printed.stdout)["run"])).generator(), open_data(str(images))
     known = pipeline.class_names
     assert known is not None and len(known) == 7
     one, other = (pipeline(select_classes(every, names)) for names in ((known[5], known[2]), (known[5], known[1])))

@@ -29,7 +29,7 @@ def split(images: Path) -> DataParts:
 @pytest.fixture(scope="module")
 def places(images: Path, split: DataParts, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Parquet files of some classes of `images`, by what those serve for in `images`."""
-    folder, made = tmp_path_factory.mktemp("places"), {}
+    folder, folders = tmp_path_factory.mktemp("places"), {}
     names = {part: class_names(getattr(split, part)) for part in ("backbone", "base", "validation", "novel")}
     chosen = {
         "base": names["base"][:3],
@@ -38,9 +38,9 @@ def places(images: Path, split: DataParts, tmp_path_factory: pytest.TempPathFact
         "validation": (names["validation"][1], names["backbone"][1]),
     }
     for part, some in chosen.items():
-        made[part] = folder / f"{part}.parquet"
-        select_classes(open_data(str(images)), some).to_parquet(made[part])
-    return made
+        folders[part] = folder / f"{part}.parquet"
+        select_classes(open_data(str(images)), some).to_parquet(folders[part])
+    return folders
 
 
 def parts_of(images: Path, *further: Path) -> DataParts:
@@ -83,8 +83,8 @@ def test_a_class_that_is_kept_for_later_is_refused(
 
 def test_it_is_refused_before_anything_is_written(images: Path, places: dict[str, Path], tmp_path: Path) -> None:
     further = f"data.further=[{places['novel']}]"
-    told = refuse("train", "metadiff", f"data={images}", *TINY, further, "--out", tmp_path / "runs")
-    assert "is in data.further[0] and kept for validation or novel" in told
+    complaint = refuse("train", "metadiff", f"data={images}", *TINY, further, "--out", tmp_path / "runs")
+    assert "is in data.further[0] and kept for validation or novel" in complaint
     missing = refuse(
         "train", "metadiff", f"data={images}", *TINY, "data.further=[no.parquet]", "--out", tmp_path / "runs"
     )

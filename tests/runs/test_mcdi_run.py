@@ -74,13 +74,13 @@ def test_it_learns(walked: Path) -> None:
 
 
 def test_a_head_is_generated_and_predicts(walked: Path, pictures: Path, tmp_path: Path) -> None:
-    made = json.loads(
+    result = json.loads(
         succeed(
             *("generate", "--generator", walked, "--support", pictures / "support"),
             *("--out", tmp_path / "head", "--format", "json"),
         ).stdout
     )
-    assert (made["steps"], made["samples"], len(made["classes"])) == (CHAIN, 1, 3)
+    assert (result["steps"], result["samples"], len(result["classes"])) == (CHAIN, 1, 3)
     assert len(
         json.loads(succeed("predict", pictures / "query", "--head", tmp_path / "head", "--format", "json").stdout)
     )

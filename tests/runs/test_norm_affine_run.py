@@ -28,12 +28,12 @@ def run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("inside")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WEIGHTGEN_CACHE", str(out / "cache"))
-        told = ("--out", out, "--format", "json", "--quiet")
-        succeed("zoo", "build", "mcdi_norm_affine", f"data={images}", *TINY_INSIDE, *told)
+        output = ("--out", out, "--format", "json", "--quiet")
+        succeed("zoo", "build", "mcdi_norm_affine", f"data={images}", *TINY_INSIDE, *output)
         before = {path: path.read_bytes() for path in out.rglob("zoo/*")}
-        made = json.loads(succeed("train", "mcdi_norm_affine", f"data={images}", *TINY_INSIDE, *told).stdout)
+        trained_run = json.loads(succeed("train", "mcdi_norm_affine", f"data={images}", *TINY_INSIDE, *output).stdout)
         assert before == {path: path.read_bytes() for path in out.rglob("zoo/*")}
-    return Path(made["run"])
+    return Path(trained_run["run"])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Two processes share the shards of a zoo, and end with the zoo of one."""
+"""Two processes share the shards of a zoo and the episodes of a step, and end with the zoo of one and equal weights."""
 
 from __future__ import annotations
 
@@ -26,15 +26,32 @@ def run(folder: Path, processes: int) -> list[dict]:
     return [read_json(folder / f"process_{i}.json") for i in range(processes)]
 
 
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
+    folder = tmp_path_factory.mktemp("processes") / "two"
+    return folder, run(folder, 2)
+
+
 @pytest.mark.slow
-def test_two_processes_fit_the_zoo_of_one_and_learn_from_it(tmp_path: Path) -> None:
+def test_two_processes_learn_as_one(two: tuple[Path, list[dict]]) -> None:
+    folder, both = two
+    first, second = (one["without a zoo"] for one in both)
+    assert first["weights"] == second["weights"]
+    assert all(mine != others for mine, others in zip(first["losses"], second["losses"], strict=True))
+    assert [path.name for path in (folder / "without" / "checkpoints").iterdir()] == ["step-0000004"]
+
+
+@pytest.mark.slow
+def test_two_processes_fit_the_zoo_of_one_and_learn_from_it(two: tuple[Path, list[dict]], tmp_path: Path) -> None:
     (alone,) = run(tmp_path / "one", 1)
-    first, second = run(tmp_path / "two", 2)
+    folder, (first, second) = two
     assert (alone["processes"], first["processes"], second["processes"]) == (1, 2, 2)
     assert alone["fitted"] == list(range(6))
     assert (first["fitted"], second["fitted"]) == ([0, 2, 4], [1, 3, 5])
-    one, two = ({path.name: path.read_bytes() for path in (tmp_path / n / "zoo").iterdir()} for n in ("one", "two"))
+    one, other = (
+        {path.name: path.read_bytes() for path in (at / "zoo").iterdir()} for at in (tmp_path / "one", folder)
+    )
     assert len(one) == 7
-    assert one == two
+    assert one == other
     assert first["weights"] == second["weights"]
     assert all(mine != others for mine, others in zip(first["losses"], second["losses"], strict=True))

@@ -1,4 +1,4 @@
-"""Run by `torchrun`: fit the zoo of a tiny recipe, learn from it, and write down what this process ended with."""
+"""Run by `torchrun`: learn from a zoo fitted here and without one, and write down what this process ended with."""
 
 from __future__ import annotations
 
@@ -7,15 +7,26 @@ import time
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from tiny_runs import TINY_MCDI
 
 from weightgen.backbones.backbone import Backbone
+from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.config.loading import load_recipe
+from weightgen.denoisers.class_transformer import ClassTransformer
+from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, write_json
+from weightgen.objectives.query_loss import QueryLoss
 from weightgen.records import Features
 from weightgen.runs.generator_training import GeneratorTraining
+from weightgen.schedulers.schedulers import build_scheduler
+from weightgen.spaces.class_rows import ClassRows
 from weightgen.training.checkpoint import CheckpointFolder
+from weightgen.training.episode_loss import EpisodeLoss
+from weightgen.training.folds import cross_fitted
 from weightgen.training.learner import new_accelerator
+from weightgen.training.loop import train
+from weightgen.training.options import TrainingOptions
 from weightgen.zoo.build import ZooPlan
 from weightgen.zoo.store import ZooFolder
 
@@ -28,6 +39,32 @@ def made_up(width: int) -> Features:
     labels = torch.arange(11).repeat_interleave(9)
     values = 1.5 * torch.randn(11, width, generator=draw)[labels] + torch.randn(99, width, generator=draw)
     return Features(values, labels, tuple(map(str, range(11))))
+
+
+def learn(folder: Path, accelerator: Accelerator) -> dict:
+    """Train a little on episodes that the processes share."""
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.arange(12).repeat_interleave(9)
+    values = torch.randn(12, 8, generator=draw)[labels] + 0.4 * torch.randn(108, 8, generator=draw)
+    features = Features(values, labels, tuple(map(str, range(12))))
+    torch.manual_seed(1)
+    scheduler = build_scheduler("DDPMScheduler", {"prediction_type": "sample"})
+    denoiser = ClassTransformer(feature_width=8, width=12, depth=1, heads=3, dropout=0.1)
+    denoiser.set_noise_levels(scheduler)
+    conditioner = TaskPrototypes()
+    space = ClassRows()
+    module = EpisodeLoss(
+        denoiser=denoiser, conditioner=conditioner, space=space, scheduler=scheduler, objective=QueryLoss()
+    )
+    own = {"conditioner": conditioner, "space": space, "shots": (1, 2), "seed": 0}
+    folds = cross_fitted(features, folds=2, standardizer=Standardizer(feature_width=8), **own)
+    options = TrainingOptions(steps=4, episodes_per_step=6, ways=(2, 4), shots=(1, 2), queries=3, warmup_steps=0)
+    checkpoints = CheckpointFolder(folder / "checkpoints")
+    records = train(module, folds, options, score=None, seed=0, checkpoints=checkpoints, accelerator=accelerator)
+    return {
+        "losses": [record["loss"] for record in records],
+        "weights": tensors_hash(dict(module.named_parameters())),
+    }
 
 
 def main(folder: Path) -> None:
@@ -44,13 +81,14 @@ def main(folder: Path) -> None:
     training.fit_zoo(zoo)
     checkpoints = CheckpointFolder(folder / "checkpoints")
     losses = [record["loss"] for record in training.records(checkpoints)]
-    told = {
+    facts = {
         "processes": accelerator.num_processes,
         "fitted": own,
         "losses": losses,
         "weights": tensors_hash(dict(training.module.named_parameters())),
+        "without a zoo": learn(folder / "without", accelerator),
     }
-    write_json(folder / f"process_{accelerator.process_index}.json", told)
+    write_json(folder / f"process_{accelerator.process_index}.json", facts)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 

@@ -35,7 +35,7 @@ def fresh(name: str) -> nn.Module:
     return model
 
 
-def made(name: str, **options: object) -> Selector:
+def selector_of(name: str, **options: object) -> Selector:
     return registry.create("selectors", name, {**OPTIONS.get(name, {}), **options})
 
 
@@ -53,7 +53,7 @@ def images_for(model: nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", registry.names("selectors"))
 def test_read_and_write_are_exact_inverses_and_leave_the_rest_alone(name: str, model: nn.Module) -> None:
-    selector = made(name)
+    selector = selector_of(name)
     selector.prepare(model)
     layout = selector.layout(model)
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -73,7 +73,7 @@ def test_read_and_write_are_exact_inverses_and_leave_the_rest_alone(name: str, m
 
 @pytest.mark.parametrize("name", registry.names("selectors"))
 def test_read_gives_a_copy(name: str, model: nn.Module) -> None:
-    selector = made(name)
+    selector = selector_of(name)
     selector.prepare(model)
     vector = selector.read(model)
     kept = vector.clone()
@@ -84,7 +84,7 @@ def test_read_gives_a_copy(name: str, model: nn.Module) -> None:
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", registry.names("selectors"))
 def test_wrong_vectors_are_refused_and_nothing_is_written(name: str, model: nn.Module) -> None:
-    selector = made(name)
+    selector = selector_of(name)
     selector.prepare(model)
     vector = selector.read(model)
     with pytest.raises(InputError, match="last dimension must be"):
@@ -96,7 +96,7 @@ def test_wrong_vectors_are_refused_and_nothing_is_written(name: str, model: nn.M
 
 @pytest.mark.parametrize("name", registry.names("selectors"))
 def test_a_model_without_the_part_is_refused_in_one_line(name: str) -> None:
-    selector = made(name)
+    selector = selector_of(name)
     bare = nn.Sequential(nn.ReLU() if name == "all" else nn.Conv2d(1, 2, 3, bias=False))
     with pytest.raises(InputError) as caught:
         selector.read(bare)
@@ -105,7 +105,7 @@ def test_a_model_without_the_part_is_refused_in_one_line(name: str) -> None:
 
 @pytest.mark.parametrize("name", registry.names("selectors"))
 def test_preparing_changes_no_output_and_is_done_once(name: str, model: nn.Module) -> None:
-    selector, before = made(name), outputs(model)
+    selector, before = selector_of(name), outputs(model)
     selector.prepare(model)
     assert torch.equal(outputs(model), before)
     selector.write(model, torch.randn(selector.layout(model).size))
@@ -116,7 +116,7 @@ def test_preparing_changes_no_output_and_is_done_once(name: str, model: nn.Modul
 
 @pytest.mark.parametrize("name", registry.names("selectors"))
 def test_a_functional_call_with_the_vector_is_what_writing_gives(name: str, model: nn.Module) -> None:
-    selector = made(name)
+    selector = selector_of(name)
     selector.prepare(model)
     vector, before = selector.read(model), outputs(model)
     other = vector + 0.1 * torch.randn(vector.shape, generator=torch.Generator().manual_seed(2))
@@ -134,9 +134,9 @@ def test_a_functional_call_with_the_vector_is_what_writing_gives(name: str, mode
     "name", [name for name in registry.names("selectors") if name not in ("head", "norm_affine", "all")]
 )
 def test_trunk_selectors_leave_the_head_out(name: str, model: nn.Module) -> None:
-    selector = made(name)
+    selector = selector_of(name)
     selector.prepare(model)
-    head = set(made("head").tensors(model))
+    head = set(selector_of("head").tensors(model))
     assert head and not head & set(selector.tensors(model))
 
 
@@ -167,9 +167,9 @@ def test_head_bias_belongs_to_the_head_alone(model: nn.Module) -> None:
 
 def test_norm_affine_finds_every_norm_of_a_resnet() -> None:
     model = timm.create_model("test_resnet", num_classes=3)
-    found = registry.create("selectors", "norm_affine", {}).tensors(model)
+    selected = registry.create("selectors", "norm_affine", {}).tensors(model)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert {id(value) for value in found.values()} == {id(p) for norm in norms for p in norm.parameters()}
+    assert {id(value) for value in selected.values()} == {id(p) for norm in norms for p in norm.parameters()}
 
 
 @pytest.mark.parametrize(
@@ -190,24 +190,24 @@ def test_norm_affine_finds_every_norm_of_a_resnet() -> None:
 def test_last_block_reaches_from_the_last_block_to_the_head_filled_or_not(name: str, first: str, last: str) -> None:
     with torch.device("meta"):
         model = timm.create_model(name, num_classes=3)
-    found = list(made("last_block").tensors(model))
+    selected = list(selector_of("last_block").tensors(model))
     names = [key for key, _ in model.named_parameters()]
-    assert (found[0], found[-1]) == (first, last)
+    assert (selected[0], selected[-1]) == (first, last)
     begin = names.index(first)
-    assert found == names[begin : begin + len(found)]
+    assert selected == names[begin : begin + len(selected)]
     model.set_submodule(model.pretrained_cfg["classifier"], nn.Identity())
-    assert list(made("last_block").tensors(model)) == found
+    assert list(selector_of("last_block").tensors(model)) == selected
 
 
 def test_all_is_every_parameter_and_the_statistics_unless_they_are_renewed(model: nn.Module) -> None:
     parameters = {name for name, _ in model.named_parameters()}
     statistics = {name for name, _ in model.named_buffers() if name.endswith(("running_mean", "running_var"))}
-    assert set(made("all", renew_statistics=True).tensors(model)) == parameters
-    assert set(made("all").tensors(model)) == parameters | statistics
+    assert set(selector_of("all", renew_statistics=True).tensors(model)) == parameters
+    assert set(selector_of("all").tensors(model)) == parameters | statistics
 
 
 def test_no_written_variance_is_negative() -> None:
-    model, selector = fresh("conv4"), made("all")
+    model, selector = fresh("conv4"), selector_of("all")
     selector.write(model, torch.full((selector.layout(model).size,), -2.0))
     assert all(float(norm.running_var.min()) > 0 for norm in model.modules() if isinstance(norm, nn.BatchNorm2d))
     assert torch.isfinite(outputs(model)).all()
@@ -217,7 +217,7 @@ def test_last_block_without_groups_or_stages_is_refused() -> None:
     model = fresh("conv4")
     del model.feature_info
     with pytest.raises(InputError, match="'last_block': a Conv4 has no such parameters"):
-        made("last_block").read(model)
+        selector_of("last_block").read(model)
 
 
 @pytest.mark.parametrize(
@@ -233,10 +233,10 @@ def test_modules_match_by_the_rules_of_peft(words: str | list[str]) -> None:
 def test_pattern_takes_all_of_a_module_but_what_is_excluded_inside_it() -> None:
     model = fresh("test_vit")
     every = [name for name, _ in model.named_parameters() if name.startswith("blocks.5.")]
-    assert list(made("pattern", target_modules=["blocks.5"]).tensors(model)) == every
-    some = made("pattern", target_modules=["blocks.5"], exclude_modules=["norm1", "norm2"]).tensors(model)
+    assert list(selector_of("pattern", target_modules=["blocks.5"]).tensors(model)) == every
+    some = selector_of("pattern", target_modules=["blocks.5"], exclude_modules=["norm1", "norm2"]).tensors(model)
     assert list(some) == [name for name in every if ".norm" not in name]
-    inner = made("pattern", target_modules=["qkv"], exclude_modules="blocks").tensors(model)
+    inner = selector_of("pattern", target_modules=["qkv"], exclude_modules="blocks").tensors(model)
     assert len(inner) == 2 * len(model.blocks)
 
 
@@ -253,12 +253,12 @@ def test_pattern_takes_all_of_a_module_but_what_is_excluded_inside_it() -> None:
 )
 def test_a_pattern_without_parameters_is_refused_with_the_nearest_names(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        made("pattern", **options).read(fresh("test_vit"))
+        selector_of("pattern", **options).read(fresh("test_vit"))
     assert "\n" not in str(caught.value)
 
 
 def test_lora_is_not_in_a_plain_model_and_asking_does_not_put_it_there() -> None:
-    model, selector = fresh("test_vit"), made("lora")
+    model, selector = fresh("test_vit"), selector_of("lora")
     names = list(model.state_dict())
     for ask in (selector.read, selector.layout):
         with pytest.raises(InputError, match=r"call prepare\(model\) first"):
@@ -267,7 +267,7 @@ def test_lora_is_not_in_a_plain_model_and_asking_does_not_put_it_there() -> None
 
 
 def test_lora_is_written_into_a_plain_model() -> None:
-    model, selector = fresh("test_vit"), made("lora")
+    model, selector = fresh("test_vit"), selector_of("lora")
     selector.prepare(model)
     selector.write(model, torch.randn(selector.layout(model).size))
     other = fresh("test_vit")
@@ -276,7 +276,7 @@ def test_lora_is_written_into_a_plain_model() -> None:
 
 
 def test_lora_starts_at_the_same_point_and_leaves_seeds_training_and_modes_alone() -> None:
-    model, other, selector = fresh("test_vit"), fresh("test_vit"), made("lora")
+    model, other, selector = fresh("test_vit"), fresh("test_vit"), selector_of("lora")
     model.norm.requires_grad_(False)
     before = {id(parameter): parameter.requires_grad for parameter in model.parameters()}
     state = torch.get_rng_state()
@@ -295,8 +295,8 @@ def test_lora_starts_at_the_same_point_and_leaves_seeds_training_and_modes_alone
 @pytest.mark.parametrize("options", [{"rank": 3}, {"alpha": 5}, {"target_modules": ["qkv"]}])
 def test_lora_of_other_options_is_refused(options: dict) -> None:
     model = fresh("test_vit")
-    made("lora").prepare(model)
-    other = made("lora", **options)
+    selector_of("lora").prepare(model)
+    other = selector_of("lora", **options)
     for ask in (other.read, other.prepare):
         with pytest.raises(InputError, match="adapters of other options"):
             ask(model)
@@ -316,7 +316,7 @@ def test_lora_without_a_place_is_refused_and_the_model_stays_plain(options: dict
     model = fresh("test_vit")
     plain = copy.deepcopy(model)
     with pytest.raises(InputError, match=message) as caught:
-        made("lora", **options).prepare(model)
+        selector_of("lora", **options).prepare(model)
     assert "\n" not in str(caught.value)
     assert list(model.state_dict()) == list(plain.state_dict())
     assert torch.equal(outputs(model), outputs(plain))
@@ -325,7 +325,7 @@ def test_lora_without_a_place_is_refused_and_the_model_stays_plain(options: dict
 def test_alpha_scales_what_lora_adds() -> None:
     changes = []
     for alpha in (None, 4):  # rank 2: factors 1 and 2
-        model, selector = fresh("conv4"), made("lora", target_modules=["blocks.3.conv"], alpha=alpha)
+        model, selector = fresh("conv4"), selector_of("lora", target_modules=["blocks.3.conv"], alpha=alpha)
         selector.prepare(model)
         generator = torch.Generator().manual_seed(3)
         selector.write(model, torch.randn(selector.layout(model).size, generator=generator))

@@ -74,11 +74,11 @@ def test_a_backbone_moved_by_encoded_values_holds_them(selector: str) -> None:
     space = made_up_chunks(selector)
     offset = made_up_offsets(space)[0, 0]
     assert space.encode(offset).shape == (space.tokens, TOKEN_WIDTH)
-    made, names = space.backbone(space.encode(offset), lambda: pytest.fail("nothing is estimated on images"))
+    moved, names = space.backbone(space.encode(offset), lambda: pytest.fail("nothing is estimated on images"))
     other, expected = space.adaptable.adapted(offset)
     assert names == expected
     for name, tensor in other.trunk.state_dict().items():
-        torch.testing.assert_close(made.trunk.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(moved.trunk.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
 
 
 def test_a_backbone_of_another_layout_is_refused() -> None:

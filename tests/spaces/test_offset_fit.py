@@ -150,8 +150,8 @@ def test_a_support_alone_can_be_fitted_to(space: Chunks, shots: int) -> None:
 def plan_of(
     space: Chunks, *, pixels: Features | None = None, tasks: int = 33, fit: FitOptions = OPTIONS, **changes: Any
 ) -> ZooPlan:
-    usual = {"targets": Trajectories(tasks=tasks, fit=fit), "ways": (2, 4), "seed": 7, "backbone": "a hash"}
-    return ZooPlan(**{"sources": (source_of(space, pixels),), **usual, **changes})
+    common = {"targets": Trajectories(tasks=tasks, fit=fit), "ways": (2, 4), "seed": 7, "backbone": "a hash"}
+    return ZooPlan(**{"sources": (source_of(space, pixels),), **common, **changes})
 
 
 def test_shards_are_a_function_of_plan_and_number_and_a_zoo_of_them_can_be_read(space: Chunks, tmp_path: Path) -> None:

@@ -135,11 +135,11 @@ def records(tmp_path: Path, folds: tuple[Fold, ...]) -> Callable[..., Iterator[d
     runs = itertools.count()
 
     def run(module: EpisodeLoss, **options: Any) -> Iterator[dict[str, Any]]:
-        usual = {"steps": 6, "episodes_per_step": 2, "ways": (2, 5), "queries": 2, "warmup_steps": 1}
+        common = {"steps": 6, "episodes_per_step": 2, "ways": (2, 5), "queries": 2, "warmup_steps": 1}
         return train(
             module,
             folds,
-            TrainingOptions(**{**usual, **options}),
+            TrainingOptions(**{**common, **options}),
             score=None,
             seed=5,
             checkpoints=CheckpointFolder(tmp_path / str(next(runs))),

@@ -15,9 +15,9 @@ from weightgen.training.checkpoint import CheckpointFolder, with_prefix, without
 
 @pytest.fixture
 def folder(tmp_path: Path) -> CheckpointFolder:
-    made = CheckpointFolder(tmp_path / "checkpoints")
-    made.save(40, {"w": torch.full((2, 3), 40.0)}, {"score": 4.5})
-    return made
+    checkpoints = CheckpointFolder(tmp_path / "checkpoints")
+    checkpoints.save(40, {"w": torch.full((2, 3), 40.0)}, {"score": 4.5})
+    return checkpoints
 
 
 def test_before_the_first_there_is_none(tmp_path: Path) -> None:

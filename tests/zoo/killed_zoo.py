@@ -22,7 +22,7 @@ from weightgen.zoo.store import ZooFolder
 rename, step = os.replace, torch.optim.Adam.step
 
 
-def build(folder: ZooFolder, last_moment: int, told: Path) -> None:
+def build(folder: ZooFolder, last_moment: int, report: Path) -> None:
     """One attempt in this process; ends it."""
     seen = 0
 
@@ -30,7 +30,7 @@ def build(folder: ZooFolder, last_moment: int, told: Path) -> None:
         nonlocal seen
         seen += 1
         if seen == last_moment:
-            told.write_text(kind)
+            report.write_text(kind)
             os.kill(os.getpid(), signal.SIGKILL)
 
     def renamed(*paths: str) -> None:
@@ -50,15 +50,15 @@ def build(folder: ZooFolder, last_moment: int, told: Path) -> None:
 
 
 def main() -> None:
-    folder, told, deaths = ZooFolder(Path(sys.argv[1]) / "zoo"), Path(sys.argv[1]) / "told", []
+    folder, report, deaths = ZooFolder(Path(sys.argv[1]) / "zoo"), Path(sys.argv[1]) / "told", []
     while True:
         child = os.fork()
         if not child:
-            build(folder, len(deaths) + 1, told)
+            build(folder, len(deaths) + 1, report)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if status != -signal.SIGKILL:
             break
-        deaths.append((told.read_text(), len(list(folder.path.glob("shard-*")))))
+        deaths.append((report.read_text(), len(list(folder.path.glob("shard-*")))))
     print(json.dumps(deaths))
     sys.exit(status)
 

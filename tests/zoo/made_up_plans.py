@@ -40,6 +40,6 @@ def plan_of(
         standardizer = Standardizer(feature_width=WIDTH).fit(others)
         prototypes = ideal_prototypes(features, standardizer)
         sources.append(Source(ClassRows(readout=readout), features, standardizer, prototypes, Calibration.flat(4.0)))
-    usual = {"sources": tuple(sources), "ways": (2, 4), "seed": 9, "backbone": "made up"}
-    usual["targets"] = Trajectories(tasks=tasks, fit=fit)
-    return ZooPlan(**{**usual, **changes})
+    common = {"sources": tuple(sources), "ways": (2, 4), "seed": 9, "backbone": "made up"}
+    common["targets"] = Trajectories(tasks=tasks, fit=fit)
+    return ZooPlan(**{**common, **changes})

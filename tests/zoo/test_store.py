@@ -54,10 +54,10 @@ def bytes_of(folder: ZooFolder) -> dict[str, bytes]:
 def test_what_is_read_is_what_was_written(folder: ZooFolder) -> None:
     zoo = folder.read()
     assert (zoo.class_names, len(zoo)) == (NAMES, TOTAL * TASKS)
-    for number, found in enumerate(zoo.shards):
-        assert found.fold == FOLDS[number]
+    for number, rows in enumerate(zoo.shards):
+        assert rows.fold == FOLDS[number]
         for name in ("classes", "targets", "accuracy"):
-            assert torch.equal(getattr(found, name), getattr(shard(number), name))
+            assert torch.equal(getattr(rows, name), getattr(shard(number), name))
 
 
 def test_resuming_after_a_kill_gives_the_same_bytes(folder: ZooFolder, tmp_path: Path, monkeypatch) -> None:
@@ -161,9 +161,9 @@ def test_a_draw_gives_members_of_the_fold_with_their_own_classes(folder: ZooFold
     classes, path = zoo.of_fold(1).draw(3, 50, generator(0, "draw"))
     assert (classes.shape, path.shape) == ((50, 3), (50, TARGETS, 3, WIDTH))
     members = zoo.of_fold(1).members(3)
-    found = [row_of(one, members.path) for one in path]
-    assert torch.equal(classes, members.classes[found])
-    assert set(found) == set(range(2 * TASKS))
+    rows = [row_of(one, members.path) for one in path]
+    assert torch.equal(classes, members.classes[rows])
+    assert set(rows) == set(range(2 * TASKS))
     again = zoo.of_fold(1).draw(3, 50, generator(0, "draw"))
     assert torch.equal(again[0], classes) and torch.equal(again[1], path)
 

@@ -40,10 +40,10 @@ def _one_thread() -> Iterator[None]:
 
 
 def built(folder: Path, plan: ZooPlan) -> ZooFolder:
-    made = ZooFolder(folder)
-    build_zoo(made, plan)
-    made.finish(plan.shards, key=plan.key(), class_names=plan.class_names)
-    return made
+    zoo_folder = ZooFolder(folder)
+    build_zoo(zoo_folder, plan)
+    zoo_folder.finish(plan.shards, key=plan.key(), class_names=plan.class_names)
+    return zoo_folder
 
 
 @pytest.fixture(scope="module")
@@ -256,13 +256,13 @@ def test_what_is_there_is_not_fitted_again_unless_the_plan_changes(
 def test_progress_counts_what_was_there_and_ends_with_all(
     tmp_path: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan, told = plan_of(), []
+    plan, reports = plan_of(), []
     monkeypatch.setattr(ZooPlan, "fit_shard", lambda _, number: zoo.shards[number])
     folder = built(tmp_path, plan)
     for number in (0, 1, 4):
         folder.shard_path(number).unlink()
-    build_zoo(folder, plan, process=0, processes=2, progress=lambda *all: told.append(all))
-    assert told == [("fitting the zoo", 4, 6), ("fitting the zoo", 6, 6)]
+    build_zoo(folder, plan, process=0, processes=2, progress=lambda *all: reports.append(all))
+    assert reports == [("fitting the zoo", 4, 6), ("fitting the zoo", 6, 6)]
 
 
 @pytest.mark.parametrize("late", [0, 1, 2])

@@ -50,10 +50,10 @@ def test_members_of_other_folds_or_ways_are_no_companions() -> None:
 
 def test_one_local_target_has_no_step_and_a_flat_vector_is_one_row() -> None:
     flat = Shard(0, torch.tensor([[0, 1], [2, 3]]), torch.tensor([[[3.0, 4.0]], [[0.0, 0.0]]]), torch.ones(2))
-    made = zoo_summary(Zoo(NAMES, (flat,)))
-    assert "path_step" not in made
-    assert made["target_norm_1"] == pytest.approx(2.5)
-    assert made["nearest_member_min"] == pytest.approx(5)
+    summed = zoo_summary(Zoo(NAMES, (flat,)))
+    assert "path_step" not in summed
+    assert summed["target_norm_1"] == pytest.approx(2.5)
+    assert summed["nearest_member_min"] == pytest.approx(5)
 
 
 def test_only_some_of_a_large_zoo_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,6 @@ class CalibratedPrototypes(Conditioner):
         self,
         episode: Episode,
         standardizer: Standardizer,
-        *,
         space: Mapping[str, Tensor],
         space_classes: Bool[Tensor, " ways"],
     ) -> tuple[Episode, FeatureSpace]:

@@ -61,7 +61,6 @@ class DatasetStatistics(Conditioner):
         self,
         episode: Episode,
         standardizer: Standardizer,
-        *,
         space: Mapping[str, Tensor],
         space_classes: Bool[Tensor, " ways"],
     ) -> tuple[Episode, AdaptedSpace]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
@@ -58,4 +60,4 @@ class TaskPrototypes(Conditioner):
         gradient = (noisy - condition.means) * condition.mask[..., None]
         if not self.config.normalise:
             gradient = 2 * condition.counts[..., None] * gradient
-        return condition.with_gradient(gradient)
+        return replace(condition, gradient=gradient)

@@ -21,6 +21,7 @@ def dataset_episode(
     classes: int,
     generator: torch.Generator,
     most: int = MOST_SAMPLED,
+    unlabelled: Float[Tensor, "extra feature"] | None = None,
 ) -> Episode:
     """Statistics of all images, and up to `most` of them as the support, as evenly from the classes as they hold.
 
@@ -28,6 +29,7 @@ def dataset_episode(
         batches: standardised features in the order of `labels`, some at a time.
         labels: below `classes`; every class has an image.
         generator: decides which images are sampled.
+        unlabelled: standardised features of images beside them.
 
     Raises ValueError when features and labels are not equally many.
 
@@ -44,7 +46,7 @@ def dataset_episode(
         start += len(values)
     if running is None or start != len(labels):
         raise ValueError(f"features of {start} images come with {len(labels)} labels; there must be as many")
-    return running.episode()
+    return running.episode(unlabelled)
 
 
 def episode_of(features: Features, unlabelled: Float[Tensor, "extra feature"] | None = None) -> Episode:
@@ -55,9 +57,7 @@ def episode_of(features: Features, unlabelled: Float[Tensor, "extra feature"] | 
     support = features.values.new_zeros(len(counts), most, width)
     support[mask] = features.values
     others = features.values[:0] if unlabelled is None else unlabelled
-    there = torch.ones(1, len(others), dtype=torch.bool)
-    beside = {"unlabelled": others[None], "unlabelled_mask": there}
-    return Episode.of_support(support[None], mask[None], class_names=features.class_names, **beside)
+    return Episode.of_support(support[None], mask[None], class_names=features.class_names, unlabelled=others[None])
 
 
 def class_places(names: Sequence[str], known: Sequence[str] | None) -> Int[Tensor, "1 ways"]:
@@ -106,9 +106,10 @@ class _Running:
         self.means[present] += away * (number / (before + number))[:, None]
         self.counts[present] += number
 
-    def episode(self) -> Episode:
+    def episode(self, unlabelled: Float[Tensor, "extra feature"] | None) -> Episode:
         statistics = Statistics(self.counts, self.means, self.scatter.to(self.means.dtype))
-        return Episode.of_support(self.support[None], self.mask[None], statistics=statistics)
+        beside = self.means[:0] if unlabelled is None else unlabelled
+        return Episode.of_support(self.support[None], self.mask[None], statistics=statistics, unlabelled=beside[None])
 
 
 def _places(

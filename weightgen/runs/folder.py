@@ -89,6 +89,6 @@ def newest_run(runs: Path) -> RunFolder:
     """The run finished last. Raises InputError when there is none."""
     if not (finished := finished_runs(runs)):
         raise InputError(
-            f"{runs}/: holds no finished run; train one with weightgen train metadiff, or name a generator"
+            f"{runs}/: holds no finished run; train one with weightgen train metadiff, or name a run folder"
         )
     return finished[-1]
