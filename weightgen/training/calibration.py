@@ -72,25 +72,26 @@ def kind_limits(views: Sequence[View], *, ways: int, seed: int) -> list[tuple[fl
     Args:
         views: held-out classes and folds of base classes, of features.
     """
-    limits = []
+    limits, seen = [], []
+    for view in views:  # every image standardised once, however often it is drawn
+        values = view.inputs.values.to(view.standardizer.mean.device)
+        seen.append((view, EpisodeSampler(replace(view.inputs, values=view.standardizer.support(values).cpu()))))
     for shots in SHOTS:
-        seen = [
+        distances = [
             view.standardizer.distance_from_base(
-                view.standardizer.standardize(
-                    EpisodeSampler(view.inputs).sample(
-                        batch=_SUPPORTS,
-                        ways=min(ways, len(view.inputs.class_names)),
-                        shots=shots,
-                        queries=1,
-                        generator=generator(seed, "kind", shots),
-                    )
-                )
+                sampler.sample(
+                    batch=_SUPPORTS,
+                    ways=min(ways, len(view.inputs.class_names)),
+                    shots=shots,
+                    queries=1,
+                    generator=generator(seed, "kind", shots),
+                ).to(view.standardizer.mean.device)
             )
-            for view in views
+            for view, sampler in seen
             if int(view.inputs.counts.min()) > shots
         ]
-        if seen:
-            limits.append((float(shots), float(torch.cat(seen).quantile(_SAME_KIND))))
+        if distances:
+            limits.append((float(shots), float(torch.cat(distances).quantile(_SAME_KIND))))
     return limits
 
 
