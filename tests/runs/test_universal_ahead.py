@@ -25,9 +25,9 @@ def features(width: int) -> Features:
     return Features(values, labels, tuple(map(str, range(20))))
 
 
-@pytest.mark.parametrize("ahead", [True, False])
-def test_supports_are_left_to_the_universal_generator_only_where_it_is_ahead(
-    ahead: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("lead", "left"), [(1.5, True), (0.5, False), (-3.0, False)])
+def test_supports_are_left_to_the_universal_generator_only_where_it_is_a_point_ahead(
+    lead: float, left: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = Backbone.create(model="conv4", options={"width": 5, "img_size": 16}, seed=0)
     base = features(backbone.feature_width)
@@ -37,8 +37,8 @@ def test_supports_are_left_to_the_universal_generator_only_where_it_is_ahead(
 
     def accuracy(_: HeldOut, pipeline: WeightGenerationPipeline) -> float:
         universal = bool(pipeline.config.provenance)  # of one in training nothing is known
-        return 80.0 + 1.0 * (universal == ahead)
+        return 80.0 + lead * universal
 
     monkeypatch.setattr(HeldOut, "accuracy", accuracy)
     pipeline = training.finished(provenance={})
-    assert [limit == LEAVES_ALL for _, limit in pipeline.config.kind_limits] == 3 * [ahead]
+    assert [limit == LEAVES_ALL for _, limit in pipeline.config.kind_limits] == 3 * [left]
