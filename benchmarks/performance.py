@@ -19,12 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import easyfsl.methods as easyfsl
 import timm
 import torch
 from _measured import Work, machine, megabytes, operations, process, rates, ratio, seconds, slope
+from _peers import alone
 from PIL import Image
-from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, RidgeClassifier, RidgeClassifierCV
+from sklearn.linear_model import LogisticRegressionCV, RidgeClassifierCV
 from threadpoolctl import threadpool_limits
 from zoo_fit import OPTIONS, bare_products, one_at_a_time, support_of, together
 
@@ -42,7 +42,7 @@ from weightgen.features.standardizer import Standardizer
 from weightgen.files import write_json, write_text
 from weightgen.methods.logistic_regression import LogisticRegression as Probe
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.records import Calibration, Episode, Features
+from weightgen.records import Calibration, Features
 from weightgen.seeds import generator
 from weightgen.spaces._row_fit import RowLogits
 from weightgen.training.episode_loss import EpisodeLoss
@@ -75,61 +75,6 @@ def pipeline_of(recipe: str, base: Features, *overrides: str) -> WeightGeneratio
     pipeline = build_generator(options, backbone, standardizer, readout="gaussian", classes=base.class_names)
     pipeline.scheduler = generation_scheduler(options.generation, pipeline.scheduler)
     return pipeline
-
-
-def literal_sampler(episode: Episode, network: GradientMlp) -> torch.Tensor:
-    """MetaDiff's as its release runs it: one episode, 1,000 steps, the support loss's gradient by autograd."""
-    betas = torch.linspace(1e-4, 0.02, 1000)
-    kept = (1 - betas).cumprod(0)
-    images, ways = episode.support[0].flatten(0, 1), episode.support.shape[1]
-    labels = torch.arange(ways).repeat_interleave(episode.support.shape[2])
-    rows = torch.randn(ways, images.shape[1])
-    for t in reversed(range(1000)):
-        rows = rows.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad((rows[labels] - images).square().sum(), rows)
-        with torch.no_grad():
-            tau = partial(network.forward, timestep=torch.tensor([t]))
-            noise = tau(rows[None], condition=_Gradient(gradient[None]))[0]
-            rows = (rows - betas[t] / (1 - kept[t]).sqrt() * noise) / (1 - betas[t]).sqrt()
-    return rows.detach()
-
-
-class _Gradient:
-    """As much of a condition as the literal denoiser looks at."""
-
-    def __init__(self, gradient: torch.Tensor) -> None:
-        self.gradient = gradient
-
-
-def sgd_head(images: torch.Tensor, labels: torch.Tensor, ways: int) -> None:
-    """A hundred steps down the cross-entropy of a linear layer."""
-    head = torch.nn.Linear(images.shape[1], ways)
-    descent = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9)
-    for _ in range(100):
-        descent.zero_grad()
-        torch.nn.functional.cross_entropy(head(images), labels).backward()
-        descent.step()
-
-
-def alone(episode: Episode, network: GradientMlp) -> dict[str, Work]:
-    """Peers that take one episode at a time."""
-    images, ways = episode.support[0].flatten(0, 1), episode.support.shape[1]
-    labels, query = torch.arange(ways).repeat_interleave(episode.support.shape[2]), episode.query[0]
-    x, y = images.numpy(), labels.numpy()
-
-    def of_easyfsl(name: str) -> None:
-        method = getattr(easyfsl, name)(backbone=torch.nn.Identity())
-        method.process_support_set(images, labels)
-        method(query)
-
-    named = ("PrototypicalNetworks", "SimpleShot", "BDCSPN", "LaplacianShot", "Finetune", "TIM")
-    return {
-        "MetaDiff, literal": lambda: literal_sampler(episode, network),
-        "scikit-learn LogisticRegression": lambda: LogisticRegression(max_iter=1000).fit(x, y),
-        "scikit-learn RidgeClassifier": lambda: RidgeClassifier().fit(x, y),
-        "SGD, 100 steps": lambda: sgd_head(images, labels, ways),
-        **{f"easyfsl {name}": partial(of_easyfsl, name) for name in named},
-    }
 
 
 def few_shot(products: float, copies: float) -> tuple[Rows, Rows]:
