@@ -1,6 +1,6 @@
 """EXIF blocks of any content, and cut or changed files of every format: each gives pixels or one clear line.
 
-The suite runs a few of each; `python benchmarks/fuzz_images.py` as many as it is told to.
+The suite runs a few of each; `python benchmarks/fuzz_images.py` as many as asked for.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def diagonal_standardizer(base_standardizer: Standardizer) -> Standardizer:
 
 @pytest.fixture(scope="session")
 def draw_episode(base_features: Features) -> Callable[..., Episode]:
-    """Raw episodes of `base_features`, ragged, with sizes pairwise different unless told."""
+    """Raw episodes of `base_features`, ragged, with sizes pairwise different unless given."""
 
     def draw(
         *,

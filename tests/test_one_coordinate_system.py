@@ -50,7 +50,7 @@ def difference(left: torch.Tensor, right: torch.Tensor) -> float:
 
 
 def class_features(classes: int, seed: int) -> Features:
-    """Six images a class; classes differ by a quarter less along each further direction, so that axes can be told."""
+    """Six images a class; classes differ by a quarter less along each further direction, so that axes are distinct."""
     generator, images = torch.Generator().manual_seed(seed), 6
     labels = torch.arange(classes).repeat_interleave(images)
     directions = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=generator)).Q

@@ -38,11 +38,11 @@ import json, sys
 from typer.testing import CliRunner
 import weightgen.cli.main as main
 loaded = set(sys.modules)
-told = {}
+shown = {}
 for command in json.loads(sys.argv[1]):
     result = CliRunner().invoke(main.app, [*command, "--help"])
-    told[" ".join(command)] = [result.exit_code, result.output]
-print(json.dumps({"told": told, "after_import": sorted(loaded), "after_help": sorted(sys.modules)}))
+    shown[" ".join(command)] = [result.exit_code, result.output]
+print(json.dumps({"shown": shown, "after_import": sorted(loaded), "after_help": sorted(sys.modules)}))
 """
 
 
@@ -115,7 +115,7 @@ def test_a_recipe_begins_with_its_own_command(path: Path) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_has_an_example(helped: dict, command: tuple[str, ...]) -> None:
-    code, output = helped["told"][" ".join(command)]
+    code, output = helped["shown"][" ".join(command)]
     plain = " ".join(output.split())
     assert code == 0
     assert "Example" in plain, output
@@ -123,7 +123,7 @@ def test_help_has_an_example(helped: dict, command: tuple[str, ...]) -> None:
 
 
 def test_the_list_of_commands_is_help(helped: dict) -> None:
-    code, output = helped["told"][""]
+    code, output = helped["shown"][""]
     assert code == 0
     for command in COMMANDS:
         assert command[0] in output

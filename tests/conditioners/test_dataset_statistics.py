@@ -77,7 +77,7 @@ def test_the_mean_of_what_is_sampled_is_not_taken_for_the_classs(base: Standardi
 
 
 def test_its_scale_is_positive_and_finite(base: Standardizer) -> None:
-    """Also where all left-out images are told, or none is, or one class alone can be judged."""
+    """Also where all left-out images are named, or none is, or one class alone can be judged."""
     apart, same = data_set((3, 4)), data_set((5, 5))
     apart = replace(
         apart, support=apart.support + 1000 * torch.arange(2)[:, None, None] * apart.support_mask[..., None]

@@ -1,4 +1,4 @@
-"""Image files are found by name or content, and what is no image is passed over, in one remark or none."""
+"""Image files are found by name or content, and other files are passed over, in one remark or none."""
 
 import re
 import struct

@@ -52,7 +52,7 @@ def attuned(*, trained: bool = True, **options: int) -> LearntDescent:
 
 
 def steady(*, step: float, stretch: float = 0.0, rounds: int = 1) -> LearntDescent:
-    """Answers the same whatever it is told."""
+    """Answers the same whatever it is given."""
     denoiser = attuned(trained=False, rounds=rounds)
     denoiser.answer.bias.copy_(torch.tensor([step, stretch]).repeat(rounds))
     return denoiser

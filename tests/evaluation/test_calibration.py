@@ -1,4 +1,4 @@
-"""The calibration error is small for honest probabilities and known for dishonest ones."""
+"""The calibration error is small for calibrated probabilities and known for others."""
 
 import math
 

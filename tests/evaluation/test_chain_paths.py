@@ -1,4 +1,4 @@
-"""A denoiser that knows the paths of the fits meets every local target; what is told of others is measured there."""
+"""A denoiser that knows the paths of the fits meets every local target; others are measured there."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def source_of(pipeline: WeightGenerationPipeline, features: Features) -> Source:
 
 
 def knowing(pipeline: WeightGenerationPipeline, paths: TruePaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The denoiser answers with the local target of the segment at hand; chunks are told apart by their sizes."""
+    """The denoiser answers with the local target of the segment at hand; chunks differ in their sizes."""
     first = EPISODES // 2
     monkeypatch.setattr(module, "_EPISODES_AT_ONCE", first + 1)
     chunks = {first + 1: paths.targets[: first + 1], first: paths.targets[first + 1 :]}

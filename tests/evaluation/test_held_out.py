@@ -72,4 +72,4 @@ def test_the_scale_has_the_least_cross_entropy() -> None:
     scale = calibrated_scale(logits, labels)
     expected = fit_scale(torch.cat([logits, typical[None]])[None], torch.cat([labels, torch.tensor([1])])[None])
     assert scale == pytest.approx(expected, rel=1e-3)
-    assert calibrated_scale(-logits, labels) < 0.01  # worse than chance: told as little as can be
+    assert calibrated_scale(-logits, labels) < 0.01  # worse than chance: as near to even as can be

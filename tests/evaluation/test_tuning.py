@@ -72,10 +72,10 @@ def test_tuning_needs_classes_it_was_not_fitted_on(features: Features) -> None:
 
 @pytest.mark.parametrize("name", ["bd_cspn", "laplacian_shot", "soft_kmeans", "tim"])
 def test_tunes_on_unlabelled_images_too(name: str, features: Features) -> None:
-    rival = registry.get("methods", name)
+    method = registry.get("methods", name)
     setting: dict[str, Any] = {"ways": 3, "shots": 1, "queries": 4, "episodes": 3, "seed": 0}
-    alone = BaseClassFolds(features, **setting)(rival)
-    helped = BaseClassFolds(features, unlabelled=UnlabelledDraw(11, None, 0.0), **setting)(rival)
+    alone = BaseClassFolds(features, **setting)(method)
+    helped = BaseClassFolds(features, unlabelled=UnlabelledDraw(11, None, 0.0), **setting)(method)
     assert 0 < helped.scale < float("inf")
     assert helped.scale != alone.scale
 

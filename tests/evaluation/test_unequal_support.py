@@ -140,7 +140,7 @@ METHODS: dict[str, tuple[Classify, int]] = {
 @pytest.mark.parametrize("support", SUPPORTS, ids=str)
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in RAW])
 def test_the_number_of_images_makes_no_class_more_likely(name: str, support: tuple[int, ...]) -> None:
-    """Nor is a class of one image told worse than by the raw centroid that knows as much."""
+    """Nor is a class of one image recognised worse than by the raw centroid that knows as much."""
     classify, episodes = METHODS[name]
     own, raw = (judged(each, support, episodes) for each in (classify, METHODS[RAW[name.startswith("alone")]][0]))
     assert -TOLERANCE < own.drift < (raw.drift if name == NEIGHBOURS else TOLERANCE)

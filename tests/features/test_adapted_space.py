@@ -137,7 +137,7 @@ def test_a_class_weighs_in_the_centre_by_how_well_its_mean_is_known(base: Standa
 
 
 def test_classes_without_images_change_nothing(base: Standardizer) -> None:
-    """Not even the scale that left-out images find honest."""
+    """Not even the scale that calibrates left-out images."""
     padded, plain = data_set((6, 0, 2, 9, 0)), data_set((6, 0, 2, 9, 0))
     there = torch.tensor([0, 2, 3])
     plain = replace(

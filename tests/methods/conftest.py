@@ -44,7 +44,7 @@ def statistics(features: Features) -> ClassStatistics:
 
 @pytest.fixture(scope="session")
 def draw(features: Features) -> Callable[..., Episode]:
-    """Episodes of `features`; sizes pairwise different unless told."""
+    """Episodes of `features`; sizes pairwise different unless given."""
 
     def sample(
         batch: int = 2,

@@ -1,4 +1,4 @@
-"""The rivals that use unlabelled images against easyfsl's, which take the unlabelled images for queries."""
+"""The baselines that use unlabelled images against easyfsl's, which take the unlabelled images for queries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rivals that use unlabelled images against loops over images that spell out their papers."""
+"""The baselines that use unlabelled images against loops over images that spell out their papers."""
 
 from __future__ import annotations
 

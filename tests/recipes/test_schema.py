@@ -1,4 +1,4 @@
-"""What editors are told of recipes: the schema is current, every recipe names it and keeps to it."""
+"""What editors know of recipes: the schema is current, every recipe names it and keeps to it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from weightgen.files import read_json
 
 
 def run(folder: Path, processes: int) -> list[dict]:
-    """What every process told."""
+    """What every process wrote."""
     script = Path(__file__).with_name("two_zoo_processes.py")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

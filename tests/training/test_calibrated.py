@@ -1,4 +1,4 @@
-"""Probabilities are honest on classes that the statistics have not seen, at every number of shots."""
+"""Probabilities are calibrated on classes that the statistics have not seen, at every number of shots."""
 
 from __future__ import annotations
 

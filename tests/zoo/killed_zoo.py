@@ -50,7 +50,7 @@ def build(folder: ZooFolder, last_moment: int, report: Path) -> None:
 
 
 def main() -> None:
-    folder, report, deaths = ZooFolder(Path(sys.argv[1]) / "zoo"), Path(sys.argv[1]) / "told", []
+    folder, report, deaths = ZooFolder(Path(sys.argv[1]) / "zoo"), Path(sys.argv[1]) / "report", []
     while True:
         child = os.fork()
         if not child:

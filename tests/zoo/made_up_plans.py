@@ -32,7 +32,7 @@ def features_of(counts: tuple[int, ...], *, fold: int, shift: float = 0.0) -> Fe
 def plan_of(
     *, readout: Readout = "gaussian", tasks: int = 800, fit: FitOptions = FIT, shift: float = 0.0, **changes: Any
 ) -> ZooPlan:
-    """Three folds of 5, 3 and 7 classes with spaces of their own; six shards unless told."""
+    """Three folds of 5, 3 and 7 classes with spaces of their own; six shards unless given."""
     sources = []
     for fold, counts in enumerate(IMAGES):
         features = features_of(counts, fold=fold, shift=shift)

@@ -34,7 +34,7 @@ class ClassFolders:
 
     Attributes:
         names: folder of every class, safe on any system: signs that a file system refuses are _, two names that would
-            be the same folder where case does not count are told apart by a hash of the name.
+            be the same folder where case does not count are distinguished by a hash of the name.
         counts: "new" files, and those "already there" with the same content.
 
     Raises InputError when a file lies where a folder should.

@@ -1,4 +1,4 @@
-"""A denoiser that is told which local target is asked for, and one that is not."""
+"""A denoiser that knows which local target is asked for, and one that does not."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ def test_unless_asked_for_another_it_is_the_one_whose_segment_the_time_lies_in(
     assert not torch.allclose(ask(time, None), ask(time, (segment + 1) % 3), atol=1e-3)
 
 
-def test_who_is_not_told_cannot_know(base_standardizer: Standardizer, draw_episode: Callable[..., Episode]) -> None:
+def test_without_the_segment_it_cannot_know(
+    base_standardizer: Standardizer, draw_episode: Callable[..., Episode]
+) -> None:
     ask = answers(False, base_standardizer, draw_episode(batch=2, ways=4))
     assert torch.equal(ask(12, 0), ask(12, 2))
