@@ -14,7 +14,10 @@ from safetensors.torch import save_file
 from tiny_runs import invoke, refuse, succeed
 
 from weightgen.backbones import construction
+from weightgen.backbones.backbone import Backbone
 from weightgen.heads.head import load_head
+from weightgen.runs.generator_training import LEAVES_ALL
+from weightgen.universal.generator import universal_generator
 
 WIDTH = 7
 
@@ -161,3 +164,23 @@ def test_a_backbone_belongs_to_the_universal_generator(folder):
     line = refuse("generate", "--support", features(), "--generator", "runs", "--backbone", "resnet18")
     assert "add --generator universal" in line
     assert invoke("generate", "--help").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "remark"),
+    [
+        (None, None),
+        ([[1.0, LEAVES_ALL]], "on held-out classes it was more accurate than"),
+        ([[1.0, 1e-6]], "these images are of another kind than"),
+    ],
+)
+def test_a_generator_in_a_folder_says_why_the_universal_one_wrote_its_head(
+    folder: Path, limits: list[list[float]] | None, remark: str | None
+) -> None:
+    generator = universal_generator(Backbone.named(network(5)))
+    generator.register_to_config(kind_limits=limits)
+    generator.save_pretrained(folder / "saved")
+    photographs(folder / "photos")
+    seen = succeed("generate", "--generator", folder / "saved", "--support", folder / "photos").stderr
+    assert (remark is None) == ("the universal generator wrote this head" not in seen)
+    assert remark is None or remark in " ".join(seen.split())

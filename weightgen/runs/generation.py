@@ -116,10 +116,11 @@ def write_head(
     head.save_pretrained(target)
     if remark is not None:
         introduce(chosen_generator, pipeline, dataset, remark)
-        if head.provenance.get("generator") == UNIVERSAL and str(chosen_generator) != UNIVERSAL:
+        limits = pipeline.config.kind_limits  # a universal generator in a folder has none: its heads are its own
+        if limits and head.provenance.get("generator") == UNIVERSAL and str(chosen_generator) != UNIVERSAL:
             why = (
                 "these images are of another kind than the classes that {} was trained on"
-                if any(limit > LEAVES_ALL for _, limit in pipeline.config.kind_limits)
+                if any(limit > LEAVES_ALL for _, limit in limits)
                 else "on held-out classes it was more accurate than {}"
             )
             remark(f"the universal generator wrote this head: {why.format(chosen_generator)}")
