@@ -1,4 +1,4 @@
-"""Two processes share the shards of a zoo and the episodes of a step, and end with the zoo of one and equal weights."""
+"""Two processes share images, shards of a zoo and episodes; features and zoo are those of one, and weights equal."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def test_two_processes_learn_as_one(two: tuple[Path, list[dict]]) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_fit_the_zoo_of_one_and_learn_from_it(two: tuple[Path, list[dict]], tmp_path: Path) -> None:
+def test_two_processes_have_the_features_and_the_zoo_of_one_and_learn_from_it(
+    two: tuple[Path, list[dict]], tmp_path: Path
+) -> None:
     (alone,) = run(tmp_path / "one", 1)
     folder, (first, second) = two
     assert (alone["processes"], first["processes"], second["processes"]) == (1, 2, 2)
@@ -52,6 +54,9 @@ def test_two_processes_fit_the_zoo_of_one_and_learn_from_it(two: tuple[Path, lis
         {path.name: path.read_bytes() for path in (at / "zoo").iterdir()} for at in (tmp_path / "one", folder)
     )
     assert len(one) == 7
+    ours, mine, others = (each["features"] for each in (alone, first, second))
+    assert ours["values"] == mine["values"] == others["values"]
+    assert (ours["computed"], mine["computed"], others["computed"]) == ([4, 4, 4, 1], [4, 4], [4, 1])
     assert one == other
     assert first["weights"] == second["weights"]
     assert all(mine != others for mine, others in zip(first["losses"], second["losses"], strict=True))
