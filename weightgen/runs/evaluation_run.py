@@ -32,6 +32,7 @@ from weightgen.records import Features, Progress
 from weightgen.runs.data_parts import DataParts, base_features, open_parts
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import zoo_seed
+from weightgen.runs.image_kind import warn_of_kind
 from weightgen.runs.methods import GENERATOR, INDUCTIVE, PARTS, build_methods, chosen_methods
 from weightgen.runs.training_run import MetricsFile
 from weightgen.seeds import generator
@@ -122,12 +123,21 @@ def check_numbers(*, ways: int, queries: int, episodes: int) -> None:
 
 
 def chosen_images(
-    recipe: Recipe, parts: DataParts, data: str | None, *, split: Literal["novel", "validation"] = "novel"
+    pipeline: WeightGenerationPipeline,
+    recipe: Recipe,
+    parts: DataParts,
+    data: str | None,
+    *,
+    split: Literal["novel", "validation"] = "novel",
 ) -> tuple[datasets.Dataset, str]:
-    """Images to evaluate on, and the SPEC they come from: `data`, unless that is what the run was trained on."""
+    """Images to evaluate on, and the SPEC they come from: `data`, unless that is what the run was trained on.
+
+    That they are of another kind than the generator knows is logged.
+    """
     if data is not None and absolute_spec(data) != recipe.data.source:
         given = open_data(data, seed=recipe.seed)
         if data_fingerprint(given) != data_fingerprint(open_data(recipe.data.source, seed=recipe.seed)):
+            warn_of_kind(given, pipeline, where=data)
             return given, data
     own = getattr(recipe.data, split)
     return getattr(parts, split), own if isinstance(own, str) else recipe.data.source
@@ -165,7 +175,7 @@ class Setting:
         """A run's generator and images; the arguments are those of `evaluate_run`."""
         recipe, pipeline = run.recipe(), run.generator()
         parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
-        images, source = chosen_images(recipe, parts, data, split=split)
+        images, source = chosen_images(pipeline, recipe, parts, data, split=split)
         if len(images) and pipeline.class_names is not None:
             images = select_classes(images, pipeline.class_names)
         if not len(images):

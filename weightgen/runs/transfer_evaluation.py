@@ -119,7 +119,7 @@ def _features(
 ) -> tuple[Features, Features]:
     recipe = run.recipe()
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
-    images, _ = chosen_images(recipe, parts, data)
+    images, _ = chosen_images(pipeline, recipe, parts, data)
     if not len(images):
         raise InputError(f"{run.path}: its recipe keeps no novel classes of {data}; give other data")
     fingerprint = data_fingerprint(images)
