@@ -43,8 +43,10 @@ class Conditioner(ModelMixin, ConfigMixin, ABC):
     adapts: whether episodes get a space of their own (`adapted`); they then come one at a time.
     sees_images: whether conditions depend on images at all.
     sees_coordinates: whether more of a vector counts than its length, its products, and its components along the axes.
+    uses_crops: whether crops of support images make a difference.
     """
 
+    uses_crops: ClassVar[bool] = False
     adapts: ClassVar[bool] = False
     sees_images: ClassVar[bool] = True
     sees_coordinates: ClassVar[bool] = True

@@ -21,10 +21,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.backbones.feature_cache import feature_batches, pixels_of
+from weightgen.backbones.feature_cache import crops_of, feature_batches, pixels_of
 from weightgen.data.images import open_support, open_unlabelled
 from weightgen.data.labelled import class_names
-from weightgen.episodes.dataset_episode import class_places, dataset_episode, episode_of
+from weightgen.episodes.dataset_episode import MOST_SAMPLED, class_places, dataset_episode, episode_of
 from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, text_hash
@@ -37,8 +37,6 @@ from weightgen.records import Calibration, Condition, Episode, Features, LinearH
 from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain
 from weightgen.schedulers.schedulers import check_scheduler, no_noise, swap_scheduler
 from weightgen.seeds import generator as seeded
-
-_IMAGES_AT_ONCE = 1024
 
 
 class WeightGenerationPipeline(GeneratorPipeline):
@@ -58,8 +56,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
     """
 
     alternative: Callable[[Backbone], WeightGenerationPipeline] | None = None
-    """Makes the generator that serves images of another kind than the training classes, `universal_generator`; commands
-    set it. None: they are served as the others."""
+    """Makes the generator for images of another kind than the training classes; commands set it. None: this one."""
 
     @register_to_config
     def __init__(
@@ -242,8 +239,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
         self, features: Features, generators: Sequence[torch.Generator], **chosen: Unpack[Chosen]
     ) -> GeneratedHeads:
         """A head on raw features for all classes of a data set, in their order, unless the space takes images."""
-        batches = features.values.split(_IMAGES_AT_ONCE)
-        episode = self._dataset_episode(batches, features.labels, features.class_names)
+        batches = features.values.split(MOST_SAMPLED)
+        episode = self._dataset_episode(batches, features.labels, features.class_names, crops=features.crops)
         return self._heads(episode, generators, inputs=episode, **chosen)
 
     @property
@@ -289,22 +286,26 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """Labelled images, and unlabelled ones beside them, in the generator's space."""
         read = partial(feature_batches, self.backbone, device=str(self.device))
         unlabelled = None if beside is None else torch.cat(list(read(beside)))
-        labels = torch.tensor(dataset["label"][:])
-        return self._dataset_episode(read(dataset), labels, class_names(dataset), unlabelled)
+        crops = crops_of(self.backbone, dataset, device=self.device) if self.conditioner.uses_crops else None
+        more, labels = {"unlabelled": unlabelled, "crops": crops}, torch.tensor(dataset["label"][:])
+        return self._dataset_episode(read(dataset), labels, class_names(dataset), **more)
 
     def _dataset_episode(
         self,
         batches: Iterable[Float[Tensor, "images feature"]],
         labels: Int[Tensor, " images"],
         names: Sequence[str],
-        unlabelled: Float[Tensor, "extra feature"] | None = None,
+        **more: Float[Tensor, "*images feature"] | None,
     ) -> Episode:
-        """A data set in the generator's space, from raw features in the order of its labels."""
+        """A data set in the generator's space, from raw features in the order of its labels, and others beside them."""
         places = class_places(names, self.class_names)  # before any feature is computed
         standardised = (self.standardizer.support(values.to(self.device)) for values in batches)
-        beside = None if unlabelled is None else self.standardizer.support(unlabelled.to(self.device))
+        inside: dict[str, Any] = {
+            name: None if values is None else self.standardizer.support(values.to(self.device))
+            for name, values in more.items()
+        }
         draw, classes = seeded(0, "sampled images"), int(labels.max()) + 1
-        episode = dataset_episode(standardised, labels, classes=classes, generator=draw, unlabelled=beside)
+        episode = dataset_episode(standardised, labels, classes=classes, generator=draw, **inside)
         return replace(episode, classes=places.to(episode.classes))
 
     def _standardised(self, inputs: Episode) -> Episode:

@@ -18,21 +18,21 @@ Progress = Callable[[str, int, int], None]
 TURNED = ", turned by "
 """Ends the name of a class that turns the images of another; what follows says how far."""
 PADDING_BIAS = -1e9
-"""The logit of a class without support images: finite, so that no 0·∞ arises later, and so low that its probability is
-exactly 0 in single precision."""
+"""Logit of a class without support images: finite, lest 0·∞ arise, and of probability 0 in single precision."""
 
 
 @dataclass(frozen=True)
 class Features:
     """Backbone features of labelled images, the rows of one class next to each other.
 
-    `labels` are sorted ascending and index `class_names`. For parts of the backbone `values` are pixels, a row of bytes
-    for each image.
+    `labels` are sorted ascending and index `class_names`; `crops` are of the same images. For parts of the backbone
+    `values` are pixels, a row of bytes each.
     """
 
     values: Num[Tensor, "images feature"]
     labels: Int[Tensor, " images"]
     class_names: tuple[str, ...]
+    crops: Float[Tensor, "images crops feature"] | None = None
 
     @property
     def counts(self) -> Int[Tensor, " classes"]:
@@ -50,7 +50,7 @@ class Features:
         pieces = [own[name] for name in names]
         rows = torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.int64)
         labels = torch.cat([torch.full_like(piece, i) for i, piece in enumerate(pieces)]) if pieces else rows
-        return Features(self.values[rows], labels, tuple(names))
+        return Features(self.values[rows], labels, tuple(names), None if self.crops is None else self.crops[rows])
 
     def rows_by_class(self) -> list[tuple[str, Int[Tensor, " images"]]]:
         """Name and rows of every class."""
@@ -101,12 +101,12 @@ class Statistics:
 class Episode:
     """A batch of N-way problems; the support may be ragged, which `support_mask` tells.
 
-    A class without any support image is padding. `query` may hold no image at all (a user's folder), and so may
-    `unlabelled`: images to learn from without labels, some perhaps of no class of the episode.
+    A class without any support image is padding. `query` may hold no image, and so may `unlabelled`: images to learn
+    from without labels, some perhaps of no class of the episode.
     `classes` gives the row of `Features.class_names` that each way was drawn from.
-    `statistics`, of a batch of one, are those of a data set of which `support` is but a sample; None where the support
-    is all there is.
+    `statistics`, of a batch of one, are those of a data set of which `support` is a sample; None where it is all.
     `class_names`, of a batch of one, are those of a data set of which `support` holds every image; None otherwise.
+    `crops` are of the support images.
     """
 
     support: Num[Tensor, "batch ways shots feature"]
@@ -118,6 +118,7 @@ class Episode:
     unlabelled_mask: Bool[Tensor, "batch extra"]
     statistics: Statistics | None = None
     class_names: tuple[str, ...] | None = None
+    crops: Float[Tensor, "batch ways shots crops feature"] | None = None
 
     @classmethod
     def of_support(
@@ -146,7 +147,8 @@ class Episode:
         mask = self.support_mask[i]
         real, labels = mask.nonzero()[:, 0].unique(return_inverse=True)
         names = self.class_names or [str(number) for number in self.classes[i].tolist()]
-        return Features(self.support[i][mask], labels, tuple(names[way] for way in real.tolist()))
+        crops = None if self.crops is None else self.crops[i][mask]
+        return Features(self.support[i][mask], labels, tuple(names[way] for way in real.tolist()), crops)
 
     @property
     def ways(self) -> int:
@@ -191,8 +193,8 @@ class Episode:
 class Space:
     """What base classes tell of the standardised space in which conditions and rows live.
 
-    Its coordinates do not depend on which base classes were seen, so that a network may learn what each one means. The
-    axes along which prototypes vary independently do depend on them, and belong to the variances alone.
+    Its coordinates do not depend on the base classes, so that a network may learn what each means. The axes along which
+    prototypes vary independently do, and belong to the variances alone.
 
     axes: orthonormal columns, the direction of largest variance first; None where they are the coordinates themselves.
     prior_variance: of class prototypes, along each of the axes.
@@ -231,17 +233,16 @@ class Condition:
 
     tokens: the best guess at each class's row before any noise is seen.
     means: of each class's labelled images.
-    variance: what that guess leaves unknown, along each axis; None where a conditioner does not say.
+    variance: what that guess leaves unknown along each axis; None where a conditioner does not say.
     counts: labelled images behind each token; 0 marks padding.
-    support, support_mask: labelled images along the axes: all of them, or of a large data set a sample.
+    support, support_mask, crops: labelled images along the axes, all or of a large data set a sample, and their crops.
     unlabelled, unlabelled_mask: further images along the axes, of these classes or of others; perhaps none.
     space: what is known of the space.
-    gradient: direction of the support loss at the noisy rows. It changes with every denoiser call,
-        so a conditioner fills it in through `Conditioner.at`; None where a conditioner has none.
-    loo_change: change of the logits of a labelled image, before any scale, when the rows are computed without that
-        image (leave-one-out); None where a conditioner does not compute it.
-    segment: number, from 0, of the local target that is asked for (Mc-Di); None for the one whose segment of the chain
-        the time lies in. Only training with overlapping ranges has any other.
+    gradient: direction of the support loss at the noisy rows, new for every denoiser call (`Conditioner.at`); or None.
+    loo_change: change of a labelled image's logits, before any scale, when rows are computed without it
+        (leave-one-out); None where a conditioner does not compute it.
+    segment: number, from 0, of the local target that is asked for (Mc-Di); None for that of the time's segment, as
+        everywhere but in training with overlapping ranges.
     copies: how many times in a row every episode is there, for as many draws.
     """
 
@@ -257,6 +258,7 @@ class Condition:
     gradient: Float[Tensor, "batch ways feature"] | None = None
     loo_change: Float[Tensor, "batch ways shots ways"] | None = None
     segment: Int[Tensor, " batch"] | None = None
+    crops: Float[Tensor, "batch ways shots crops feature"] | None = None
     copies: int = 1
 
     @property

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import datasets
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
@@ -28,6 +29,11 @@ _IMAGES_AT_ONCE, _FEWEST_AT_ONCE = 256, 16
 _PIXELS_AT_ONCE = 2**23  # 55 images of 224 pixels, for which a MobileNetV2 takes half a GiB
 MOST_KEPT = 20_000
 """Images whose features `feature_batches` keeps on disk: 100 MB at 1,280 features."""
+CROPS = 3
+"""Of each image by `crops_of`."""
+MOST_CROPPED = 500
+"""Images from which on a support's crops are left out: with many of a class they add little to its head."""
+_CROP_SIDE = 0.8  # of an image's
 
 
 def features_of(
@@ -57,7 +63,8 @@ def features_of(
     if FEATURES in dataset.column_names:
         values = checked_features(feature_values(dataset), backbone, turned=quarter_turns > 0)
         return Features(values, torch.tensor(dataset["label"][:]), names)
-    path = cache_path(backbone, data_fingerprint or fingerprint(dataset), quarter_turns)
+    turned = f"turned {quarter_turns}" if quarter_turns else ""
+    path = cache_path(backbone, data_fingerprint or fingerprint(dataset), turned)
     kept = kept_tensors(path)
     there = bool(kept) and len(kept["labels"]) == len(dataset)
     if there if accelerator is None else all(gather_object([there])):
@@ -66,7 +73,8 @@ def features_of(
     values = torch.zeros(len(reader), backbone.feature_width)
     process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     share = {"process": process, "processes": processes}
-    for start, batch in _streamed(backbone, reader, batch_size, torch.device(device), quarter_turns, **share):
+    turn = partial(torch.rot90, k=quarter_turns, dims=(-2, -1))
+    for start, batch in _streamed(backbone, reader, batch_size, torch.device(device), turn, **share):
         _check_finite(batch, backbone, reader, first=start)
         values[start : start + len(batch)] = batch
         if progress is not None:
@@ -79,6 +87,52 @@ def features_of(
     if accelerator is not None:
         accelerator.wait_for_everyone()  # until the features are kept, for the next that asks for them
     return Features(values, reader.labels, names)
+
+
+def crops_of(
+    backbone: Backbone,
+    dataset: datasets.Dataset,
+    *,
+    device: torch.device | str = "cpu",
+    most: int | None = MOST_CROPPED,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Float[Tensor, "images crops feature"] | None:
+    """Features of three crops of every image: its middle and two opposite corners, 0.8 of its sides long.
+
+    They are computed once and kept on disk, as those of the images are. None where the data set holds features, and of
+    more images than `most`.
+
+    Raises InputError as `features_of`.
+    """
+    if FEATURES in dataset.column_names or (most is not None and len(dataset) > most):
+        return None
+    path = cache_path(backbone, fingerprint(dataset), f"{CROPS} crops of {_CROP_SIDE}")
+    kept = kept_tensors(path)
+    if kept and len(kept["crops"]) == len(dataset):
+        return kept["crops"]
+    reader = ImageReader(dataset, backbone.preprocess)
+    crops = torch.empty(len(reader), CROPS, backbone.feature_width)
+    together = max(1, _batch_for(backbone) // CROPS)
+    for start, batch in _streamed(backbone, reader, together, torch.device(device), _crops):
+        _check_finite(batch.view(-1, CROPS * batch.shape[1]), backbone, reader, first=start)
+        done = start + len(batch) // CROPS
+        crops[start:done] = batch.unflatten(0, (-1, CROPS))
+        if progress is not None:
+            progress("computing features of crops", done, len(reader))
+    keep_tensors(path, {"crops": crops}, {})
+    return crops
+
+
+def _crops(
+    pixels: UInt8[Tensor, "images channels height width"],
+) -> UInt8[Tensor, "crops channels height width"]:
+    """All of an image one after the other, at its size."""
+    height, width = pixels.shape[-2:]
+    high, wide = round(_CROP_SIDE * height), round(_CROP_SIDE * width)
+    places = [((height - high) // 2, (width - wide) // 2), (0, 0), (height - high, width - wide)]
+    cut = torch.stack([pixels[..., y : y + high, x : x + wide] for y, x in places], 1).flatten(0, 1)
+    resized = torch.nn.functional.interpolate(cut.float(), (height, width), mode="bilinear", align_corners=False)
+    return resized.round().to(torch.uint8)
 
 
 def feature_batches(
@@ -100,7 +154,7 @@ def feature_batches(
         yield from kept.values.split(batch_size or _IMAGES_AT_ONCE)
         return
     reader = ImageReader(dataset, backbone.preprocess)
-    for start, values in _streamed(backbone, reader, batch_size, torch.device(device), quarter_turns=0):
+    for start, values in _streamed(backbone, reader, batch_size, torch.device(device), lambda pixels: pixels):
         _check_finite(values, backbone, reader, first=start)
         yield values
 
@@ -119,11 +173,10 @@ def checked_features(
     return values
 
 
-def cache_path(backbone: Backbone, data_fingerprint: str, quarter_turns: int = 0) -> Path:
-    """File of the features of one data set under one backbone, whether it exists or not."""
-    turned = [f"turned {quarter_turns}"] if quarter_turns else []
-    decoding = f"pictures {pictures.VERSION}"
-    key = text_hash(backbone.weights_hash(), backbone.preprocessing_key(), data_fingerprint, decoding, *turned)
+def cache_path(backbone: Backbone, data_fingerprint: str, variant: str = "") -> Path:
+    """File of the features of one data set, or of a variant of its images, under one backbone; it need not exist."""
+    decoding, variants = f"pictures {pictures.VERSION}", [variant] if variant else []
+    key = text_hash(backbone.weights_hash(), backbone.preprocessing_key(), data_fingerprint, decoding, *variants)
     return cache_directory() / "features" / f"{key}.safetensors"
 
 
@@ -137,16 +190,19 @@ def _streamed(
     reader: ImageReader,
     batch_size: int | None,
     device: torch.device,
-    quarter_turns: int,
+    view: Callable[[Tensor], Tensor],
     **share: int,
-) -> Iterator[tuple[int, Float[Tensor, "images feature"]]]:
-    """Features of some images at a time, on the CPU, each with the number of its first; shared as by `stream`."""
+) -> Iterator[tuple[int, Float[Tensor, "views feature"]]]:
+    """Features of some images as `view` shows them, on the CPU, each with the number of its first image.
+
+    Shared among processes as by `ImageReader.stream`.
+    """
     home = next(backbone.parameters()).device
     backbone.to(device)
     try:
         for start, pixels in reader.stream(batch_size or _batch_for(backbone), **share):
             with torch.inference_mode():
-                images = backbone.preprocess.normalise(pixels.to(device).rot90(quarter_turns, (-2, -1)))
+                images = backbone.preprocess.normalise(view(pixels.to(device)))
                 values = backbone(images).float().cpu()
             yield start, values.clone()  # an inference tensor could not be written to outside
     finally:

@@ -29,6 +29,7 @@ class CalibratedPrototypes(Conditioner):
         width: of the network.
     """
 
+    uses_crops = True
     shift: Tensor
     spread: Tensor
 

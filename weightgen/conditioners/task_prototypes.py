@@ -51,6 +51,7 @@ class TaskPrototypes(Conditioner):
             counts=counts,
             support=space.along_axes(episode.support),
             support_mask=episode.support_mask,
+            crops=None if episode.crops is None else space.along_axes(episode.crops),
             unlabelled=space.along_axes(episode.unlabelled),
             unlabelled_mask=episode.unlabelled_mask,
             space=space,

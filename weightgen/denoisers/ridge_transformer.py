@@ -89,9 +89,9 @@ class RidgeTransformer(Denoiser):
         table = (facts.table - self.shift) / self.spread
         numbers = self.numbers(table).clamp(-_FURTHEST, _FURTHEST) if learnt else table.new_zeros(len(table), 7)
         labelled = WeightedImages.labelled(condition)
-        images = labelled
+        images = WeightedImages.with_crops(condition)
         if condition.unlabelled.shape[1]:
-            images = labelled.joined(self._assigned(labelled, condition, numbers, table, learnt=learnt))
+            images = images.joined(self._assigned(labelled, condition, numbers, table, learnt=learnt))
         beside = condition.unlabelled_mask.any(-1)
         rows, _ = images.rows(torch.where(beside, _PENALTY * numbers[:, 0].exp(), ridge_penalty(condition)))
         if learnt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +23,7 @@ def dataset_episode(
     generator: torch.Generator,
     most: int = MOST_SAMPLED,
     unlabelled: Float[Tensor, "extra feature"] | None = None,
+    crops: Float[Tensor, "images crops feature"] | None = None,
 ) -> Episode:
     """Statistics of all images, and up to `most` of them as the support, as evenly from the classes as they hold.
 
@@ -30,6 +32,7 @@ def dataset_episode(
         labels: below `classes`; every class has an image.
         generator: decides which images are sampled.
         unlabelled: standardised features of images beside them.
+        crops: standardised features of crops of the images.
 
     Raises ValueError when features and labels are not equally many.
 
@@ -46,7 +49,12 @@ def dataset_episode(
         start += len(values)
     if running is None or start != len(labels):
         raise ValueError(f"features of {start} images come with {len(labels)} labels; there must be as many")
-    return running.episode(unlabelled)
+    episode = running.episode(unlabelled)
+    if crops is None:
+        return episode
+    slots = crops.new_zeros(*episode.support_mask.shape[1:], *crops.shape[1:])
+    slots[labels[place >= 0], place[place >= 0]] = crops[place >= 0]
+    return replace(episode, crops=slots[None])
 
 
 def episode_of(features: Features, unlabelled: Float[Tensor, "extra feature"] | None = None) -> Episode:
@@ -57,7 +65,12 @@ def episode_of(features: Features, unlabelled: Float[Tensor, "extra feature"] | 
     support = features.values.new_zeros(len(counts), most, width)
     support[mask] = features.values
     others = features.values[:0] if unlabelled is None else unlabelled
-    return Episode.of_support(support[None], mask[None], class_names=features.class_names, unlabelled=others[None])
+    crops = None if features.crops is None else features.crops.new_zeros(1, *mask.shape, *features.crops.shape[1:])
+    if crops is not None and features.crops is not None:
+        crops[mask[None]] = features.crops
+    return Episode.of_support(
+        support[None], mask[None], class_names=features.class_names, unlabelled=others[None], crops=crops
+    )
 
 
 def class_places(names: Sequence[str], known: Sequence[str] | None) -> Int[Tensor, "1 ways"]:

@@ -82,6 +82,7 @@ class EpisodeSampler:
             classes=classes,
             unlabelled=others,
             unlabelled_mask=others_mask,
+            crops=None if self.features.crops is None else self.features.crops[rows[:, :, :most]],
         )
 
     def _shuffled(

@@ -239,12 +239,13 @@ class Standardizer(ModelMixin, ConfigMixin):
     def standardize(self, episode: Episode) -> Episode:
         """The same episode in the generator's space; absent images are 0."""
         support = self.support(episode.support) * episode.support_mask[..., None]
-        unlabelled, query = episode.unlabelled, episode.query  # mostly none
+        unlabelled, query, crops = episode.unlabelled, episode.query, episode.crops  # mostly none
         if unlabelled.numel():
             unlabelled = self.support(unlabelled) * episode.unlabelled_mask[..., None]
-        return replace(
-            episode, support=support, unlabelled=unlabelled, query=self.query(query) if query.numel() else query
-        )
+        if crops is not None:
+            crops = self.support(crops) * episode.support_mask[..., None, None]
+        query = self.query(query) if query.numel() else query
+        return replace(episode, support=support, unlabelled=unlabelled, query=query, crops=crops)
 
     def distance_from_base(self, episode: Episode) -> Float[Tensor, " batch"]:
         """How far the mean of a standardised support lies from that of the base classes, for each episode.

@@ -38,6 +38,7 @@ class SupportSummary:
     shots: images of an average class when the rows were written; they decide logit scale and predictive variance.
     space_classes: True for the classes whose images the space was computed from, False for those added later.
     generator: hash of the generator.
+    crops: features of crops of the images in the sample; None where the rows were written without.
 
     Raises InputError when shapes do not fit each other, a number is not finite, a sample does not fit half precision,
     or a class has no image or fewer than are in its sample.
@@ -50,14 +51,18 @@ class SupportSummary:
     shots: Float[Tensor, ""]
     space_classes: Bool[Tensor, " classes"]
     generator: str
+    crops: Float[Tensor, "classes images crops feature"] | None = None
 
     def __post_init__(self) -> None:
         tensors = self.tensors()
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if not name.startswith(_SPACE)}
+        of_crops = shapes.pop("crops", None)
         classes, width = self.statistics.means.shape if self.statistics.means.dim() == 2 else (0, 0)
         images = self.sample_mask.shape[1] if self.sample_mask.dim() == 2 else 0
         if not classes or shapes != _shapes(classes, images, width):
             raise InputError(f"support summary: {shapes} are not of the same classes, images and features")
+        if of_crops is not None and (len(of_crops) != 4 or (*of_crops[:2], of_crops[3]) != (classes, images, width)):
+            raise InputError(f"support summary: crops of shape {of_crops} are not of its sample")
         if bool((self.sample.float().abs() > _LARGEST).any()):
             raise InputError(f"support summary: the sample holds values beyond {_LARGEST:.0f}; standardise the images")
         for name, tensor in tensors.items():
@@ -83,6 +88,7 @@ class SupportSummary:
             shots=own.statistics.counts.mean(),
             space_classes=torch.ones(own.ways, dtype=torch.bool),
             generator=generator,
+            crops=None if own.crops is None else own.crops[0],
         )
 
     @property
@@ -93,12 +99,14 @@ class SupportSummary:
         return self.statistics.scatter
 
     def rounded(self) -> SupportSummary:
-        """With the sample in half precision's values, as a head and its folder keep it."""
-        return replace(self, sample=self.sample.half().float())
+        """With sample and crops in half precision's values, as a head and its folder keep them."""
+        crops = None if self.crops is None else self.crops.half().float()
+        return replace(self, sample=self.sample.half().float(), crops=crops)
 
     def episode(self) -> Episode:
         """The data set as one standardised episode."""
-        return Episode.of_support(self.sample[None], self.sample_mask[None], statistics=self.statistics)
+        crops = None if self.crops is None else self.crops[None]
+        return Episode.of_support(self.sample[None], self.sample_mask[None], statistics=self.statistics, crops=crops)
 
     def of_classes(self, kept: Sequence[int]) -> SupportSummary:
         """The summary of some classes, by position.
@@ -117,18 +125,23 @@ class SupportSummary:
             sample=self.sample[kept],
             sample_mask=self.sample_mask[kept],
             space_classes=self.space_classes[kept],
+            crops=None if self.crops is None else self.crops[kept],
         )
 
     def joined(self, episode: Episode) -> SupportSummary:
         """The summary with the classes of a further data set behind its own; what rows are written in stays.
 
         No class is in both, so that their scatter adds up. The sample holds up to `MOST_SAMPLED` images, as evenly from
-        all classes as they have them.
+        all classes as they have them. It has crops where both have some.
         """
         new = SupportSummary.of(episode, space=self.space, generator=self.generator)
         both = (self, new)
         most = max(1, MOST_SAMPLED // sum(len(one.space_classes) for one in both))
         images = min(most, max(one.sample.shape[1] for one in both))
+        crops = None
+        if self.crops is not None and new.crops is not None and self.crops.shape[2] == new.crops.shape[2]:
+            flat = torch.cat([_resized(one.flatten(2), images) for one in (self.crops, new.crops)])
+            crops = flat.unflatten(2, self.crops.shape[2:])
         return replace(
             self,
             statistics=Statistics(
@@ -139,6 +152,7 @@ class SupportSummary:
             sample=torch.cat([_resized(one.sample, images) for one in both]),
             sample_mask=torch.cat([_resized(one.sample_mask[..., None], images)[..., 0] for one in both]),
             space_classes=torch.cat([self.space_classes, torch.zeros_like(new.space_classes)]),
+            crops=crops,
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -151,14 +165,16 @@ class SupportSummary:
             "sample_mask": self.sample_mask,
             "shots": self.shots,
             "space_classes": self.space_classes,
+            **({} if self.crops is None else {"crops": self.crops}),
             **{f"{_SPACE}{name}": tensor for name, tensor in sorted(self.space.items())},
         }
 
     def write(self, path: Path, class_names: Sequence[str]) -> None:
-        """Write the file: float32, the sample float16; class names and generator are its metadata."""
+        """Write the file: float32, sample and crops float16; class names and generator are its metadata."""
+        halved = {"sample": self.sample.half(), **({} if self.crops is None else {"crops": self.crops.half()})}
         tensors = {name: tensor if name in _MASKS else tensor.float() for name, tensor in self.tensors().items()}
         metadata = {"class_names": json.dumps(list(class_names), ensure_ascii=False), "generator": self.generator}
-        write_tensors(path, {**tensors, "sample": self.sample.half()}, metadata)
+        write_tensors(path, {**tensors, **halved}, metadata)
 
     @classmethod
     def read(cls, path: Path, class_names: Sequence[str]) -> SupportSummary:
@@ -183,10 +199,11 @@ class SupportSummary:
         }
         space = {name.removeprefix(_SPACE): own.pop(name) for name in tensors if name.startswith(_SPACE)}
         expected = _shapes(0, 0, 0).keys()
+        crops = own.pop("crops", None)
         if own.keys() != expected:
             raise InputError(f"holds {', '.join(sorted(own))} instead of {', '.join(sorted(expected))}")
         statistics = Statistics(own.pop("counts"), own.pop("means"), own.pop("scatter"))
-        return cls(statistics, space=space, generator=generator, **own)
+        return cls(statistics, space=space, generator=generator, crops=crops, **own)
 
 
 def _shapes(classes: int, images: int, width: int) -> dict[str, tuple[int, ...]]:

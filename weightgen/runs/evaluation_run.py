@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.backbones.feature_cache import features_of, pixels_of
+from weightgen.backbones.feature_cache import crops_of, features_of, pixels_of
 from weightgen.config.build import build_targets
 from weightgen.config.recipe import Recipe
 from weightgen.data.labelled import data_fingerprint, select_classes
@@ -181,7 +181,7 @@ class Setting:
                 raise InputError(f"{run.path}: has no images of its own to be evaluated on; give --data SPEC")
             images = open_data(data, seed=recipe.seed)
             warn_of_kind(images, pipeline, where=data)
-            features = features_of(pipeline.backbone, images, progress=progress)
+            features = _seen(pipeline, images, progress=progress)
             return cls(recipe, pipeline, features, features, None, data, str(run.path), episodes, seed)
         parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
         images, source = chosen_images(pipeline, recipe, parts, data, split=split)
@@ -189,7 +189,7 @@ class Setting:
             images = select_classes(images, pipeline.class_names)
         if not len(images):
             raise InputError(f"{run.path}: its recipe keeps no {split} classes to evaluate on; give --data SPEC")
-        unseen = features_of(pipeline.backbone, images, progress=progress)
+        unseen = _seen(pipeline, images, progress=progress)
         inputs = pixels_of(pipeline.backbone, images) if pipeline.space.takes_images else unseen
         training = base_features(recipe.data, pipeline.backbone, parts, progress=progress)
         return cls(recipe, pipeline, unseen, inputs, training, source, run.path.absolute().name, episodes, seed)
@@ -205,6 +205,14 @@ class Setting:
         sampler.check(**sizes)
         inputs = None if self.inputs is self.unseen else EpisodeSampler(self.inputs)
         return Episodes(sampler, sizes, self.episodes, self.seed, inputs=inputs)
+
+
+def _seen(pipeline: WeightGenerationPipeline, images: datasets.Dataset, *, progress: Progress | None) -> Features:
+    """Features of the images, with crops where the generator uses them for a support."""
+    features = features_of(pipeline.backbone, images, progress=progress)
+    if not pipeline.conditioner.uses_crops:
+        return features
+    return replace(features, crops=crops_of(pipeline.backbone, images, most=None, progress=progress))
 
 
 def _evaluate(

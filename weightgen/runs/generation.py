@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from datasets import Dataset
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.backbones.feature_cache import MOST_KEPT, features_of
+from weightgen.backbones.feature_cache import MOST_KEPT, crops_of, features_of
 from weightgen.backbones.packaged import DEFAULT_BACKBONE
 from weightgen.data.images import open_support, open_unlabelled, row_name
 from weightgen.errors import InputError, check_least
@@ -208,6 +208,8 @@ def leave_one_out(
         return Judged({"sentence": "not estimated: the support is large enough to keep images of it for a test"})
     backbone, besides = pipeline.backbone, None
     features = features_of(backbone, dataset, device=pipeline.device)
+    if pipeline.conditioner.uses_crops:
+        features = replace(features, crops=crops_of(backbone, dataset, device=pipeline.device))
     if unlabelled is not None:
         besides = features_of(backbone, open_unlabelled(unlabelled, besides=dataset), device=pipeline.device).values
     estimate = support_estimate(pipeline, features, unlabelled=besides, steps=steps, samples=samples, seed=seed)

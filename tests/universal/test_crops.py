@@ -1,0 +1,131 @@
+"""Crops of support images: they stay with their image, and tell a generator how one image may vary."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from weightgen.backbones import feature_cache
+from weightgen.backbones.backbone import Backbone, FeatureBackbone
+from weightgen.backbones.feature_cache import CROPS, crops_of
+from weightgen.data.images import open_support
+from weightgen.episodes.dataset_episode import dataset_episode, episode_of
+from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.heads.head import load_head
+from weightgen.records import Episode, Features
+from weightgen.seeds import generator
+from weightgen.universal.generator import universal_generator
+
+WIDTH, CLASSES, IMAGES = 24, 5, 9
+
+
+def features(*, spread: float = 2.0, seed: int = 0) -> Features:
+    """Classes that differ along 4 axes; images, and crops of each, vary along the others."""
+    draw, labels = torch.Generator().manual_seed(seed), torch.arange(CLASSES).repeat_interleave(IMAGES)
+    apart, along = torch.zeros(WIDTH), torch.zeros(WIDTH)
+    apart[:4], along[4:8] = 1.0, spread
+    means = apart * torch.randn(CLASSES, WIDTH, generator=draw)
+    values = means[labels] + along * torch.randn(len(labels), WIDTH, generator=draw)
+    crops = means[labels][:, None] + along * torch.randn(len(labels), CROPS, WIDTH, generator=draw)
+    return Features(values, labels, tuple("abcde"), crops)
+
+
+def drawn(own: Features, *, shots: object = 1, batch: int = 40) -> Episode:
+    draw = torch.Generator().manual_seed(3)
+    return EpisodeSampler(own).sample(batch=batch, ways=4, shots=shots, queries=5, generator=draw)
+
+
+def logits(episode: Episode) -> torch.Tensor:
+    noise = [generator(0, "generate") for _ in range(len(episode))]
+    return universal_generator(FeatureBackbone(WIDTH)).heads(episode.support_only(), noise).logits(episode.query)
+
+
+def test_crops_stay_with_their_image():
+    own = features()
+    numbered = replace(own, crops=own.values[:, None] + torch.arange(CROPS)[:, None])
+    several = own.of_classes(["d", "b"]), numbered.of_classes(["d", "b"])
+    assert torch.equal(several[1].crops[:, 0], several[0].values)
+    for episode in (drawn(numbered, shots=(1, 3)), episode_of(numbered)):
+        there = episode.support_mask
+        assert torch.equal(episode.crops[..., 1, :][there], episode.support[there] + 1)
+        back = episode.images(0)
+        assert torch.equal(back.crops[:, 2], back.values + 2)
+    draw = torch.Generator().manual_seed(1)
+    sampled = dataset_episode(
+        own.values.split(7), own.labels, classes=CLASSES, generator=draw, most=17, crops=numbered.crops
+    )
+    assert torch.equal(sampled.crops[..., 0, :], sampled.support) and sampled.support.shape[2] == 3
+
+
+def test_an_image_as_its_own_crop_changes_nothing():
+    own = features()
+    copies = drawn(replace(own, crops=own.values[:, None].expand(-1, CROPS, -1)), shots=(1, 3))
+    without = replace(copies, crops=None)
+    torch.testing.assert_close(logits(copies), logits(without), rtol=1e-4, atol=1e-4)
+
+
+def test_neither_the_order_of_crops_nor_those_of_absent_images_matter():
+    episode = drawn(features(), shots=(1, 3))
+    expected = logits(episode)
+    absent = ~episode.support_mask[..., None, None]
+    for crops in (episode.crops.flip(3), torch.where(absent, 100.0, episode.crops)):
+        torch.testing.assert_close(logits(replace(episode, crops=crops)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_crops_teach_which_differences_do_not_count():
+    episode = drawn(features(), batch=200)
+    right = [
+        float((logits(each).argmax(-1) == each.query_labels).float().mean())
+        for each in (episode, replace(episode, crops=None))
+    ]
+    assert right[0] > right[1] + 0.05
+
+
+@pytest.fixture
+def photographs(tmp_path, monkeypatch):
+    """A folder of three classes, a small random backbone, and the features and crops of the folder."""
+    monkeypatch.setenv("WEIGHTGEN_CACHE", str(tmp_path / "cache"))
+    random = np.random.default_rng(0)
+    for name in ("ant", "bee", "cat"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(2):
+            pixels = random.integers(0, 256, (26, 31, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    torch.manual_seed(0)
+    return tmp_path / "photos", Backbone.create(model="conv4", options={"img_size": 20, "width": 5})
+
+
+def test_crops_are_the_middle_and_two_corners_and_are_kept(photographs, monkeypatch):
+    folder, backbone = photographs
+    dataset = open_support(folder)
+    crops = crops_of(backbone, dataset)
+    assert crops.shape == (6, CROPS, backbone.feature_width)
+    pixels = feature_cache.ImageReader(dataset, backbone.preprocess).read_all()
+    cut = torch.stack([pixels[..., 2:18, 2:18], pixels[..., :16, :16], pixels[..., 4:, 4:]], 1).flatten(0, 1).float()
+    whole = torch.nn.functional.interpolate(cut, (20, 20), mode="bilinear", align_corners=False).round().byte()
+    with torch.no_grad():
+        expected = backbone(backbone.preprocess.normalise(whole)).unflatten(0, (6, CROPS))
+    torch.testing.assert_close(crops, expected, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(feature_cache, "_streamed", None)
+    assert torch.equal(crops_of(backbone, dataset), crops)
+    assert crops_of(backbone, dataset, most=5) is None
+
+
+def test_a_head_keeps_crops_for_its_extension(photographs, tmp_path):
+    folder, backbone = photographs
+    pipeline = universal_generator(backbone)
+    whole = pipeline(folder)
+    assert whole.support.crops.shape[:3] == (3, 2, CROPS)
+    (tmp_path / "more").mkdir()
+    (folder / "cat").rename(tmp_path / "more" / "cat")
+    first = pipeline(folder)
+    first.save_pretrained(tmp_path / "head")
+    extended = pipeline.extend(load_head(tmp_path / "head"), tmp_path / "more", rewrite=True)
+    assert extended.support.crops.shape[:3] == (3, 2, CROPS)
+    torch.testing.assert_close(extended.draws.weight, whole.draws.weight, rtol=2e-2, atol=2e-2)
+    assert extended.class_names == whole.class_names
+    assert torch.equal(pipeline.extend(first, tmp_path / "more").draws.weight[:, :, :2], first.draws.weight)
