@@ -34,6 +34,7 @@ class DatasetStatistics(Conditioner):
     """
 
     adapts = True
+    sees_coordinates = False
 
     @register_to_config
     def __init__(self, *, prior_images: float = 512.0) -> None:

@@ -196,10 +196,12 @@ class _Known:
 
 def _spread(condition: Condition) -> Float[Tensor, "batch ways feature"]:
     """Variance of a class's support images along each axis; 0 at one shot, where nothing is known of it."""
-    there = condition.support_mask[..., None]
-    mean = (condition.support * there).sum(2, keepdim=True) / there.sum(2, keepdim=True).clamp(min=1)
-    away = (condition.support - mean).square() * there
-    return away.sum(2) / (there.sum(2) - 1).clamp(min=1)
+    single = condition.once()  # draws differ in their noise alone
+    there = single.support_mask[:, :, None].to(single.support)  # products with it take a fifth of masked sums
+    images = there.sum(-1)
+    mean = (there @ single.support)[:, :, 0] / images.clamp(min=1)
+    away = (there @ single.support.square())[:, :, 0] - images * mean.square()
+    return (away.clamp(min=0) / (images - 1).clamp(min=1)).repeat_interleave(condition.copies, 0)
 
 
 def _compressed(facts: Tensor) -> Tensor:
