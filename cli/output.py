@@ -104,7 +104,9 @@ class Output:
         quiet = quiet or not self.first
         self.format, self.quiet = format, quiet
         if quiet:  # other libraries read these when they are imported, which commands do after this
-            os.environ.update(HF_DATASETS_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+            os.environ.update(
+                HF_DATASETS_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_PROGRESS_BARS="1", WANDB_SILENT="true"
+            )
         self.console = Console(soft_wrap=False)
         self._notes = _Notes(stderr=True, quiet=quiet)
         self._bars: Progress | None = None

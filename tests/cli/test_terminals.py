@@ -264,19 +264,28 @@ def test_generate_says_which_generator_it_used(trained: Path, pictures: Path, tm
 @pytest.mark.parametrize(
     ("colour", "side", "warned"), [(True, 300, True), (True, 16, True), (False, 300, True), (False, 40, False)]
 )
-def test_generate_warns_of_images_of_another_kind(
+def test_commands_warn_of_images_of_another_kind(
     trained: Path, tmp_path: Path, colour: bool, side: int, warned: bool
 ) -> None:
+    """In one line on stderr, whichever command is given them; JSON stays clean, and --quiet is silent."""
+    photos = tmp_path / "photos"
     for i, name in enumerate(("ant", "bee")):
-        (tmp_path / "support" / name).mkdir(parents=True)
-        tint = (200, 30 + 90 * i, 60) if colour else (90 + i,) * 3
-        Image.new("RGB", (side, side + 7), tint).save(tmp_path / "support" / name / "0.png")
-    given = ("generate", "--support", tmp_path / "support", "--generator", trained, "--out", tmp_path / "head")
-    said = succeed(*given).stderr
-    words = (
-        f"the support holds {'colour' if colour else 'grey'} images of {side} pixels, and conv4 sees grey images of 16"
-    )
-    assert (f"warning: {words}" in said) is warned
+        (photos / name).mkdir(parents=True)
+        for j in range(2):
+            tint = (200 - j, 30 + 90 * i, 60) if colour else (90 + 2 * i + j,) * 3
+            Image.new("RGB", (side, side + 7), tint).save(photos / name / f"{j}.png")
+    kind = f"{'colour' if colour else 'grey'} images of {side} pixels"
+    words = f"warning: {photos} holds {kind}, and conv4 sees grey images of 16 pixels"
+    few, sizes = ("--methods", "generator"), ("--ways", "2", "--shots", "1", "--queries", "1", "--episodes", "2")
+    for given in (
+        ("generate", "--support", photos, "--generator", trained, "--out", tmp_path / "head"),
+        ("transfer", trained, "--data", photos, "--test", "0.5", "--images", "all", *few),
+        ("evaluate", trained, "--data", photos, *few, *sizes),
+    ):
+        result = succeed(*given, "--format", "json")
+        assert json.loads(result.stdout)
+        lines = [line for line in result.stderr.splitlines() if "warning" in line]
+        assert [line.partition(";")[0] for line in lines] == [words] * warned, result.stderr
     assert succeed(*given, "--quiet").stderr == ""
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from accelerate import Accelerator
 from tiny_runs import TINY, files_below, refuse, succeed
 
 from weightgen import extras
 from weightgen.config.loading import load_recipe
-from weightgen.runs import sweep_run
+from weightgen.runs import sweep_run, training_run
+from weightgen.runs.folder import RunFolder
 from weightgen.runs.sweep_run import sweep
+from weightgen.runs.tracking import tracked
+from weightgen.training.learner import new_accelerator
 
 GRID = ("training.learning_rate=0.0001,0.03", "training.shots=[1,2],[1,1]")
 
@@ -77,6 +83,41 @@ def test_a_missing_tracker_is_one_line_before_any_work(place: Path, monkeypatch:
     for command in (("train",), ("recipes", "validate")):
         assert refuse(*command, "metadiff", "data=data.parquet", "training.tracker=wandb") == wanted
     assert files_below(place) == {"data.parquet"}
+
+
+@pytest.mark.parametrize("command", [("train",), ("recipes", "validate")])
+def test_wandb_without_a_key_is_one_line_before_any_work(
+    place: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    def login() -> None:
+        raise ValueError("No API key configured.\nUse `wandb login`")
+
+    mode = SimpleNamespace(mode="online")
+    monkeypatch.setitem(
+        sys.modules, "wandb", SimpleNamespace(login=login, setup=lambda: SimpleNamespace(settings=mode))
+    )
+    monkeypatch.setattr(extras, "find_spec", lambda name: name)
+    monkeypatch.setattr(training_run, "new_accelerator", lambda **_: SimpleNamespace(is_main_process=True))
+    wanted = "training.tracker: wandb: No API key configured; or set WANDB_MODE=offline"
+    words = ("metadiff", "data=data.parquet", *TINY, "training.tracker=wandb")
+    assert refuse(*command, *words).startswith(wanted)
+    assert files_below(place) == {"data.parquet"}
+    mode.mode = "offline"
+    assert command == ("train",) or "is valid" in succeed(*command, *words).stdout
+
+
+def test_what_a_tracker_prints_stays_off_stdout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("init_trackers", "end_training"):
+        monkeypatch.setattr(Accelerator, name, lambda *_, **__: print("* logged to a place"))
+    shown = []
+    monkeypatch.setattr(Accelerator, "log", lambda _, values, step: shown.append((values, step)))
+    recipe, run = load_recipe("metadiff", ["training.tracker=tensorboard"]), RunFolder(tmp_path)
+    records = [{"step": 1, "loss": 2.0}]
+    assert list(tracked(iter(records), new_accelerator(), recipe, run)) == records
+    assert shown == [({"loss": 2.0}, 1)]
+    assert capsys.readouterr().out == ""
 
 
 def test_a_tracker_that_is_off_leaves_the_recipe_as_it_was() -> None:

@@ -13,7 +13,6 @@ from datasets import Dataset
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import MOST_KEPT, features_of
 from weightgen.backbones.packaged import DEFAULT_BACKBONE
-from weightgen.data.feature_data import has_features
 from weightgen.data.images import open_support, open_unlabelled, row_name
 from weightgen.errors import InputError, check_least
 from weightgen.evaluation.suggestion import Suggestion, suggested
@@ -25,7 +24,7 @@ from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features, Progress
 from weightgen.runs.folder import RunFolder, finished_runs, newest_run
 from weightgen.runs.generator_training import LEAVES_ALL
-from weightgen.runs.image_kind import ImageKind, introduced, mismatch
+from weightgen.runs.image_kind import introduced, warn_of_kind
 from weightgen.seeds import generator as seeded
 from weightgen.specs import is_features
 from weightgen.universal.generator import NAME as UNIVERSAL
@@ -71,7 +70,8 @@ def write_head(
         suggest: how many of the unlabelled images to name that are best labelled next; none if None. A generator that
             learns nothing from unlabelled images looks at them for this alone.
         report: folder for `report.html`, a page on the head and its support.
-        remark: called with which generator was used, and when the support is of another kind than its training images.
+        remark: called with which generator was used; that the support is of another kind than its training images is
+            logged then.
         progress: called with what is done, how much of it, and of how much.
         drawn: an extended head keeps its own number of samples.
 
@@ -115,7 +115,8 @@ def write_head(
         head = pipeline.extend(old, dataset, rewrite=rewrite, **chosen)
     head.save_pretrained(target)
     if remark is not None:
-        introduce(chosen_generator, pipeline, dataset, remark)
+        introduce(chosen_generator, pipeline, remark)
+        warn_of_kind(dataset, pipeline, where=str(support))
         limits = pipeline.config.kind_limits  # a universal generator in a folder has none: its heads are its own
         if limits and head.provenance.get("generator") == UNIVERSAL and str(chosen_generator) != UNIVERSAL:
             why = (
@@ -234,21 +235,15 @@ def leave_one_out(
     return Judged(values, features, estimate)
 
 
-def introduce(
-    folder: Path, pipeline: WeightGenerationPipeline, support: Dataset, remark: Callable[[str], None]
-) -> None:
-    """Say which generator writes a head, and whether the support is of the kind of its training images."""
-    backbone, images = pipeline.backbone, pipeline.config.images or {}
-    images = images if {"source", "colour", "side"} <= images.keys() else None  # not every generator keeps them
-    remark(introduced(str(folder), backbone, images))
+def introduce(folder: Path, pipeline: WeightGenerationPipeline, remark: Callable[[str], None]) -> None:
+    """Say which generator writes a head."""
+    backbone = pipeline.backbone
+    remark(introduced(str(folder), pipeline))
     if str(folder) == UNIVERSAL and backbone.classifier is None:
         remark(
             f"{backbone.architecture} comes without a pretrained linear classifier: the universal generator takes its "
             "features as they are"
         )
-    warning = None if has_features(support) else mismatch(ImageKind.of(support), backbone, images)
-    if warning is not None:
-        remark(warning)
 
 
 def _default_generator(support: str | Path, backbone: str | None, extended: Head | None, runs: Path) -> Path:

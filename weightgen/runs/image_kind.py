@@ -1,18 +1,24 @@
-"""What kind of images a generator was trained on, and whether those of a support are of the same."""
+"""What kind of images a generator was trained on, and whether others are of the same."""
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
 from weightgen.backbones.backbone import Backbone, FeatureBackbone
+from weightgen.data.feature_data import has_features
+from weightgen.data.images import row_name
 from weightgen.data.labelled import encoded
 from weightgen.data.pictures import decoded
+from weightgen.files import shown
+from weightgen.pipeline import WeightGenerationPipeline
 
 _LOOKED_AT = 16  # images of a data set
 _CHROMA = 4.0  # mean difference of an image's channels, of 255, from which on it counts as coloured
@@ -32,7 +38,7 @@ class ImageKind:
         """The kind of images that `open_data` has opened, by some of them from beginning to end."""
         colours, sides = [], []
         for row in np.linspace(0, len(dataset) - 1, min(_LOOKED_AT, len(dataset))).astype(int).tolist():
-            image = decoded(encoded(dataset[row]["image"]), "data")
+            image = decoded(encoded(dataset[row]["image"]), row_name(dataset, row))
             channels = np.asarray(image.convert("RGB"), dtype=np.int16)
             colours.append(float((channels.max(-1) - channels.min(-1)).mean()) > _CHROMA)
             sides.append(min(image.size))
@@ -42,31 +48,33 @@ class ImageKind:
         return f"{'colour' if self.colour else 'grey'} images of {self.side} pixels"
 
 
-def introduced(name: str, backbone: Backbone, trained_on: Mapping[str, Any] | None) -> str:
-    """Which generator is used, on which backbone, and what images it was trained on, in one sentence.
-
-    trained_on: `source`, `colour` and `side`, as a generator keeps them; None where it does not.
-    """
-    images = "" if trained_on is None else f", trained on {trained_on['source']}: {_trained_kind(trained_on)}"
+def introduced(name: str, pipeline: WeightGenerationPipeline) -> str:
+    """Which generator is used, on which backbone, and what images it was trained on, in one sentence."""
+    backbone, trained_on = pipeline.backbone, _trained_on(pipeline)
+    images = "" if trained_on is None else f", trained on {trained_on['source']}: {_kind(trained_on)}"
     seen = _seen(backbone)
     of = f"{backbone.architecture} of width {backbone.feature_width}" if seen is None else backbone.architecture
     return f"generator: {name}, on {of}{'' if seen is None else f', which sees {seen}'}{images}"
 
 
-def mismatch(support: ImageKind, backbone: Backbone, trained_on: Mapping[str, Any] | None) -> str | None:
-    """One sentence where a support is of another kind than backbone or generator know; None where it is not."""
-    seen, trained = _seen(backbone), support if trained_on is None else _trained_kind(trained_on)
-    if seen is None:
-        return None
-    if (support.colour and not seen.colour) or (seen.side <= _SMALL and support.side > _LARGER * seen.side):
-        why = f"{backbone.architecture} sees {seen}"
-    elif support.colour != trained.colour:
-        why = f"this generator was trained on {trained}"
+def warn_of_kind(images: Dataset, pipeline: WeightGenerationPipeline, *, where: str) -> None:
+    """Log one sentence where images are of another kind than the backbone or the generator knows.
+
+    where: what the user calls them.
+    """
+    seen, trained_on = _seen(pipeline.backbone), _trained_on(pipeline)
+    if seen is None or has_features(images):
+        return
+    given = ImageKind.of(images)
+    if (given.colour and not seen.colour) or (seen.side <= _SMALL and given.side > _LARGER * seen.side):
+        why = f"{pipeline.backbone.architecture} sees {seen}"
+    elif trained_on is not None and given.colour != trained_on["colour"]:
+        why = f"this generator was trained on {_kind(trained_on)}"
     else:
-        return None
-    return (
-        f"warning: the support holds {support}, and {why}; such a head is likely to be poor, train a generator on "
-        "images like these: weightgen train metadiff data=SPEC backbone=NAME"
+        return
+    logging.getLogger(__name__).warning(
+        f"warning: {shown(Path(where))} holds {given}, and {why}; heads for them are likely to be poor, train a "
+        "generator on images like these: weightgen train metadiff data=SPEC backbone=NAME"
     )
 
 
@@ -78,5 +86,11 @@ def _seen(backbone: Backbone) -> ImageKind | None:
     return ImageKind(colour=channels > 1, side=min(height, width))
 
 
-def _trained_kind(trained_on: Mapping[str, Any]) -> ImageKind:
+def _trained_on(pipeline: WeightGenerationPipeline) -> Mapping[str, Any] | None:
+    """`source`, `colour` and `side` of training images; None of a generator that does not keep them."""
+    images = pipeline.config.images or {}
+    return images if {"source", "colour", "side"} <= images.keys() else None
+
+
+def _kind(trained_on: Mapping[str, Any]) -> ImageKind:
     return ImageKind(colour=bool(trained_on["colour"]), side=int(trained_on["side"]))

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pretraining import pretrain
 from weightgen.config.build import build_backbone, build_space, build_targets, check_backbone, check_components
-from weightgen.config.loading import dotted, to_yaml, with_absolute_paths
+from weightgen.config.loading import to_yaml, with_absolute_paths
 from weightgen.config.names import check_names
 from weightgen.config.recipe import Recipe
 from weightgen.data.feature_data import has_features
@@ -33,13 +33,12 @@ from weightgen.runs.data_parts import DataParts, base_features, base_pixels, ope
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import GeneratorTraining
 from weightgen.runs.image_kind import ImageKind
+from weightgen.runs.tracking import FOLDER, check_tracker, tracked
 from weightgen.seeds import derive
 from weightgen.specs import HUB
 from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator
 from weightgen.zoo.store import ZooFolder
-
-_TRACKING = "tracking"
 
 
 def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: Progress | None = None) -> bool:
@@ -65,8 +64,10 @@ def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: 
         return False
     tracker = recipe.training.tracker
     accelerator = new_accelerator(
-        precision=recipe.training.precision, tracker=tracker, folder=run.path / _TRACKING if tracker else None
+        precision=recipe.training.precision, tracker=tracker, folder=run.path / FOLDER if tracker else None
     )
+    if accelerator.is_main_process:
+        check_tracker(recipe)
     training = prepared(recipe, run, accelerator, fresh=fresh, progress=progress)
     metrics = MetricsFile(run.path / "metrics.jsonl")
     stages = (
@@ -77,7 +78,7 @@ def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: 
         place = CheckpointFolder(run.path / "checkpoints" / ("generator" if stage == "training" else stage))
         records = _reported(work(place), progress, what, steps)
         if stage == "training" and tracker is not None:
-            records = _tracked(records, accelerator, recipe, run)
+            records = tracked(records, accelerator, recipe, run)
         if accelerator.is_main_process:
             metrics.extend(stage, records)
         else:
@@ -99,6 +100,7 @@ def check_run(recipe: Recipe) -> None:
         InputError: the recipe does not fit together, or its data or its backbone cannot be used.
     """
     check_components(recipe)
+    check_tracker(recipe)
     recipe = with_absolute_paths(recipe)
     data = recipe.data
     build_targets(recipe).check()
@@ -202,20 +204,6 @@ def _reported(
         if progress is not None:
             progress(what, record["step"], steps)
         yield record
-
-
-def _tracked(
-    records: Iterator[dict[str, Any]], accelerator: Accelerator, recipe: Recipe, run: RunFolder
-) -> Iterator[dict[str, Any]]:
-    """The same records, each shown to the tracker, which knows the recipe's options by their dotted names."""
-    named = {name: {"name": run.path.name} for name in ("wandb", "trackio")}
-    accelerator.init_trackers("weightgen", config=dotted(recipe), init_kwargs=named)
-    try:
-        for record in records:
-            accelerator.log({key: value for key, value in record.items() if key != "step"}, step=record["step"])
-            yield record
-    finally:
-        accelerator.end_training()
 
 
 def _check_novel(recipe: Recipe, novel: datasets.Dataset) -> None:
