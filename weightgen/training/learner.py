@@ -23,8 +23,9 @@ def new_accelerator(
     """For any number of processes: a step without unlabelled images leaves some weights without a gradient.
 
     accelerate joins the processes of torchrun on a machine without an accelerator only if it is told to use the CPU.
-    From here on numbers below 1e-38 count as 0 in this process: gradients of answers that are sure are full of them, and
-    a processor takes a step half as long again for their sake.
+
+    From here on numbers below 1e-38 count as 0 in this process: gradients of answers that are sure are full of them,
+    and a processor takes half as long again over a step for their sake.
 
     tracker: of accelerate. folder: what it writes goes there.
     """
