@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from weightgen.training.checkpoint import without_prefix
+from weightgen.training.learner import new_accelerator
 from weightgen.training.options import TrainingOptions
 
 MakeRun = Callable[..., Any]
@@ -143,3 +144,13 @@ def test_sizes_vary_from_step_to_step(make_run: MakeRun, monkeypatch: pytest.Mon
 def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         TrainingOptions(**options)
+
+
+def test_numbers_too_small_for_full_precision_count_as_0_in_training() -> None:
+    try:
+        torch.set_flush_denormal(False)
+        assert bool((torch.full((8,), 1e-37) / 100 > 0).all())
+        new_accelerator(cpu=True)
+        assert not bool((torch.full((8,), 1e-37) / 100).any())
+    finally:
+        torch.set_flush_denormal(False)

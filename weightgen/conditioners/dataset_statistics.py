@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
+from weightgen.episodes.dataset_episode import squared
 from weightgen.features.adapted_space import AdaptedSpace
 from weightgen.features.leave_one_out import loo_change, loo_logits, loo_mask
 from weightgen.features.standardizer import Standardizer
@@ -34,6 +35,7 @@ class DatasetStatistics(Conditioner):
     """
 
     adapts = True
+    sees_coordinates = False
 
     @register_to_config
     def __init__(self, *, prior_images: float = 512.0) -> None:
@@ -99,4 +101,4 @@ def _statistics(episode: Episode) -> tuple[Statistics, Float[Tensor, "images fea
     if episode.statistics is not None and bool(counts.sum() > there.sum()):
         return episode.statistics, None
     residual = (episode.support[0] - means[:, None])[there]
-    return episode.statistics or Statistics(counts, means, residual.mT @ residual), residual
+    return episode.statistics or Statistics(counts, means, squared(residual)), residual

@@ -164,16 +164,16 @@ class ClassTransformer(Denoiser):
         time = self.embed_time(self.times[timestep])[:, None]
         h = known.tokens + nn.functional.linear(own, self.embed_token.weight[:, bands : 2 * bands]) + time
         first: Any = self.embed_pair[0]
-        p = self.embed_pair[1](known.pairs + nn.functional.linear(pairs, first.weight[:, bands:]))
+        p = self.embed_pair[1](nn.functional.linear(pairs, first.weight[:, bands:]).add_(known.pairs))
         for layer in self.layers:
             h = layer(h, p, known.padding)
         h = self.norm(h)
-        others = nn.functional.silu(self.receive(h)[:, :, None] + self.send(h)[:, None] + p)
+        others = nn.functional.silu((self.receive(h)[:, :, None] + self.send(h)[:, None]).add_(p))
         # (batch, vectors of the others, rows, vectors · bands)
         coefficients = self.shared(others) * known.share + torch.diag_embed(self.own(h).mT).movedim(1, -1)
         vectors = torch.cat([known.mean, anchor], 1).split(self.sizes, -1)
-        coefficients = coefficients.unflatten(-1, (2, bands)).movedim(3, 2).flatten(2, 3)  # batch rows both bands
-        return torch.cat([coefficients[..., i] @ part for i, part in enumerate(vectors)], -1)
+        coefficients = coefficients.unflatten(-1, (2, bands)).permute(4, 0, 1, 3, 2).flatten(3)  # bands batch rows both
+        return torch.cat([each @ part for each, part in zip(coefficients, vectors, strict=True)], -1)
 
 
 @dataclass(frozen=True)
@@ -196,10 +196,12 @@ class _Known:
 
 def _spread(condition: Condition) -> Float[Tensor, "batch ways feature"]:
     """Variance of a class's support images along each axis; 0 at one shot, where nothing is known of it."""
-    there = condition.support_mask[..., None]
-    mean = (condition.support * there).sum(2, keepdim=True) / there.sum(2, keepdim=True).clamp(min=1)
-    away = (condition.support - mean).square() * there
-    return away.sum(2) / (there.sum(2) - 1).clamp(min=1)
+    single = condition.once()  # draws differ in their noise alone
+    there = single.support_mask[:, :, None].to(single.support)  # products with it take a fifth of masked sums
+    images = there.sum(-1)
+    mean = (there @ single.support)[:, :, 0] / images.clamp(min=1)
+    away = (there @ single.support.square())[:, :, 0] - images * mean.square()
+    return (away.clamp(min=0) / (images - 1).clamp(min=1)).repeat_interleave(condition.copies, 0)
 
 
 def _compressed(facts: Tensor) -> Tensor:
@@ -240,8 +242,11 @@ class PairAttention(nn.Module):
         if padding is not None:
             bias = bias.masked_fill(padding, torch.finfo(bias.dtype).min)
         seen = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        tokens = tokens + self.dropout(self.to_out(seen.transpose(1, 2).flatten(-2)))
-        return tokens + self.dropout(self.mlp(self.norm_out(tokens)))
+        tokens = tokens + self._dropped(self.to_out(seen.transpose(1, 2).flatten(-2)))
+        return tokens + self._dropped(self.mlp(self.norm_out(tokens)))
+
+    def _dropped(self, values: Tensor) -> Tensor:
+        return self.dropout(values) if self.training else values  # for one episode the call itself would take time
 
 
 def band_products(

@@ -41,6 +41,7 @@ class LearntDescent(Denoiser):
     prediction_type = "sample"
     needs_variance = True
     needs_loo = True
+    sees_coordinates = False
     signal: Tensor
 
     @register_to_config

@@ -13,6 +13,7 @@ from weightgen.errors import InputError
 from weightgen.records import Episode, Features, Statistics
 
 MOST_SAMPLED = 4096
+_STRIP = 256
 
 
 def dataset_episode(
@@ -89,6 +90,16 @@ def class_places(names: Sequence[str], known: Sequence[str] | None) -> Int[Tenso
     return torch.tensor([[places[name] for name in names]])
 
 
+def squared(values: Float[Tensor, "images feature"]) -> Float[Tensor, "feature feature"]:
+    """XᵀX, strip by strip up to the diagonal and mirrored beyond: three fifths of the operations at 1,280 features."""
+    whole = values.new_empty(values.shape[1], values.shape[1])
+    for start in range(0, len(whole), _STRIP):
+        strip = slice(start, min(start + _STRIP, len(whole)))
+        whole[strip, : strip.stop] = values[:, strip].mT @ values[:, : strip.stop]
+        whole[:start, strip] = whole[strip, :start].mT
+    return whole
+
+
 class _Running:
     def __init__(self, classes: int, shots: int, *, like: Float[Tensor, "images feature"]) -> None:
         width = like.shape[1]
@@ -108,14 +119,14 @@ class _Running:
         present, own = labels.unique(return_inverse=True)
         number = torch.bincount(own, minlength=len(present)).to(values)
         mean = values.new_zeros(len(present), values.shape[1]).index_add_(0, own, values) / number[:, None]
-        residual, before = values - mean[own], self.counts[present]
+        residual, before = mean[own].sub_(values), self.counts[present]  # whose sign plays no part
         away = mean - self.means[present]
         apart = away * (before * number / (before + number)).sqrt()[:, None]
-        scatter = residual.mT @ residual
+        scatter = squared(residual)
         if not bool(self.counts.any()):
             self.scatter = scatter
         else:
-            self.scatter = self.scatter.double() + (scatter + apart.mT @ apart)
+            self.scatter = self.scatter.double().add_(scatter.addmm_(apart.mT, apart))
         self.means[present] += away * (number / (before + number))[:, None]
         self.counts[present] += number
 

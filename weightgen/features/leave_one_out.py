@@ -23,17 +23,24 @@ def loo_change(condition: Condition, images: Float[Tensor, "*ways"]) -> Float[Te
     others = (counts - 1).clamp(min=1)
     away = (support - means[:, :, None]) * condition.support_mask[..., None]
     growth = counts / others  # an image is further from the others' mean than from its own class's
-    leverage = (away.square().sum(-1) / images * growth).clamp(max=_MOST_LEVERAGE)
+    # Its own class has a mean of one image fewer, which its prior draws closer: left = share (mean - away / others).
+    share = space.prior_variance / (space.prior_variance + 1 / others)
+    closer, level = share * means, (means + means - rows) / 2
+    length, shrunk, twice = (away.square() @ torch.stack([torch.ones_like(share), share, share.square()], -1)).unbind(
+        -1
+    )
+    beside = torch.stack([means, closer, share * closer, rows], -1)
+    to_mean, to_closer, to_twice, to_row = (away @ beside).unbind(-1)  # products of vectors, without the vectors
+    leverage = (length / images * growth).clamp(max=_MOST_LEVERAGE)
     wider = growth / (1 - leverage) / images
-    seen = (support * away).sum(-1)
+    seen = length + to_mean  # with the image itself
     along = torch.einsum("bwsf,bvf->bwsv", away, rows)
     change = wider[..., None] * (seen[..., None] * along - along.square() / 2)
-    # Its own class has a mean of one image fewer, which its prior draws closer.
-    prior = space.prior_variance
-    left = prior / (prior + 1 / others[..., None]) * (means[:, :, None] - away / others[..., None])
-    across = (away * left).sum(-1)
-    own_logit = (support * left).sum(-1) - left.square().sum(-1) / 2 + wider * (seen * across - across.square() / 2)
-    whole = (support * rows[:, :, None]).sum(-1) - rows.square().sum(-1)[..., None] / 2
+    across = to_closer - shrunk / others
+    left = (closer.square().sum(-1)[..., None] - 2 * to_twice / others + twice / others.square()) / 2
+    own_logit = (means * closer).sum(-1)[..., None] - to_closer / others + across - left
+    own_logit = own_logit + wider * (seen * across - across.square() / 2)
+    whole = to_row + (rows * level).sum(-1)[..., None]
     own = torch.eye(rows.shape[1], dtype=torch.bool, device=rows.device)[None, :, None]
     change = torch.where(own, (own_logit - whole)[..., None], change)
     return change.masked_fill(alone[..., None], 0.0)

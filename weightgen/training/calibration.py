@@ -18,7 +18,7 @@ from weightgen.seeds import generator
 
 SHOTS = (1, 2, 5, 10, 20, 50, 100)
 _MOST_SHOTS = 10  # where every image goes through a backbone of its own
-_EPISODES, _DRAWN_EPISODES = 30, 10  # every draw is a chain of its own
+_EPISODES, _DRAWN_EPISODES = 30, 15  # every draw is a chain of its own
 _DATA_SETS, _DRAWN_DATA_SETS = 12, 3  # where each gets a space of its own
 _QUERIES = 10
 _SUPPORTS, _SAME_KIND = 200, 0.9

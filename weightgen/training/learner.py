@@ -24,9 +24,13 @@ def new_accelerator(
 
     accelerate joins the processes of torchrun on a machine without an accelerator only if it is told to use the CPU.
 
+    From here on numbers below 1e-38 count as 0 in this process: gradients of answers that are sure are full of them,
+    and a processor takes half as long again over a step for their sake.
+
     tracker: of accelerate. folder: what it writes goes there.
     """
     cpu = cpu or not torch.accelerator.is_available()
+    torch.set_flush_denormal(True)
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(
         mixed_precision=precision, cpu=cpu, kwargs_handlers=[unused], log_with=tracker, project_dir=folder
