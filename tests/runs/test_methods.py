@@ -18,7 +18,7 @@ from weightgen.runs.transfer_evaluation import held_out_share
 EPISODES: dict[str, Any] = {"protocol": "episodes", "pipeline": generator_double()}
 TRANSFER: dict[str, Any] = {"protocol": "transfer", "pipeline": generator_double()}
 INSIDE: dict[str, Any] = {"protocol": "episodes", "pipeline": generator_double(can_draw=False, takes_images=True)}
-ABLATIONS = {"draws", "inductive", "no_denoiser", "one_step", "random_denoiser"}
+ABLATIONS = {"draws", "inductive", "no_crops", "no_denoiser", "one_step", "random_denoiser"}
 FITTED = {"fitted_on_support", "oracle", "zoo_mean"}
 TRANSDUCTIVE = {"bd_cspn", "laplacian_shot", "soft_kmeans", "tim"}
 FEW_SHOT = {

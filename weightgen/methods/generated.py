@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -33,8 +34,8 @@ class Generated(Method):
 
     @classmethod
     def variants(cls) -> dict[str, tuple[type[Method], dict[str, Any]]]:
-        methods = {"generator": Generated, "draws": Draws, "inductive": Inductive, "no_denoiser": NoDenoiser}
-        methods |= {"one_step": OneStep, "random_denoiser": RandomDenoiser}
+        methods = {"generator": Generated, "draws": Draws, "inductive": Inductive, "no_crops": NoCrops}
+        methods |= {"no_denoiser": NoDenoiser, "one_step": OneStep, "random_denoiser": RandomDenoiser}
         return {name: (method, {}) for name, method in methods.items()}
 
     @torch.no_grad()
@@ -68,6 +69,16 @@ class Inductive(Generated):
 
     def heads(self, episode: Episode, rngs: Sequence[torch.Generator], **options: Any) -> GeneratedHeads:
         return super().heads(episode.labelled_only(), rngs, **options)
+
+
+class NoCrops(Generated):
+    """The generator on the whole support images alone: what their crops are worth."""
+
+    kind = "ablation"
+    protocols = ("episodes",)
+
+    def heads(self, episode: Episode, rngs: Sequence[torch.Generator], **options: Any) -> GeneratedHeads:
+        return super().heads(replace(episode, crops=None), rngs, **options)
 
 
 class NoDenoiser(Generated):

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.backbones.backbone import FeatureBackbone
 from weightgen.backbones.feature_cache import crops_of, features_of, pixels_of
 from weightgen.config.build import build_targets
 from weightgen.config.recipe import Recipe
@@ -86,7 +87,8 @@ def evaluate_run(
     check_numbers(ways=ways, queries=queries, episodes=episodes)
     fitted = build_targets(recipe).fit is not None
     beside = unlabelled is not None
-    given: dict[str, Any] = {"fitted": fitted, "base_classes": not isinstance(run, PackagedRun)}
+    crops = pipeline.conditioner.uses_crops and not isinstance(pipeline.backbone, FeatureBackbone)
+    given: dict[str, Any] = {"fitted": fitted, "base_classes": not isinstance(run, PackagedRun), "crops": crops}
     names = chosen_methods(methods, protocol="episodes", unlabelled=beside, pipeline=pipeline, **given)
     sizes = [EpisodeSizes(ways=ways, shots=n, queries=queries, unlabelled=unlabelled) for n in numbers]
     setting = Setting.of(run, data=data, split=split, episodes=episodes, seed=seed, progress=progress)

@@ -16,7 +16,9 @@ RAW_CENTROID = "raw_centroid"
 INDUCTIVE = "inductive"
 DRAWS = "draws"
 FINE_TUNED = "fine_tuned_head"
-PARTS = {"the chain": "one_step", "the learnt network": "no_denoiser"}  # what is measured against which ablation
+NO_CROPS = "no_crops"
+PARTS = {"the chain": "one_step", "the learnt network": "no_denoiser", "the crops": NO_CROPS}
+"""What is measured against which ablation."""
 
 
 def known_methods(asked: Sequence[str] = ()) -> dict[str, tuple[type[Method], dict[str, Any]]]:
@@ -37,6 +39,7 @@ def chosen_methods(
     unlabelled: bool = False,
     fitted: bool = True,
     base_classes: bool = True,
+    crops: bool = False,
     pipeline: WeightGenerationPipeline,
 ) -> list[str]:
     """The names asked for; None means all of the protocol that run with, or without, unlabelled images.
@@ -47,11 +50,18 @@ def chosen_methods(
 
     fitted: whether the zoo's members were fitted to tasks, so that methods can fit others.
     base_classes: whether there are classes that methods can be tuned on.
+    crops: whether there are crops of support images that the generator looks at.
 
     Raises InputError for a name that is unknown, given twice, or of a method that cannot run here.
     """
     known = known_methods(asked or ())
-    setting: dict[str, Any] = {"protocol": protocol, "unlabelled": unlabelled, "fitted": fitted, "tuned": base_classes}
+    setting: dict[str, Any] = {
+        "protocol": protocol,
+        "unlabelled": unlabelled,
+        "fitted": fitted,
+        "tuned": base_classes,
+        "crops": crops,
+    }
     objections = {name: _objection(name, method, pipeline=pipeline, **setting) for name, (method, _) in known.items()}
     if asked:
         _check_names(asked, known)
@@ -59,9 +69,8 @@ def chosen_methods(
             if objections[name] is not None:
                 raise InputError(f"method '{name}'{objections[name]}")
         return list(dict.fromkeys([*asked, RAW_CENTROID]))
-    excluded = {
-        name for name, slow in ((DRAWS, unlabelled), (FINE_TUNED, protocol == "episodes" and not base_classes)) if slow
-    }
+    excluded = {DRAWS} if unlabelled else set()
+    excluded |= {FINE_TUNED} if protocol == "episodes" and not base_classes else set()
     excluded |= {name for name, objection in objections.items() if objection is not None}
     return [name for name, (method, _) in known.items() if protocol in method.protocols and name not in excluded]
 
@@ -115,11 +124,14 @@ def _objection(
     unlabelled: bool,
     fitted: bool,
     tuned: bool,
+    crops: bool,
     pipeline: WeightGenerationPipeline,
 ) -> str | None:
     """Why a method cannot run here, and the remedy; None where it can."""
     if name == DRAWS and not pipeline.can_draw:
         return ": this generator writes a single head; leave the method out"
+    if name == NO_CROPS and not crops:
+        return ": this generator sees no crops of these images; leave the method out"
     if method.inside_backbone and not pipeline.space.takes_images:
         return " is for generators that write inside the backbone; leave it out"
     if method.fits_parameters and not fitted:
