@@ -1,4 +1,4 @@
-"""Run by `torchrun`: learn from a zoo fitted here and without one, and write down what this process ended with."""
+"""Run by `torchrun`, and by a test: learn from a zoo fitted here and without one, and write down the end of this process."""
 
 from __future__ import annotations
 
@@ -67,8 +67,7 @@ def learn(folder: Path, accelerator: Accelerator) -> dict:
     }
 
 
-def main(folder: Path) -> None:
-    accelerator = new_accelerator(cpu=True)
+def main(folder: Path, accelerator: Accelerator) -> None:
     backbone = Backbone.create(model="conv4", options={"width": 5, "img_size": 16}, seed=0)
     recipe = load_recipe("mcdi", OVERRIDES)
     base, fit_shard = made_up(backbone.feature_width), ZooPlan.fit_shard
@@ -94,4 +93,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), new_accelerator(cpu=True))
