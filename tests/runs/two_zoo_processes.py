@@ -1,4 +1,4 @@
-"""Run by `torchrun`, and by a test: learn from a zoo fitted here and without one, and write down the end of this process."""
+"""Run by `torchrun`, and by a test: learn from a zoo fitted here and without one, and write down what it ended with."""
 
 from __future__ import annotations
 
