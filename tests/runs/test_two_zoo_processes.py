@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,10 +10,14 @@ from pathlib import Path
 
 import pytest
 import two_zoo_processes
+from tiny_runs import TINY_MCDI
 
 from weightgen.files import read_json
 from weightgen.training.learner import new_accelerator
 from weightgen.zoo.build import ZooPlan
+
+OVERRIDES = (*TINY_MCDI, "zoo.tasks=1100", "training.held_out_classes=0")
+"""Six shards, of two folds."""
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +26,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
     folder, script = tmp_path_factory.mktemp("two"), Path(two_zoo_processes.__file__)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    words = [*launch, str(script), str(folder)]
+    words = [*launch, str(script), str(folder), json.dumps(OVERRIDES)]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, [read_json(folder / f"process_{i}.json") for i in range(2)]
@@ -41,7 +46,7 @@ def test_two_processes_fit_the_zoo_of_one_and_learn_from_it(
     two: tuple[Path, list[dict]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ZooPlan, "fit_shard", ZooPlan.fit_shard)  # which `main` replaces
-    two_zoo_processes.main(tmp_path, new_accelerator())
+    two_zoo_processes.main(tmp_path, OVERRIDES, new_accelerator())
     alone = read_json(tmp_path / "process_0.json")
     folder, (first, second) = two
     assert (alone["processes"], first["processes"], second["processes"]) == (1, 2, 2)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from tiny_runs import TINY_MCDI
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.conditioners.task_prototypes import TaskPrototypes
@@ -29,9 +30,6 @@ from weightgen.training.loop import train
 from weightgen.training.options import TrainingOptions
 from weightgen.zoo.build import ZooPlan
 from weightgen.zoo.store import ZooFolder
-
-OVERRIDES = (*TINY_MCDI, "zoo.tasks=1100", "training.held_out_classes=0")
-"""Six shards, of two folds."""
 
 
 def made_up(width: int) -> Features:
@@ -67,9 +65,10 @@ def learn(folder: Path, accelerator: Accelerator) -> dict:
     }
 
 
-def main(folder: Path, accelerator: Accelerator) -> None:
+def main(folder: Path, overrides: Sequence[str], accelerator: Accelerator) -> None:
+    """overrides: those of `mcdi`."""
     backbone = Backbone.create(model="conv4", options={"width": 5, "img_size": 16}, seed=0)
-    recipe = load_recipe("mcdi", OVERRIDES)
+    recipe = load_recipe("mcdi", overrides)
     base, fit_shard = made_up(backbone.feature_width), ZooPlan.fit_shard
     training = GeneratorTraining(recipe, backbone, base, accelerator, inputs=base)
     zoo, own = ZooFolder(folder / "zoo"), []
@@ -93,4 +92,4 @@ def main(folder: Path, accelerator: Accelerator) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), new_accelerator(cpu=True))
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]), new_accelerator(cpu=True))
