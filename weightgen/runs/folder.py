@@ -10,7 +10,7 @@ from weightgen.config.build import import_components
 from weightgen.config.loading import load_recipe, recipe_hash, with_portable_paths
 from weightgen.config.recipe import Recipe
 from weightgen.errors import InputError
-from weightgen.files import read_json
+from weightgen.files import check_folder, read_json
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.universal.generator import universal_generator
 
@@ -69,6 +69,7 @@ class RunFolder:
 
 def run_folder(recipe: Recipe, name: str, runs: Path) -> RunFolder:
     """Where a recipe's run lives: the same recipe comes back to the same folder."""
+    check_folder(runs, what="runs")
     return RunFolder(runs / f"{name}-{RunFolder(runs / name).hash_of(recipe)}")
 
 
