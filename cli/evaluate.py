@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from weightgen.episodes.unlabelled import UnlabelledDraw
 
 RunArgument = Annotated[
-    Path | None, typer.Argument(metavar="[RUN]", help="Run folder; the newest finished run if left out.")
+    Path | None,
+    typer.Argument(
+        metavar="[RUN]", help="Run folder, or universal; the newest finished run if left out, else universal."
+    ),
+]
+BackboneOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="Network for the universal generator: any timm name or a safetensors file.",
+        show_default="pypi:efficientnet-lite0, or the data's own if they are features",
+    ),
 ]
 ImagesOption = Annotated[
     list[str] | None,
@@ -49,9 +60,12 @@ class Protocol(StrEnum):
 
 def evaluate(
     run: RunArgument = None,
+    backbone: BackboneOption = None,
     data: Annotated[
         str | None,
-        typer.Option(help="glyphs, a folder, Parquet or hub:owner/name; the run's novel classes if left out."),
+        typer.Option(
+            help="glyphs, a folder, .parquet, hub:owner/name or features:FILE; the run's novel classes if left out."
+        ),
     ] = None,
     protocol: Annotated[
         Protocol, typer.Option(help="Episodes, or whole training sets as `weightgen transfer` compares them.")
@@ -111,7 +125,7 @@ def evaluate(
         return
     from weightgen.errors import InputError
     from weightgen.runs.evaluation_run import evaluate_run
-    from weightgen.runs.folder import RunFolder, newest_run
+    from weightgen.runs.folder import chosen_run
 
     from .tables import print_evaluations
 
@@ -128,12 +142,12 @@ def evaluate(
             raise InputError("--protocol transfer needs a training set; give --data SPEC")
         if test is None:
             raise InputError("--protocol transfer needs a test set; give --test SPEC, or --test 0.5 to hold out a half")
-        return transfer(data, test, run, images, methods, seed, report, format, quiet)
+        return transfer(data, test, run, backbone, images, methods, seed, report, format, quiet)
     for flag, given in {"--test": test, "--images": images}.items():
         if given:
             raise InputError(f"{flag} is for whole training sets; use `weightgen transfer`")
     extra = unlabelled_draw(unlabelled, shares=shares, distractors=distractors, transductive=transductive)
-    chosen = RunFolder(run) if run is not None else newest_run(Path("runs"))
+    chosen = chosen_run(run, data=data, backbone=backbone)
     with output.progress() as progress:
         evaluations = evaluate_run(
             chosen,
@@ -159,6 +173,7 @@ def transfer(
         typer.Option(metavar="SPEC|SHARE", help="Test images of the same classes, or a share of --data to hold out."),
     ],
     run: RunArgument = None,
+    backbone: BackboneOption = None,
     images: ImagesOption = None,
     methods: MethodsOption = None,
     seed: SeedOption = 0,
@@ -173,12 +188,12 @@ def transfer(
     output = Output(format, quiet)
     if not output.first:
         return
-    from weightgen.runs.folder import RunFolder, newest_run
+    from weightgen.runs.folder import chosen_run
     from weightgen.runs.transfer_evaluation import evaluate_transfer
 
     from .tables import print_transfer
 
-    chosen = RunFolder(run) if run is not None else newest_run(Path("runs"))
+    chosen = chosen_run(run, data=data, backbone=backbone)
     with output.progress() as progress:
         compared = evaluate_transfer(
             chosen,

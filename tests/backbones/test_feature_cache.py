@@ -264,6 +264,8 @@ def test_batches_of_unsorted_rows_are_refused(backbone, monkeypatch, kept):
 def test_the_larger_images_are_the_fewer_go_through_together(backbone, monkeypatch, channels, size, together):
     monkeypatch.setattr(type(backbone.preprocess), "input_size", (channels, size, size))
     asked = []
-    monkeypatch.setattr(feature_cache.ImageReader, "stream", lambda _, number: asked.append(number) or iter(()))
+    monkeypatch.setattr(
+        feature_cache.ImageReader, "stream", lambda _, number, **share: asked.append(number) or iter(())
+    )
     features_of(backbone, images(), data_fingerprint="x")
     assert asked == [together]

@@ -1,4 +1,4 @@
-"""Two processes share the shards of a zoo and the episodes of a step, and end with the zoo of one and equal weights."""
+"""Two processes share images, shards of a zoo and episodes; features and zoo are those of one, and weights equal."""
 
 from __future__ import annotations
 
@@ -42,10 +42,11 @@ def test_two_processes_learn_as_one(two: tuple[Path, list[dict]]) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_fit_the_zoo_of_one_and_learn_from_it(
+def test_two_processes_have_the_features_and_the_zoo_of_one_and_learn_from_it(
     two: tuple[Path, list[dict]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ZooPlan, "fit_shard", ZooPlan.fit_shard)  # which `main` replaces
+    monkeypatch.setenv("WEIGHTGEN_CACHE", str(tmp_path))  # too
     two_zoo_processes.main(tmp_path, OVERRIDES, new_accelerator())
     alone = read_json(tmp_path / "process_0.json")
     folder, (first, second) = two
@@ -54,6 +55,9 @@ def test_two_processes_fit_the_zoo_of_one_and_learn_from_it(
     assert (first["fitted"], second["fitted"]) == ([0, 2, 4], [1, 3, 5])
     one, other = ({path.name: path.read_bytes() for path in (at / "zoo").iterdir()} for at in (tmp_path, folder))
     assert len(one) == 7
+    ours, mine, others = (each["features"] for each in (alone, first, second))
+    assert ours["values"] == mine["values"] == others["values"]
+    assert (ours["computed"], mine["computed"], others["computed"]) == ([4, 4, 4, 1], [4, 4], [4, 1])
     assert one == other
     assert first["weights"] == second["weights"]
     assert all(mine != others for mine, others in zip(first["losses"], second["losses"], strict=True))

@@ -33,12 +33,16 @@ def test_supports_are_left_to_the_universal_generator_only_where_it_is_a_point_a
     base = features(backbone.feature_width)
     recipe = load_recipe("metadiff", [*TINY, "training.held_out_classes=0.3"])
     training = GeneratorTraining(recipe, backbone, base, new_accelerator(cpu=True), inputs=base)
-    list(training.records(CheckpointFolder(tmp_path)))
+    judged = []
 
     def accuracy(_: HeldOut, pipeline: WeightGenerationPipeline) -> float:
-        universal = bool(pipeline.config.provenance)  # of one in training nothing is known
-        return 80.0 + lead * universal
+        judged.append(bool(pipeline.config.provenance))  # of one in training nothing is known
+        return 80.0 + lead * judged[-1]
 
     monkeypatch.setattr(HeldOut, "accuracy", accuracy)
+    list(training.records(CheckpointFolder(tmp_path)))
+    assert judged == [False] * len(judged) != []
+    judged.clear()
     pipeline = training.finished(provenance={})
+    assert judged == [True]  # the trained one has its score from its training
     assert [limit == LEAVES_ALL for _, limit in pipeline.config.kind_limits] == 3 * [left]

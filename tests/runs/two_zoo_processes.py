@@ -1,8 +1,9 @@
-"""Run by `torchrun`, and by a test: learn from a zoo fitted here and without one, and write down what it ended with."""
+"""Run by `torchrun`, and by a test: features, a zoo, learning from it and without one, and what came of it."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -10,8 +11,12 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from datasets import ClassLabel, Dataset, Image
+from datasets import Features as Columns
+from PIL.Image import fromarray
 
 from weightgen.backbones.backbone import Backbone
+from weightgen.backbones.feature_cache import features_of
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.config.loading import load_recipe
 from weightgen.denoisers.class_transformer import ClassTransformer
@@ -65,9 +70,24 @@ def learn(folder: Path, accelerator: Accelerator) -> dict:
     }
 
 
+def shared_features(folder: Path, backbone: Backbone, accelerator: Accelerator) -> dict:
+    """Features of 13 pictures, in batches of 4; how many this process computed, first and when they are kept."""
+    os.environ["WEIGHTGEN_CACHE"] = str(folder / "cache")
+    draw, computed, forward = torch.Generator().manual_seed(0), [], backbone.forward
+    pixels = torch.randint(256, (13, 16, 16, 3), dtype=torch.uint8, generator=draw).numpy()
+    columns = Columns({"image": Image(), "label": ClassLabel(names=["a", "b"])})
+    data = Dataset.from_dict({"image": list(map(fromarray, pixels)), "label": [0] * 6 + [1] * 7}, features=columns)
+    backbone.forward = lambda images: computed.append(len(images)) or forward(images)
+    values = [features_of(backbone, data, batch_size=4, accelerator=accelerator).values for _ in range(2)]
+    backbone.forward = forward
+    assert torch.equal(*values)
+    return {"computed": computed, "values": tensors_hash({"values": values[0]})}
+
+
 def main(folder: Path, overrides: Sequence[str], accelerator: Accelerator) -> None:
     """overrides: those of `mcdi`."""
     backbone = Backbone.create(model="conv4", options={"width": 5, "img_size": 16}, seed=0)
+    features = shared_features(folder, backbone, accelerator)
     recipe = load_recipe("mcdi", overrides)
     base, fit_shard = made_up(backbone.feature_width), ZooPlan.fit_shard
     training = GeneratorTraining(recipe, backbone, base, accelerator, inputs=base)
@@ -81,6 +101,7 @@ def main(folder: Path, overrides: Sequence[str], accelerator: Accelerator) -> No
     losses = [record["loss"] for record in training.records(checkpoints)]
     facts = {
         "processes": accelerator.num_processes,
+        "features": features,
         "fitted": own,
         "losses": losses,
         "weights": tensors_hash(dict(training.module.named_parameters())),

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import datasets
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from jaxtyping import Float
 from torch import Tensor
 
@@ -37,6 +39,7 @@ def features_of(
     device: torch.device | str = "cpu",
     quarter_turns: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
+    accelerator: Accelerator | None = None,
 ) -> Features:
     """Float32 features of every image, in the data set's order; those of the data set itself where it has features.
 
@@ -45,6 +48,8 @@ def features_of(
     device: where to compute; the result is on the CPU. The backbone goes back to where it was.
     batch_size: images that go through the network together; as many as their size allows if None.
     quarter_turns: turn every image, as the network would see it, by so many times 90° first.
+    accelerator: of all processes that call this together; each computes a share, and every one returns all features,
+        the same as one process would to the last bit. This process alone if None.
 
     Raises InputError when an image cannot be decoded, labels are not sorted, or features are not finite.
     """
@@ -54,17 +59,25 @@ def features_of(
         return Features(values, torch.tensor(dataset["label"][:]), names)
     path = cache_path(backbone, data_fingerprint or fingerprint(dataset), quarter_turns)
     kept = kept_tensors(path)
-    if kept and len(kept["labels"]) == len(dataset):
+    there = bool(kept) and len(kept["labels"]) == len(dataset)
+    if there if accelerator is None else all(gather_object([there])):
         return Features(kept["values"], kept["labels"], names)
     reader = ImageReader(dataset, backbone.preprocess)
-    values = torch.empty(len(reader), backbone.feature_width)
-    for start, batch in _streamed(backbone, reader, batch_size, torch.device(device), quarter_turns):
+    values = torch.zeros(len(reader), backbone.feature_width)
+    process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    share = {"process": process, "processes": processes}
+    for start, batch in _streamed(backbone, reader, batch_size, torch.device(device), quarter_turns, **share):
         _check_finite(batch, backbone, reader, first=start)
         values[start : start + len(batch)] = batch
         if progress is not None:
-            progress("computing features", start + len(batch), len(reader))
-    tensors = {"values": values, "labels": reader.labels}
-    keep_tensors(path, tensors, {"class_names": json.dumps(names)})
+            progress("computing features", min(start + processes * len(batch), len(reader)), len(reader))
+    if accelerator is not None:  # what others compute is 0 here
+        values = accelerator.reduce(values.to(accelerator.device), "sum").cpu()
+    if accelerator is None or accelerator.is_local_main_process:
+        tensors = {"values": values, "labels": reader.labels}
+        keep_tensors(path, tensors, {"class_names": json.dumps(names)})
+    if accelerator is not None:
+        accelerator.wait_for_everyone()  # until the features are kept, for the next that asks for them
     return Features(values, reader.labels, names)
 
 
@@ -120,13 +133,18 @@ def _batch_for(backbone: Backbone) -> int:
 
 
 def _streamed(
-    backbone: Backbone, reader: ImageReader, batch_size: int | None, device: torch.device, quarter_turns: int
+    backbone: Backbone,
+    reader: ImageReader,
+    batch_size: int | None,
+    device: torch.device,
+    quarter_turns: int,
+    **share: int,
 ) -> Iterator[tuple[int, Float[Tensor, "images feature"]]]:
-    """Features of some images at a time, on the CPU, each with the number of its first image."""
+    """Features of some images at a time, on the CPU, each with the number of its first; shared as by `stream`."""
     home = next(backbone.parameters()).device
     backbone.to(device)
     try:
-        for start, pixels in reader.stream(batch_size or _batch_for(backbone)):
+        for start, pixels in reader.stream(batch_size or _batch_for(backbone), **share):
             with torch.inference_mode():
                 images = backbone.preprocess.normalise(pixels.to(device).rot90(quarter_turns, (-2, -1)))
                 values = backbone(images).float().cpu()

@@ -143,9 +143,14 @@ class ImageReader:
                 progress("decoding images", start + len(piece), len(self))
         return pixels
 
-    def stream(self, size: int) -> Iterator[tuple[int, UInt8[Tensor, "images channels height width"]]]:
-        """All rows in order, `size` at a time, each with the number of its first row."""
-        for start in range(0, len(self), size):
+    def stream(
+        self, size: int, *, process: int = 0, processes: int = 1
+    ) -> Iterator[tuple[int, UInt8[Tensor, "images channels height width"]]]:
+        """All rows in order, `size` at a time, each with the number of its first row; of these the share of a process.
+
+        Images go together that would without other processes, so that the share of each is the same to the last bit.
+        """
+        for start in range(process * size, len(self), processes * size):
             yield start, self.read(range(start, min(start + size, len(self))))
 
     def _decode(

@@ -232,6 +232,7 @@ class _Comparison:
         def make(sizes: EpisodeSizes) -> dict[str, Any]:
             setting = seed.setting
             tasks = setting.tasks(sizes)
+            assert setting.training is not None, "of a trained run"
             folds = BaseClassFolds(setting.training, seed=setting.seed, **sizes)
             methods = build_methods(self.baselines, None, folds=folds)
             return {name: _plain(each) for name, each in score_all(methods, tasks, progress=self.progress).items()}

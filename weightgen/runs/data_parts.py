@@ -6,9 +6,11 @@ import itertools
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import datasets
 import torch
+from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import features_of, pixels_of
@@ -84,10 +86,20 @@ def _some_classes(images: datasets.Dataset, number: int, source: str, *, seed: i
 
 
 def base_features(
-    options: DataOptions, backbone: Backbone, parts: DataParts, *, device: str = "cpu", progress: Progress | None = None
+    options: DataOptions,
+    backbone: Backbone,
+    parts: DataParts,
+    *,
+    accelerator: Accelerator | None = None,
+    progress: Progress | None = None,
 ) -> Features:
-    """Features of the classes that a generator learns from, and that baselines are tuned on."""
-    return _base(options, parts, partial(features_of, backbone, device=device, progress=progress))
+    """Features of the classes that a generator learns from, and that baselines are tuned on.
+
+    accelerator: of all processes, which then share the work; this one alone, on the CPU, if None.
+    """
+    device = "cpu" if accelerator is None else accelerator.device
+    read = partial(features_of, backbone, device=device, progress=progress, accelerator=accelerator)
+    return _base(options, parts, read)
 
 
 def base_pixels(options: DataOptions, backbone: Backbone, parts: DataParts) -> Features:
@@ -114,13 +126,14 @@ class SpaceFeatures:
 
 
 def space_features(
-    options: DataOptions, *, seed: int, device: str = "cpu", progress: Progress | None = None
+    options: DataOptions, *, seed: int, accelerator: Accelerator, progress: Progress | None = None
 ) -> list[SpaceFeatures]:
     """Those of `data.spaces`. Raises InputError for a SPEC or a backbone that cannot be used."""
     each = []
     for source, named in space_specs(options):
         backbone, images = Backbone.named(named), open_data(source, seed=seed)
-        features = features_of(backbone, images, device=device, progress=progress)
+        how: dict[str, Any] = {"device": accelerator.device, "accelerator": accelerator, "progress": progress}
+        features = features_of(backbone, images, **how)
         each.append(SpaceFeatures(features, Standardizer.of_backbone(backbone)))
     return each
 

@@ -31,7 +31,7 @@ from weightgen.files import check_folder
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features, Progress
 from weightgen.runs.data_parts import DataParts, base_features, open_parts
-from weightgen.runs.folder import RunFolder
+from weightgen.runs.folder import PackagedRun, RunFolder
 from weightgen.runs.generator_training import zoo_seed
 from weightgen.runs.image_kind import warn_of_kind
 from weightgen.runs.methods import GENERATOR, INDUCTIVE, PARTS, build_methods, chosen_methods
@@ -89,7 +89,8 @@ def evaluate_run(
     check_numbers(ways=ways, queries=queries, episodes=episodes)
     fitted = build_targets(recipe).fit is not None
     beside = unlabelled is not None
-    names = chosen_methods(methods, protocol="episodes", unlabelled=beside, fitted=fitted, pipeline=pipeline)
+    given: dict[str, Any] = {"fitted": fitted, "base_classes": not isinstance(run, PackagedRun)}
+    names = chosen_methods(methods, protocol="episodes", unlabelled=beside, pipeline=pipeline, **given)
     sizes = [EpisodeSizes(ways=ways, shots=n, queries=queries, unlabelled=unlabelled) for n in numbers]
     setting = Setting.of(run, data=data, split=split, episodes=episodes, seed=seed, progress=progress)
     evaluated = [_evaluate(setting, names, each, progress=progress) for each in sizes]
@@ -106,7 +107,7 @@ def evaluate_run(
             _chain_paths(setting, sizes, progress=progress),
             details=details,
             metrics=MetricsFile(run.path / "metrics.jsonl").records(),
-            recipe=(run.path / "recipe.yaml").read_text(encoding="utf-8"),
+            recipe=run.recipe_text,
         )
     return results
 
@@ -151,14 +152,15 @@ class Setting:
     """What stays the same between numbers of shots.
 
     unseen: features of the classes judged on. inputs: the same of what the generator's heads act on.
-    training: features of the classes that the generator learnt from, on which baselines are tuned.
+    training: features of the classes that the generator learnt from, on which baselines are tuned; None of the
+        universal generator, beside which they are tuned on the support alone.
     """
 
     recipe: Recipe
     pipeline: WeightGenerationPipeline
     unseen: Features
     inputs: Features
-    training: Features
+    training: Features | None
     data: str
     run: str
     episodes: int
@@ -177,6 +179,13 @@ class Setting:
     ) -> Setting:
         """A run's generator and images; the arguments are those of `evaluate_run`."""
         recipe, pipeline = run.recipe(), run.generator()
+        if isinstance(run, PackagedRun):
+            if data is None:
+                raise InputError(f"{run.path}: has no images of its own to be evaluated on; give --data SPEC")
+            images = open_data(data, seed=recipe.seed)
+            warn_of_kind(images, pipeline, where=data)
+            features = features_of(pipeline.backbone, images, progress=progress)
+            return cls(recipe, pipeline, features, features, None, data, str(run.path), episodes, seed)
         parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
         images, source = chosen_images(pipeline, recipe, parts, data, split=split)
         if len(images) and pipeline.class_names is not None:
@@ -211,13 +220,14 @@ def _evaluate(
         if progress is not None:
             progress(f"tuning the baselines, {shots_words(shots_label(sizes['shots']))}", number, len(names))
 
-    folds = BaseClassFolds(setting.training, seed=setting.seed, **sizes)
+    training = setting.training
+    folds = None if training is None else BaseClassFolds(training, seed=setting.seed, **sizes)
     methods = build_methods(names, pipeline, folds=folds, built=built, **setting.fits)
     scores = score_all(methods, tasks, progress=progress)
     vectors, members = {}, None
-    if GENERATOR in names and not pipeline.space.takes_images:
+    if GENERATOR in names and training is not None and not pipeline.space.takes_images:
         vectors = {GENERATOR: _generated_vectors(setting, sizes)}
-        members = pipeline.standardizer.restore(ideal_prototypes(setting.training, pipeline.standardizer))
+        members = pipeline.standardizer.restore(ideal_prototypes(training, pipeline.standardizer))
     kinds = {name: method.kind for name, method in methods.items()}
     result = episodes_json(
         compare(scores, kinds, vectors=vectors, members=members, seed=setting.seed),

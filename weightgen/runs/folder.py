@@ -6,12 +6,17 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from weightgen.backbones.backbone import Backbone
+from weightgen.backbones.packaged import DEFAULT_BACKBONE
 from weightgen.config.build import import_components
 from weightgen.config.loading import load_recipe, recipe_hash, with_portable_paths
+from weightgen.config.names import recipe_path
 from weightgen.config.recipe import Recipe
 from weightgen.errors import InputError
 from weightgen.files import check_folder, read_json
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.specs import is_features
+from weightgen.universal.generator import NAME as UNIVERSAL
 from weightgen.universal.generator import universal_generator
 
 _RECIPE = "recipe.yaml"
@@ -48,6 +53,11 @@ class RunFolder:
             raise InputError(f"{self.path}: is not a run folder (no {_RECIPE}); give a folder under runs/")
         return load_recipe(str(self.path / _RECIPE))
 
+    @property
+    def recipe_text(self) -> str:
+        """The recipe as YAML."""
+        return (self.path / _RECIPE).read_text(encoding="utf-8")
+
     def hash_of(self, recipe: Recipe) -> str:
         """8 hex digits that change with any option.
 
@@ -65,6 +75,52 @@ class RunFolder:
         pipeline = WeightGenerationPipeline.from_pretrained(self.path / "generator")
         pipeline.alternative = universal_generator
         return pipeline
+
+
+@dataclass(frozen=True)
+class PackagedRun(RunFolder):
+    """The universal generator of the package in the place of a run: no folder, and no base classes.
+
+    named: the backbone, by name or file.
+    """
+
+    named: str = DEFAULT_BACKBONE
+
+    def recipe(self) -> Recipe:
+        """The recipe of its training, which says how large episodes are."""
+        return load_recipe(UNIVERSAL)
+
+    @property
+    def recipe_text(self) -> str:
+        """The same as YAML."""
+        return recipe_path(UNIVERSAL).read_text(encoding="utf-8")
+
+    def generator(self) -> WeightGenerationPipeline:
+        """The generator for the backbone. Raises InputError for a backbone that cannot be used."""
+        return universal_generator(Backbone.named(self.named))
+
+
+def chosen_run(named: Path | None, *, data: str | None, backbone: str | None, runs: Path = Path("runs")) -> RunFolder:
+    """The generator that is compared with others.
+
+    Args:
+        named: a run folder or `universal`. If None the newest finished run; the universal generator where there is none
+            to go with `data`, and where a backbone is named.
+        data: what it is compared on.
+        backbone: of the universal generator, name or file; if None that of `data`, if these are features, or else
+            `DEFAULT_BACKBONE`.
+
+    Raises InputError for a backbone with a run, which has its own, and where there is neither run nor data.
+    """
+    universal = str(named) == UNIVERSAL or (
+        named is None and (backbone is not None or (data is not None and not finished_runs(runs)))
+    )
+    if universal:
+        own = str(data) if is_features(data) else DEFAULT_BACKBONE
+        return PackagedRun(Path(UNIVERSAL), backbone or own)
+    if backbone is not None:
+        raise InputError(f"--backbone: {named} has a backbone of its own; leave it out, or name universal as the run")
+    return newest_run(runs) if named is None else RunFolder(named)
 
 
 def run_folder(recipe: Recipe, name: str, runs: Path) -> RunFolder:

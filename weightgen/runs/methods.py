@@ -15,6 +15,7 @@ GENERATOR = "generator"
 RAW_CENTROID = "raw_centroid"
 INDUCTIVE = "inductive"
 DRAWS = "draws"
+FINE_TUNED = "fine_tuned_head"
 PARTS = {"the chain": "one_step", "the learnt network": "no_denoiser"}  # what is measured against which ablation
 
 
@@ -35,20 +36,22 @@ def chosen_methods(
     protocol: Literal["episodes", "transfer"],
     unlabelled: bool = False,
     fitted: bool = True,
+    base_classes: bool = True,
     pipeline: WeightGenerationPipeline,
 ) -> list[str]:
     """The names asked for; None means all of the protocol that run with, or without, unlabelled images.
 
     The raw cosine centroid is always among them. `draws` is left out of all where the generator cannot draw, and where
     there are unlabelled images: its every step would go through them again for every draw, which takes longer than
-    everything else together.
+    everything else together; and so does `fine_tuned_head` where its options are chosen anew for every episode.
 
     fitted: whether the zoo's members were fitted to tasks, so that methods can fit others.
+    base_classes: whether there are classes that methods can be tuned on.
 
     Raises InputError for a name that is unknown, given twice, or of a method that cannot run here.
     """
     known = known_methods(asked or ())
-    setting: dict[str, Any] = {"protocol": protocol, "unlabelled": unlabelled, "fitted": fitted}
+    setting: dict[str, Any] = {"protocol": protocol, "unlabelled": unlabelled, "fitted": fitted, "tuned": base_classes}
     objections = {name: _objection(name, method, pipeline=pipeline, **setting) for name, (method, _) in known.items()}
     if asked:
         _check_names(asked, known)
@@ -56,7 +59,9 @@ def chosen_methods(
             if objections[name] is not None:
                 raise InputError(f"method '{name}'{objections[name]}")
         return list(dict.fromkeys([*asked, RAW_CENTROID]))
-    excluded = {DRAWS} if unlabelled else set()
+    excluded = {
+        name for name, slow in ((DRAWS, unlabelled), (FINE_TUNED, protocol == "episodes" and not base_classes)) if slow
+    }
     excluded |= {name for name, objection in objections.items() if objection is not None}
     return [name for name, (method, _) in known.items() if protocol in method.protocols and name not in excluded]
 
@@ -109,6 +114,7 @@ def _objection(
     protocol: str,
     unlabelled: bool,
     fitted: bool,
+    tuned: bool,
     pipeline: WeightGenerationPipeline,
 ) -> str | None:
     """Why a method cannot run here, and the remedy; None where it can."""
@@ -118,6 +124,8 @@ def _objection(
         return " is for generators that write inside the backbone; leave it out"
     if method.fits_parameters and not fitted:
         return " fits as the zoo did, and this zoo was not fitted; leave it out"
+    if not tuned and getattr(method, "base_classes", None) == "needed":
+        return " is tuned on base classes, and the universal generator has none; leave it out"
     if protocol == "transfer" and (method.uses_unlabelled or getattr(method, "base_classes", None) == "needed"):
         return " is for episodes; leave it out where whole training sets are compared"
     if method.uses_unlabelled and not unlabelled:

@@ -152,11 +152,10 @@ def prepared(
     metrics = MetricsFile(run.path / "metrics.jsonl")
     if recipe.backbone.pretraining is not None:
         backbone = _pretrained(recipe, backbone, parts, run, metrics, accelerator, progress=progress)
-    with accelerator.main_process_first():  # the others read what it has kept: all learn from the same bits
-        base = base_features(recipe.data, backbone, parts, device=str(accelerator.device), progress=progress)
+    base = base_features(recipe.data, backbone, parts, accelerator=accelerator, progress=progress)
     takes_images = build_space(recipe, sizes=(1,)).takes_images
     inputs = base_pixels(recipe.data, backbone, parts) if takes_images else base
-    spaces = space_features(recipe.data, seed=recipe.seed, device=str(accelerator.device), progress=progress)
+    spaces = space_features(recipe.data, seed=recipe.seed, accelerator=accelerator, progress=progress)
     training = GeneratorTraining(recipe, backbone, base, accelerator, inputs=inputs, spaces=spaces)
     if not has_features(parts.base):
         kind = ImageKind.of(parts.base)

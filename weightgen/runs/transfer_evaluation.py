@@ -19,7 +19,8 @@ from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features, Progress
 from weightgen.runs.data_parts import open_parts
 from weightgen.runs.evaluation_run import chosen_images
-from weightgen.runs.folder import RunFolder
+from weightgen.runs.folder import PackagedRun, RunFolder
+from weightgen.runs.image_kind import warn_of_kind
 from weightgen.runs.methods import build_methods, chosen_methods
 
 
@@ -121,8 +122,12 @@ def _features(
     progress: Progress | None,
 ) -> tuple[Features, Features]:
     recipe = run.recipe()
-    parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
-    images, _ = chosen_images(pipeline, recipe, parts, data)
+    if isinstance(run, PackagedRun):
+        images = open_data(data, seed=recipe.seed)
+        warn_of_kind(images, pipeline, where=data)
+    else:
+        parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
+        images, _ = chosen_images(pipeline, recipe, parts, data)
     if not len(images):
         raise InputError(f"{run.path}: its recipe keeps no novel classes of {data}; give other data")
     fingerprint = data_fingerprint(images)

@@ -18,8 +18,8 @@ from weightgen.seeds import generator
 
 SHOTS = (1, 2, 5, 10, 20, 50, 100)
 _MOST_SHOTS = 10  # where every image goes through a backbone of its own
-_EPISODES = 30
-_DATA_SETS, _DRAWN_DATA_SETS = 12, 3  # where each gets a space of its own, and is gone through again for every draw
+_EPISODES, _DRAWN_EPISODES = 30, 10  # every draw is a chain of its own
+_DATA_SETS, _DRAWN_DATA_SETS = 12, 3  # where each gets a space of its own
 _QUERIES = 10
 _SUPPORTS, _SAME_KIND = 200, 0.9
 
@@ -102,12 +102,10 @@ def _logits(
     """Logits [samples images ways] of every draw, and the labels."""
     seeing = copy.copy(pipeline)
     seeing.standardizer = view.standardizer
-    episodes = _EPISODES
-    if pipeline.conditioner.adapts:
-        episodes = _DATA_SETS if samples == 1 else _DRAWN_DATA_SETS
+    single, drawn = (_DATA_SETS, _DRAWN_DATA_SETS) if pipeline.conditioner.adapts else (_EPISODES, _DRAWN_EPISODES)
     classes, left = len(view.inputs.class_names), int(view.inputs.counts.min()) - shots
     episode = EpisodeSampler(view.inputs).sample(
-        batch=episodes,
+        batch=single if samples == 1 else drawn,
         ways=ways,
         shots=shots,
         queries=min(_QUERIES, left),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +39,7 @@ def train(
     seed: int,
     checkpoints: CheckpointFolder,
     accelerator: Accelerator,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, float]:
     """Train `module` in place and yield one record per step; resumes from the newest checkpoint.
 
     The exponential average of the weights is what is scored and, when the iterator is used up, what `module` holds:
@@ -52,6 +52,9 @@ def train(
     Args:
         folds: groups of base classes; step n draws from fold n modulo their number.
         score: accuracy in percent on held-out classes, of the weights as they stand; None keeps the last step.
+
+    Returns:
+        The score of the weights that `module` holds at the end; minus infinity without a score.
     """
     learner = Learner(module, options, accelerator)
     done = learner.restore(checkpoints)
@@ -82,6 +85,7 @@ def train(
         if last or (step + 1) % options.checkpoint_every == 0:
             learner.save(checkpoints, step + 1)
     learner.finish()
+    return learner.best_score
 
 
 @contextlib.contextmanager
