@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.figure import Figure
 from typer.testing import CliRunner, Result
 from weightgen.cli.main import app
 
@@ -113,7 +113,7 @@ def hurry(patch: pytest.MonkeyPatch) -> None:
         if issubclass(method, TunableMethod):
             patch.setattr(method, "tuning_episodes", 2)
             patch.setattr(method, "grid", partial(_ends, method.grid))
-    patch.setattr(ConstrainedLayoutEngine, "execute", lambda *_: None)  # a third of what a picture takes
+    patch.setattr(Figure, "get_layout_engine", lambda _: None)  # else a picture is laid out, and drawn twice
     patch.setattr(steps_curve, "STEPS", (1, 2))
     patch.setattr(steps_curve, "SCHEDULERS", ("MeanDDPMScheduler", "DDIMScheduler"))  # diffusers' solvers warn
 

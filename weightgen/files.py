@@ -60,6 +60,15 @@ def is_litter(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _LITTER
 
 
+def check_folder(path: Path, *, what: str) -> None:
+    """Raise InputError where no folder can be made, for a file lies there or above it; `what` would be in it."""
+    for each in (path, *path.parents):
+        if os.path.lexists(each):
+            if not each.is_dir():
+                raise InputError(f"{shown(each)}: is a file; name a folder for {what}")
+            return
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -271,6 +271,8 @@ def test_the_folder_for_the_head_is_taken(trained: Path, pictures: Path, tmp_pat
     arguments = ("generate", "--support", pictures / "support", "--generator", trained, "--out")
     assert "taken: holds 'thesis.txt'" in refuse(*arguments, tmp_path / "taken")
     assert "file: is a file" in refuse(*arguments, tmp_path / "file")
+    assert "report is" in refuse(*arguments, tmp_path / "new", "--report", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
     assert files_below(tmp_path) == {"taken", "taken/thesis.txt", "file"}
 
 
@@ -339,6 +341,36 @@ def test_evaluate_needs_a_run(trained: Path, tmp_path: Path, monkeypatch: pytest
 
 def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+PLACES: dict[str, tuple[str, ...]] = {
+    "generate": ("generate", "--support", "SUPPORT", "--generator", "RUN", "--out", "FILE/x"),
+    "its report": ("generate", "--support", "SUPPORT", "--generator", "RUN", "--out", "new", "--report", "FILE/x"),
+    "predict": ("predict", "SUPPORT", "--head", "HEAD", "--sort-into", "FILE/x"),
+    "export": ("export", "HEAD", "--onnx", "FILE/x"),
+    "sample": ("data", "sample", "SUPPORT", "--ways", "2", "--shots", "1", "--queries", "1", "--out", "FILE/x"),
+    "train": ("train", "metadiff", "--out", "FILE/x"),
+    "evaluate": ("evaluate", "RUN", "--report", "FILE/x"),
+    "transfer": ("transfer", "RUN", "--data", "SUPPORT", "--test", "0.5", "--report", "FILE/x"),
+}
+
+
+@pytest.mark.parametrize("words", PLACES.values(), ids=PLACES)
+def test_a_file_above_what_is_to_be_written_is_refused_before_any_work(
+    trained: Path, head: Path, pictures: Path, tmp_path: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("precious")
+    places = {"SUPPORT": pictures / "support", "RUN": trained, "HEAD": head, "FILE/x": tmp_path / "file" / "x"}
+    assert refuse(*(places.get(word, word) for word in words)).startswith(f"{tmp_path / 'file'}: is a file; name a")
+    assert files_below(tmp_path) == {"file"}
+
+
+@pytest.mark.parametrize("flag", ["--support", "--backbone"])
+def test_an_empty_value_is_none_left_out(pictures: Path, tmp_path: Path, flag: str) -> None:
+    given = {"--support": str(pictures / "support"), "--generator": "universal", "--out": str(tmp_path / "h"), flag: ""}
+    assert "''" in refuse("generate", *(word for pair in given.items() for word in pair))
+    assert files_below(tmp_path) == set()
 
 
 @pytest.mark.parametrize("moment", ["fsync", "replace"])

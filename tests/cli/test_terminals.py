@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tiny_runs import SHARED, invoke, on, refuse, succeed
+from tiny_runs import SHARED, SHRINKAGES, invoke, on, refuse, succeed
 from weightgen.cli.main import app
 from weightgen.cli.output import CLOSED_PIPE
 
@@ -337,7 +337,7 @@ def test_validate_downloads_nothing(images: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_backbone_in_a_head_folder_trains(head: Path, images: Path, tmp_path: Path) -> None:
-    small = ("denoiser.width=16", "denoiser.depth=1", "evaluation.episodes=2", "data.novel=0")
+    small = (*SHRINKAGES, "denoiser.width=16", "denoiser.depth=1", "generation.draw_steps=2", "data.novel=0")
     given = ("train", "metadiff", f"data={images}", *SHARED, *small, f"backbone=local-dir:{head}", "--out", tmp_path)
     run = Path(json.loads(succeed(*given, "--format", "json", "--quiet").stdout)["run"])
     assert f"model: local-dir:{head}" in (run / "recipe.yaml").read_text()

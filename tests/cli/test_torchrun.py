@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,15 @@ from weightgen.cli.main import _failure
 
 from weightgen.files import read_tensors
 
+STEPS = 6
 TINY = (
-    *("data.novel=5", "data.validation=2", "training.steps=6", "training.checkpoint_every=2", "generation.steps=2"),
+    *(
+        "data.novel=5",
+        "data.validation=2",
+        f"training.steps={STEPS}",
+        "training.checkpoint_every=2",
+        "generation.steps=2",
+    ),
     *("training.episodes_per_step=2", "training.ways=[2,3]", "training.shots=[1,2]", "training.queries=2"),
     *("training.held_out_classes=0", "training.folds=2", "denoiser.width=16", "denoiser.depth=1"),
     *("evaluation.ways=3", "evaluation.shots=[2]", "evaluation.queries=3", "evaluation.episodes=4"),
@@ -47,41 +55,42 @@ def run(place: Path, killed: int, *arguments: str) -> tuple[int, str, str]:
 
 
 @pytest.fixture(scope="module")
-def calm(train: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict], str]:
-    """A run that nothing happens to, what training and evaluation printed, and what was said."""
-    place = tmp_path_factory.mktemp("calm")
-    code, out, said = run(place, 0, *train, "then", *EVALUATE)
-    assert code == 0, said[-3000:]
-    trained, end = json.JSONDecoder().raw_decode(out)
-    return place / trained["run"], [trained, json.loads(out[end:])], said
+def killed(train: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """Where a training and an evaluation that nothing happened to, and then a training that was killed in `killed/`,
+    left their files, what they printed, and what was said."""
+    place = tmp_path_factory.mktemp("processes")
+    code, out, said = run(place, STEPS + 3, *train, "then", *EVALUATE, "then", *train, "--out", "killed")
+    assert code != 0
+    assert "exitcode  : -9" in said and "rank      : 1" in said  # torchrun's account of it
+    return place, out, said
 
 
 @pytest.mark.slow
-def test_two_processes_print_once_and_evaluate_as_one(calm: tuple[Path, list[dict], str]) -> None:
-    folder, (trained, both), said = calm
+def test_two_processes_print_once_and_evaluate_as_one(killed: tuple[Path, str, str]) -> None:
+    place, out, said = killed
+    trained, end = json.JSONDecoder().raw_decode(out)
+    both = json.loads(out[end:])  # of the killed one nothing was printed
     assert trained["trained"]
     assert said.count("generator: ") == 1
-    alone = json.loads(succeed(*EVALUATE, folder).stdout)
+    alone = json.loads(succeed(*EVALUATE, place / trained["run"]).stdout)
     for method, other in zip(alone[0]["methods"], both[0]["methods"], strict=True):
         assert {**method, "ms_per_episode": 0} == {**other, "ms_per_episode": 0}
 
 
 @pytest.mark.slow
 def test_a_killed_process_ends_the_run_which_then_goes_on(
-    train: tuple[str, ...], calm: tuple[Path, list[dict], str], tmp_path: Path
+    train: tuple[str, ...], killed: tuple[Path, str, str], tmp_path: Path
 ) -> None:
-    code, out, said = run(tmp_path, 3, *train)
-    assert code != 0
-    assert out == ""
-    assert "exitcode  : -9" in said and "rank      : 1" in said  # torchrun's account of it
+    place, _, said = killed
     assert "weightgen/cli/main.py" not in said  # no traceback of ours
-    (killed,) = (tmp_path / "runs").iterdir()
-    assert [path.name for path in (killed / "checkpoints" / "generator").iterdir()] == ["step-0000002"]
-    assert not (killed / "generator").exists()
-    code, _, said = run(tmp_path, 0, *train)
+    (left,), (calm,) = (list((place / out).iterdir()) for out in ("killed", "runs"))
+    copy = shutil.copytree(place / "killed", tmp_path / "killed") / left.name
+    assert [path.name for path in (copy / "checkpoints" / "generator").iterdir()] == ["step-0000002"]
+    assert not (copy / "generator").exists()
+    code, _, said = run(tmp_path, 0, *train, "--out", "killed")
     assert code == 0, said[-3000:]
     file = Path("generator") / "denoiser" / "diffusion_pytorch_model.safetensors"
-    one, other = read_tensors(killed / file), read_tensors(calm[0] / file)
+    one, other = read_tensors(copy / file), read_tensors(calm / file)
     assert all(torch.equal(one[name], other[name]) for name in other)
 
 

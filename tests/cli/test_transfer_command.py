@@ -69,9 +69,8 @@ def test_tables_fit_a_terminal(trained: Path, images: Path) -> None:
     from rich.console import Console
     from weightgen.cli.tables import print_transfer
 
-    printed = succeed(
-        "evaluate", trained, *TRANSFER, "--data", images, "--test", "0.4", *QUICK, "--format", "json"
-    ).stdout
+    given = ("--data", images, "--test", "0.4", "--images", "1", *QUICK, "--format", "json")
+    printed = succeed("transfer", trained, *given).stdout
     compared = json.loads(printed)
     for method in compared[0]["methods"]:
         method.update(name="nearest_neighbours", accuracy=100.0, seconds=123456.7)

@@ -125,7 +125,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, c
 
 @pytest.mark.slow
 def test_the_whole_set():
-    dataset = render_glyphs(seed=0, images_per_class=2)
+    dataset = render_glyphs(seed=0, images_per_class=1)
     assert 2400 < len(class_names(dataset)) < 2700
     assert min(image.getextrema()[0] for image in shown(dataset)) < 200
     assert all(image.getextrema()[0] < 240 for image in shown(dataset))

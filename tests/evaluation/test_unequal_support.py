@@ -26,7 +26,7 @@ from weightgen.spaces.class_rows import RowReader
 TOLERANCE = 0.05
 """Of shares and of accuracies, in each of the two ways in which a method is judged."""
 SUPPORTS = ((1, 1, 1, 1, 10), (1, 50))
-WIDTH, IMAGES, QUERIES, EPISODES, FEW = 24, 66, 15, 120, 20
+WIDTH, IMAGES, QUERIES, EPISODES, FEW, SLOW = 24, 66, 15, 120, 20, 8
 GENERATED = ("generator", "no_denoiser", "one_step")
 RAW = ("cosine_centroid", "alone cosine_centroid", "alone raw_centroid")
 """Left as they are; those alone know nothing of base classes."""
@@ -127,7 +127,11 @@ ALONE = [
 METHODS: dict[str, tuple[Classify, int]] = {
     **{name: (with_base_classes(name, {}), FEW if name == "logistic_regression" else EPISODES) for name in BASELINES},
     "shrunk_lda posterior": (with_base_classes("shrunk_lda", {"prototype": "posterior"}), EPISODES),
-    **{f"alone {name}": (alone(name), FEW) for name in ALONE if name != "sgd_head_1"},  # two steps are no fit
+    **{
+        f"alone {name}": (alone(name), SLOW if name == "logistic_regression" else FEW)
+        for name in ALONE
+        if name != "sgd_head_1"  # two steps are no fit
+    },
     **{
         f"{kind.__name__} {readout}": (untrained(kind(), readout), EPISODES if kind is TaskPrototypes else FEW)
         for kind in (TaskPrototypes, DatasetStatistics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,14 @@ onnxruntime = pytest.importorskip("onnxruntime")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "serve_onnx.py"
 
 
+@cache
+def opened(file: Path) -> Any:
+    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+
 def answers(file: Path, given: np.ndarray) -> tuple[np.ndarray, dict[str, str]]:
     """Probabilities and metadata of an ONNX file."""
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    session = opened(file)
     metadata = session.get_modelmeta().custom_metadata_map
     return session.run(["probabilities"], {session.get_inputs()[0].name: given})[0], metadata
 
@@ -57,7 +63,7 @@ def test_the_file_answers_pictures_as_predict_does(make, pictures: Path, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["conv4", "test_resnet", "test_vit"])
+@pytest.mark.parametrize("model", ["conv4", "test_vit"])
 def test_the_metadata_say_how_to_preprocess(make, pictures: Path, tmp_path: Path, model: str) -> None:
     head, file = make(model, samples=2).head(), tmp_path / "head.onnx"
     export_onnx(head, file)
@@ -77,21 +83,24 @@ def test_generated_parts_of_the_backbone_are_in_the_file(make, tmp_path: Path) -
     part = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
     adapted = Backbone.create(model="conv4", options={"width": 6})
     adapted.trunk.load_state_dict({**adapted.trunk.state_dict(), part: tensors[part] + 1})
-    given = {}
-    for name, head in (("plain", plain.head()), ("adapted", plain.head(backbone=adapted, parts=(part,)))):
-        export_onnx(head, tmp_path / name)
-        given[name] = answers(tmp_path / name, plain.images.numpy())[0]
-        wanted = head.attach()(plain.images).softmax(-1).detach().numpy()
-        np.testing.assert_allclose(given[name], wanted, atol=1e-5)
-    assert abs(given["plain"] - given["adapted"]).max() > 1e-3
+    head = plain.head(backbone=adapted, parts=(part,))
+    export_onnx(head, tmp_path / "adapted")
+    given = answers(tmp_path / "adapted", plain.images.numpy())[0]
+    without, wanted = (each.attach()(plain.images).softmax(-1).detach().numpy() for each in (plain.head(), head))
+    np.testing.assert_allclose(given, wanted, atol=1e-5)
+    assert abs(given - without).max() > 1e-3
+
+
+def on_features() -> Head:
+    rng = torch.Generator().manual_seed(0)
+    draws = LinearHeads(torch.randn(1, 2, 3, 5, generator=rng), torch.randn(1, 2, 3, generator=rng))
+    return Head(draws=draws, backbone=FeatureBackbone(5), class_names=("a", "b", "c"))
 
 
 def test_a_head_on_given_features_takes_features(tmp_path: Path) -> None:
-    rng = torch.Generator().manual_seed(0)
-    draws = LinearHeads(torch.randn(1, 2, 3, 5, generator=rng), torch.randn(1, 2, 3, generator=rng))
-    head = Head(draws=draws, backbone=FeatureBackbone(5), class_names=("a", "b", "c"))
+    head = on_features()
     assert export_onnx(head, tmp_path / "head.onnx")["input"] == "features"
-    features = torch.randn(7, 5, generator=rng)
+    features = torch.randn(7, 5)
     given, _ = answers(tmp_path / "head.onnx", features.numpy())
     np.testing.assert_allclose(given, head.probabilities(features).numpy(), atol=1e-6)
     with pytest.raises(InputError, match="takes features, not images"):
@@ -157,10 +166,10 @@ def test_a_network_that_cannot_be_exported_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_answers_otherwise_is_not_written(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_export, "_difference", lambda *_: 2e-4)
     with pytest.raises(InputError, match=r"not written, for onnxruntime's logits differ from torch's by 0\.0002"):
-        export_onnx(make().head(), tmp_path / "head.onnx")
+        export_onnx(on_features(), tmp_path / "head.onnx")
     assert not list(tmp_path.iterdir())
 
 

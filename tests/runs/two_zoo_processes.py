@@ -1,10 +1,12 @@
-"""Run by `torchrun`: compute features, learn from a zoo fitted here and without one, and write down what came of it."""
+"""Run by `torchrun`, and by a test: features, a zoo, learning from it and without one, and what came of it."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +14,6 @@ from accelerate import Accelerator
 from datasets import ClassLabel, Dataset, Image
 from datasets import Features as Columns
 from PIL.Image import fromarray
-from tiny_runs import TINY_MCDI
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import features_of
@@ -34,9 +35,6 @@ from weightgen.training.loop import train
 from weightgen.training.options import TrainingOptions
 from weightgen.zoo.build import ZooPlan
 from weightgen.zoo.store import ZooFolder
-
-OVERRIDES = (*TINY_MCDI, "zoo.tasks=1100", "training.held_out_classes=0")
-"""Six shards, of two folds."""
 
 
 def made_up(width: int) -> Features:
@@ -86,11 +84,11 @@ def shared_features(folder: Path, backbone: Backbone, accelerator: Accelerator) 
     return {"computed": computed, "values": tensors_hash({"values": values[0]})}
 
 
-def main(folder: Path) -> None:
-    accelerator = new_accelerator(cpu=True)
+def main(folder: Path, overrides: Sequence[str], accelerator: Accelerator) -> None:
+    """overrides: those of `mcdi`."""
     backbone = Backbone.create(model="conv4", options={"width": 5, "img_size": 16}, seed=0)
     features = shared_features(folder, backbone, accelerator)
-    recipe = load_recipe("mcdi", OVERRIDES)
+    recipe = load_recipe("mcdi", overrides)
     base, fit_shard = made_up(backbone.feature_width), ZooPlan.fit_shard
     training = GeneratorTraining(recipe, backbone, base, accelerator, inputs=base)
     zoo, own = ZooFolder(folder / "zoo"), []
@@ -115,4 +113,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]), new_accelerator(cpu=True))

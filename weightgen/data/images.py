@@ -186,8 +186,8 @@ def open_support(support: str | Path | Dataset, *, fewest: int = 2) -> Dataset:
     if str(support).startswith(FEATURES_FILE):
         return _different(open_features(str(support), fewest=fewest), str(support))
     folder = Path(support).expanduser().absolute()
-    if not folder.is_dir():
-        raise InputError(f"{support}: is not a directory; give one with a sub-folder of images per class")
+    if not str(support) or not folder.is_dir():
+        raise InputError(f"{support or repr('')}: is not a directory; give one with a sub-folder of images per class")
     return _different(open_folder(folder, fewest=fewest), str(support))
 
 

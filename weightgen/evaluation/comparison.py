@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics.functional.classification import binary_calibration_error
 
 from weightgen import seeds
 from weightgen.evaluation.scoring import Scores
@@ -167,6 +166,8 @@ def expected_calibration_error(scores: Scores) -> float:
     # "Is the top class right?" is a binary question; its answer's calibration is that of the top class.
     confidence = scores.confidence.flatten().float().clamp(0, 1)
     correct = scores.correct.flatten().int()
+    from torchmetrics.functional.classification import binary_calibration_error  # seconds, and not for every command
+
     return 100 * float(binary_calibration_error(confidence, correct, n_bins=BINS, norm="l1"))
 
 

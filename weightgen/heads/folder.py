@@ -14,7 +14,16 @@ from weightgen.backbones import construction
 from weightgen.backbones.backbone import Backbone, FeatureBackbone
 from weightgen.data.labelled import check_class_names
 from weightgen.errors import InputError
-from weightgen.files import is_litter, new_folder, read_json, read_tensors, write_json, write_tensors, write_text
+from weightgen.files import (
+    check_folder,
+    is_litter,
+    new_folder,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from weightgen.heads.model_card import model_card
 from weightgen.heads.support_summary import FILE as SUPPORT
 from weightgen.heads.support_summary import SupportSummary
@@ -50,10 +59,9 @@ def check_target(folder: Path) -> None:
 
     Raises InputError.
     """
+    check_folder(folder, what="the head")
     if not folder.exists():
         return
-    if not folder.is_dir():
-        raise InputError(f"{folder}: is a file; name a folder for the head")
     present = {path.name for path in folder.iterdir() if not is_litter(path.name)}  # litter outlives the replacement
     foreign = sorted(present - set(_FILES))
     if foreign or (present and _HEAD not in present):

@@ -19,7 +19,7 @@ from weightgen.backbones.backbone import FeatureBackbone
 from weightgen.backbones.preprocessing import KEYS, Preprocessing
 from weightgen.errors import InputError
 from weightgen.extras import require
-from weightgen.files import write_bytes
+from weightgen.files import check_folder, write_bytes
 from weightgen.heads.head import Head
 from weightgen.records import LinearHeads
 
@@ -123,6 +123,7 @@ def export_onnx(head: Head, file: Path | str, *, preprocessing: bool = False) ->
     file = Path(file)
     if file.is_dir():
         raise InputError(f"{file}: is a directory; name a file such as {file / 'head.onnx'}")
+    check_folder(file.parent, what="the file")
     name, network, axes = _prepared(head, preprocessing=preprocessing)
     size = sum(one.numel() * one.element_size() for one in network.state_dict().values())
     if size > _MOST_BYTES:

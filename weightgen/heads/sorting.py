@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from weightgen.errors import InputError
-from weightgen.files import is_litter, shown
+from weightgen.files import check_folder, is_litter, shown
 from weightgen.heads.prediction import NONE_OF_THESE, Prediction
 
 _NONE = NONE_OF_THESE.replace(" ", "_")
@@ -43,9 +43,8 @@ class ClassFolders:
     def __init__(self, folder: Path, class_names: Sequence[str], *, link: bool = False) -> None:
         self.folder, self.link, self.counts = folder, link, Counter[str]()
         self.names = {NONE_OF_THESE: _NONE} | folder_names(class_names)
-        for path in (folder, *(folder / name for name in self.names.values())):
-            if os.path.lexists(path) and not path.is_dir():
-                raise InputError(f"{shown(path)}: is a file; name a folder for the sorted images")
+        for name in self.names.values():
+            check_folder(folder / name, what="the sorted images")
 
     def check_apart(self, sources: Sequence[Path]) -> None:
         """Raise InputError where the folder lies in one whose images are sorted: they would be sorted again."""

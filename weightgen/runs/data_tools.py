@@ -15,7 +15,7 @@ from weightgen.data.labelled import class_counts, class_names, data_fingerprint,
 from weightgen.data.pictures import FORMATS
 from weightgen.data.sources import open_data
 from weightgen.errors import InputError, check_least
-from weightgen.files import new_folder, write_bytes
+from weightgen.files import check_folder, new_folder, write_bytes
 from weightgen.seeds import generator
 
 _EXTENSIONS = {"JPEG": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}  # of the others it is the format's name
@@ -49,6 +49,7 @@ def write_sample(spec: str, out: Path, *, ways: int, shots: int, queries: int, s
     """
     if out.exists():
         raise InputError(f"{out}: exists already; choose another folder")
+    check_folder(out, what="the sample")
     for least, number in ((2, {"ways": ways}), (1, {"shots": shots}), (0, {"queries": queries})):
         check_least(least, **number)
     dataset = open_data(spec)

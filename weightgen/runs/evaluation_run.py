@@ -28,6 +28,7 @@ from weightgen.evaluation.report import Details, episodes_json, write_report
 from weightgen.evaluation.scoring import Episodes, EpisodeSizes, score_all
 from weightgen.evaluation.steps_curve import steps_curve
 from weightgen.evaluation.tuning import BaseClassFolds
+from weightgen.files import check_folder
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features, Progress
 from weightgen.runs.data_parts import DataParts, base_features, open_parts
@@ -78,6 +79,8 @@ def evaluate_run(
     Raises:
         InputError: unfinished run, unknown method, unusable data, or too few classes or images.
     """
+    if report is not None:
+        check_folder(report, what="the report")
     recipe, pipeline = run.recipe(), run.generator()
     options = recipe.evaluation
     ways = options.ways if ways is None else ways

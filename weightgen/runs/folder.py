@@ -13,7 +13,7 @@ from weightgen.config.loading import load_recipe, recipe_hash, with_portable_pat
 from weightgen.config.names import recipe_path
 from weightgen.config.recipe import Recipe
 from weightgen.errors import InputError
-from weightgen.files import read_json
+from weightgen.files import check_folder, read_json
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.specs import is_features
 from weightgen.universal.generator import NAME as UNIVERSAL
@@ -125,6 +125,7 @@ def chosen_run(named: Path | None, *, data: str | None, backbone: str | None, ru
 
 def run_folder(recipe: Recipe, name: str, runs: Path) -> RunFolder:
     """Where a recipe's run lives: the same recipe comes back to the same folder."""
+    check_folder(runs, what="runs")
     return RunFolder(runs / f"{name}-{RunFolder(runs / name).hash_of(recipe)}")
 
 

@@ -17,6 +17,7 @@ from weightgen.data.images import open_support, open_unlabelled, row_name
 from weightgen.errors import InputError, check_least
 from weightgen.evaluation.suggestion import Suggestion, suggested
 from weightgen.evaluation.support_estimate import SupportEstimate, similar_classes, support_estimate
+from weightgen.files import check_folder
 from weightgen.heads.folder import check_target
 from weightgen.heads.head import Head, load_head
 from weightgen.hub import local_folder
@@ -87,10 +88,12 @@ def write_head(
     samples, steps, seed = drawn.get("samples"), drawn.get("steps"), drawn.get("seed", 0)
     check_least(1, samples=samples, steps=steps, suggest=suggest)
     _check_flags(unlabelled=unlabelled, extend=extend, rewrite=rewrite, suggest=suggest)
-    if report is not None and report.exists() and not report.is_dir():
-        raise InputError(f"{report}: is a file; name a folder for the report")
     target = out or extend or Path("head")
     check_target(target)
+    if report is not None:
+        check_folder(report, what="the report")
+        if report.resolve() == target.resolve():
+            raise InputError(f"--report is {report}, the folder of the head, which holds nothing else; name another")
     old = None if extend is None else load_head(extend)
     chosen_generator = generator or _default_generator(support, backbone, old, runs)
     pipeline = open_generator(chosen_generator, backbone=backbone, support=support)
@@ -268,8 +271,8 @@ def open_generator(
         InputError: not such a folder, a backbone that cannot be used, or one for a generator that has its own.
     """
     if str(folder) == UNIVERSAL:
-        named = str(support) if backbone is None and is_features(support) else backbone or DEFAULT_BACKBONE
-        return universal_generator(Backbone.named(named))
+        default = str(support) if is_features(support) else DEFAULT_BACKBONE
+        return universal_generator(Backbone.named(default if backbone is None else backbone))
     if backbone is not None:
         raise InputError(f"--backbone: {folder} has a backbone of its own; leave it out, or add --generator universal")
     folder = local_folder(folder)

@@ -212,7 +212,7 @@ def _check_novel(recipe: Recipe, novel: datasets.Dataset) -> None:
     if len(names) < options.ways:
         raise InputError(
             f"data.novel: gives {len(names)} classes and evaluation.ways is {options.ways}; raise it, lower the ways, "
-            "or set it to 0 for no evaluation"
+            "or set it to 0 for no evaluation; weightgen generate serves few classes with nothing trained"
         )
     fewest, wanted = int(counts.argmin()), options.judged_shots[-1] + options.queries
     if counts[fewest] < wanted:

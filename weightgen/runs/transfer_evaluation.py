@@ -14,6 +14,7 @@ from weightgen.evaluation.comparison import compare
 from weightgen.evaluation.report import Details, transfer_json, write_report
 from weightgen.evaluation.scoring import score_all
 from weightgen.evaluation.training_sets import TrainingSets, aligned, draws_of, held_out, sizes_that_differ, warm_up
+from weightgen.files import check_folder
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features, Progress
 from weightgen.runs.data_parts import open_parts
@@ -47,6 +48,8 @@ def evaluate_transfer(
     Raises:
         InputError: unfinished run, a generator of parts, unknown method, unusable data, or classes that differ.
     """
+    if report is not None:
+        check_folder(report, what="the report")
     share, pipeline = held_out_share(test), run.generator()
     if pipeline.space.takes_images:
         raise InputError(
