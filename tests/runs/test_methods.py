@@ -30,14 +30,20 @@ FEW_SHOT = {
 def test_all_by_default_less_those_that_need_unlabelled_images_or_take_too_long_with_them() -> None:
     without = chosen_methods(None, **EPISODES)
     assert without[0] == "generator"
-    assert set(without) == {"generator", *FEW_SHOT, *ABLATIONS} - {"inductive"}
+    assert set(without) == {"generator", *FEW_SHOT, *ABLATIONS} - {"inductive", "no_crops"}
     with_them = chosen_methods(None, **EPISODES, unlabelled=True)
-    assert set(with_them) == {"generator", *FEW_SHOT, *ABLATIONS, *TRANSDUCTIVE} - {"draws"}
+    assert set(with_them) == {"generator", *FEW_SHOT, *ABLATIONS, *TRANSDUCTIVE} - {"draws", "no_crops"}
     assert "draws" not in chosen_methods(None, protocol="episodes", pipeline=generator_double(can_draw=False))
 
 
+def test_without_base_classes_those_that_need_them_and_the_slow_one_are_left_out() -> None:
+    names = set(chosen_methods(None, **EPISODES, base_classes=False, crops=True))
+    assert names == {"generator", *FEW_SHOT, *ABLATIONS} - {"inductive", "shrunk_centroid", "fine_tuned_head"}
+    assert "fine_tuned_head" in chosen_methods(["fine_tuned_head"], **EPISODES, base_classes=False)
+
+
 def test_a_generator_inside_the_backbone_meets_all_others_and_other_sources_of_its_parameters() -> None:
-    others = {"generator", *FEW_SHOT, *ABLATIONS} - {"draws", "inductive"}
+    others = {"generator", *FEW_SHOT, *ABLATIONS} - {"draws", "inductive", "no_crops"}
     assert set(chosen_methods(None, **INSIDE)) == {*others, *FITTED}
 
 
@@ -65,6 +71,8 @@ def test_those_asked_for_in_their_order_and_the_raw_centroid() -> None:
         (lambda: chosen_methods(["ridge", "generator", "ridge"], **EPISODES), "'ridge' is named twice"),
         (lambda: chosen_methods(["oracle"], **EPISODES), "'oracle' is for generators that write inside the backbone"),
         (lambda: chosen_methods(["inductive"], **EPISODES), "'inductive' needs unlabelled images; give --unlabelled N"),
+        (lambda: chosen_methods(["no_crops"], **EPISODES), "'no_crops': this generator sees no crops"),
+        (lambda: chosen_methods(["ridge", "shrunk_centroid"], **EPISODES, base_classes=False), "tuned on base classes"),
         (lambda: chosen_methods(["tim"], **EPISODES), "'tim' needs unlabelled images; give --unlabelled N"),
         (lambda: chosen_methods(["tim"], **TRANSFER), "'tim' is for episodes; leave it out"),
         (lambda: chosen_methods(["shrunk_centroid"], **TRANSFER), "'shrunk_centroid' is for episodes"),
