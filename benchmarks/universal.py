@@ -3,7 +3,8 @@
 python benchmarks/universal.py NAME=FILE … [weights=FOLDER] [episodes=600] [shots=1,5,20] [unlabelled=75]
     [methods=A,B] [out=FILE.json]
 
-Every FILE holds the features of a data set (safetensors: `features`, `labels`, perhaps `classifier.weight`). The
+Every FILE holds the features of a data set (safetensors: `features`, `labels`, perhaps `classifier.weight`, and `crops`
+`(images, crops, width)`, features of crops of each image, which the generator and one more centroid look at). The
 baselines see the support features alone, as scikit-learn has them, in raw features and in the space of the backbone's
 classifier; all methods see the same episodes. `methods=` leaves only those named, e.g. `ridge,linear SVM`. One thread.
 Prints Markdown, and writes the numbers as JSON.
@@ -15,6 +16,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,7 +61,8 @@ def read(path: Path) -> Features:
     order = tensors["labels"].argsort(stable=True)
     labels = tensors["labels"][order]
     names = tuple(str(number) for number in range(int(labels.max()) + 1))
-    return Features(tensors["features"][order].float(), labels, names)
+    crops = tensors["crops"][order].float() if "crops" in tensors else None
+    return Features(tensors["features"][order].float(), labels, names, crops)
 
 
 def batches(
@@ -156,6 +159,12 @@ def judged(
     }
     for episode, _ in batches(features, ways=ways, shots=shots, episodes=episodes, unlabelled=unlabelled):
         ours = {"universal": episode, "universal, no network": episode}
+        if episode.crops is not None:
+            ours["universal, no crops"] = replace(episode, crops=None)
+            both = torch.cat([episode.support[..., None, :], episode.crops], -2).flatten(2, 3)
+            means = torch.nn.functional.normalize(both.mean(2), dim=-1)
+            seen = torch.nn.functional.normalize(episode.query, dim=-1)
+            scores.setdefault("cosine centroid of images and crops", []).append(right(seen @ means.mT, episode))
         if unlabelled:
             ours["universal, labelled only"] = episode.labelled_only()
         for name, seen in ours.items():

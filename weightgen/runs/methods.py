@@ -17,7 +17,7 @@ INDUCTIVE = "inductive"
 DRAWS = "draws"
 FINE_TUNED = "fine_tuned_head"
 NO_CROPS = "no_crops"
-PARTS = {"the chain": "one_step", "the learnt network": "no_denoiser", "the crops": NO_CROPS}
+PARTS = {"the chain": "one_step", "the learnt network": "no_denoiser", "looking at crops": NO_CROPS}
 """What is measured against which ablation."""
 
 
