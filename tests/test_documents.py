@@ -115,6 +115,8 @@ def checkable(words: list[str]) -> list[str]:
     if comparison:
         transfer = words[0] == "transfer" or "transfer" in words
         given = {"--methods": FEW["--methods"], "--images": "2"} if transfer else FEW
+        if "universal" in words:
+            given = {**given, "--backbone": "weights.safetensors"}
         words += [part for option, value in given.items() if option not in words for part in (option, value)]
     if words[:2] == ["data", "sample"]:
         words[words.index("--out") + 1] += "/new"

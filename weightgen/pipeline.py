@@ -295,7 +295,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         batches: Iterable[Float[Tensor, "images feature"]],
         labels: Int[Tensor, " images"],
         names: Sequence[str],
-        **more: Float[Tensor, "*images feature"] | None,
+        **more: Float[Tensor, "... feature"] | None,
     ) -> Episode:
         """A data set in the generator's space, from raw features in the order of its labels, and others beside them."""
         places = class_places(names, self.class_names)  # before any feature is computed

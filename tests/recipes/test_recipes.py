@@ -115,7 +115,8 @@ def test_a_small_version_runs_from_end_to_end(
     assert result["trained"]
     assert [one["shots"] for one in result["evaluations"]] == list(SHOTS)
     generator = RunFolder(Path(result["run"])).generator()
-    methods = chosen_methods(None, protocol="episodes", pipeline=generator)
+    crops = generator.conditioner.uses_crops
+    methods = chosen_methods(None, protocol="episodes", crops=crops, pipeline=generator)
     # Fewer steps are nothing to draw for a chain without noise, nor are its paths where there are none, or costly ones.
     walks = load_recipe(name).zoo.targets == "trajectories" and not generator.costly
     pictures = {"png"} if generator.can_draw or walks else set()
