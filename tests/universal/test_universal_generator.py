@@ -176,3 +176,15 @@ def test_the_space_of_a_classifier_is_computed_once(tmp_path: Path, monkeypatch:
     kept.write_bytes(kept.read_bytes()[:-3])
     assert torch.equal(Standardizer.of_classifier(weight, feature_width=4).matrix, first)
     assert not torch.equal(Standardizer.of_classifier(weight + torch.eye(6, 4), feature_width=4).matrix, first)
+
+
+def test_eight_draws_of_one_image_a_class_are_about_as_sure_as_they_are_right() -> None:
+    draw, labels = torch.Generator().manual_seed(0), torch.arange(12).repeat_interleave(14)
+    values = 0.3 * torch.randn(12, 400, generator=draw)[labels] + torch.randn(len(labels), 400, generator=draw)
+    sampler = EpisodeSampler(Features(values, labels, tuple("abcdefghijkl")))
+    episode = sampler.sample(batch=30, ways=5, shots=1, queries=6, generator=draw)
+    noise = [generator(0, "generate", i) for i in range(len(episode))]
+    heads = universal_generator(FeatureBackbone(400)).heads(episode.support_only(), noise, samples=8)
+    confidence, answers = heads.logits(episode.query).softmax(-1).max(-1)
+    right = float((answers == episode.query_labels).float().mean())
+    assert float(confidence.mean()) == pytest.approx(right, abs=0.2)  # 0.28 apart without `draw_calibration`
