@@ -50,7 +50,9 @@ class RunFolder:
     def recipe(self) -> Recipe:
         """The resolved recipe. Raises InputError when the folder holds no run."""
         if not (self.path / _RECIPE).exists():
-            raise InputError(f"{self.path}: is not a run folder (no {_RECIPE}); give a folder under runs/")
+            raise InputError(
+                f"{self.path}: is not a run folder (no {_RECIPE}); give a folder under runs/, or universal"
+            )
         return load_recipe(str(self.path / _RECIPE))
 
     @property

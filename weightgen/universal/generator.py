@@ -21,8 +21,6 @@ _STEPS = 5
 _CALIBRATION = ((1.0, 1.08), (2.0, 1.2), (5.0, 1.08), (20.0, 1.0))
 """Of the shipped weights, by shots: their training, which weighs the hardest data sets most, leaves logits too small.
 Between what suits eight data sets on two backbones and the two of these that the weights have not learnt from."""
-
-
 _DRAW_CALIBRATION = ((1.0, 2.8), (2.0, 1.4), (5.0, 1.15), (20.0, 0.95))
 """Of several draws, whose spread is that of the form: with one image a class they differ so much that their mixture is
 unsure of everything. Near the geometric means over six data sets and two backbones."""
