@@ -43,15 +43,15 @@ def photographs(dataset: Dataset) -> Images:
 
 def plates(backgrounds: list[Image.Image], *, classes: int = 40, images: int = 30, seed: int = 11) -> Images:
     """In the manner of traffic signs: shape, rim, colour and symbol; turned, blurred, in other light."""
-    draw, made = random.Random(seed), Images()
-    while len(made) < classes:
+    draw, sets = random.Random(seed), Images()
+    while len(sets) < classes:
         shape, rim, fill = draw.choice(["circle", *CORNERS]), draw.choice(RIMS), draw.choice(FILLS)
         symbol = draw.choice(SYMBOLS)
         name = f"{shape} {SYMBOLS.index(symbol)}"
-        if rim != fill and name not in made:
+        if rim != fill and name not in sets:
             plate = _plate(shape, rim, fill, symbol)
-            made[name] = [_seen(plate, draw.choice(backgrounds), draw) for _ in range(images)]
-    return made
+            sets[name] = [_seen(plate, draw.choice(backgrounds), draw) for _ in range(images)]
+    return sets
 
 
 def _plate(shape: str, rim: tuple[int, ...], fill: tuple[int, ...], symbol: str) -> Image.Image:
@@ -93,8 +93,8 @@ def edges(images: Images, *, most: int = 30) -> Images:
 
 
 def _outline(image: Image.Image) -> Image.Image:
-    found = ImageOps.grayscale(image).filter(ImageFilter.GaussianBlur(1)).filter(ImageFilter.FIND_EDGES)
-    return ImageOps.invert(ImageOps.autocontrast(found)).crop((3, 3, 125, 125)).convert("RGB")
+    lines = ImageOps.grayscale(image).filter(ImageFilter.GaussianBlur(1)).filter(ImageFilter.FIND_EDGES)
+    return ImageOps.invert(ImageOps.autocontrast(lines)).crop((3, 3, 125, 125)).convert("RGB")
 
 
 def textures(*, classes: int = 40, images: int = 25, seed: int = 17) -> Images:
@@ -152,8 +152,8 @@ def main(spec: str, out: str) -> None:
     """Render and write all of them."""
     images = photographs(open_data(spec, seed=0))
     pool = [image for own in images.values() for image in own[:4]]
-    made = {"plates": plates(pool), "edges": edges(images), "textures": textures(), "crops": crops(pool)}
-    for kind, classes in made.items():
+    sets = {"plates": plates(pool), "edges": edges(images), "textures": textures(), "crops": crops(pool)}
+    for kind, classes in sets.items():
         for name, own in classes.items():
             folder = Path(out) / kind / name
             folder.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,10 @@ class FeatureSpace(Protocol):
         """Factor on logits that is known before any calibration."""
 
     @property
+    def knows_lengths(self) -> bool:
+        """Whether rows are points among images; only directions count where it never saw how long images are."""
+
+    @property
     def space(self) -> Space:
         """What a denoiser may know of it."""
 

@@ -311,7 +311,8 @@ def load_component(place: Path, kind: type[Module], *, change: Change | None = N
     try:
         module = kind(**config)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{place / 'config.json'}: does not fit {kind.__name__} ({error})") from error
+        reason = f"does not fit {kind.__name__} of this version ({error}); train the generator again"
+        raise InputError(f"{place / 'config.json'}: {reason}") from error
     tensors = {_renamed(key): tensor for key, tensor in read_tensors(place / _WEIGHTS).items()}
     wanted = module.state_dict()
     if change is not None:

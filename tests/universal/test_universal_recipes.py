@@ -29,11 +29,14 @@ TINY = [
 def spec(make_features: MakeFeatures, tmp_path: Path) -> Callable[..., str]:
     """Writes features of a width, and names them."""
 
-    def written(width: int, *, classifier: bool = True) -> str:
-        features, path = make_features(width=width, images=12, seed=width), tmp_path / f"{width}.safetensors"
+    def written(width: int, *, classifier: bool = True, crops: bool = False) -> str:
+        features = make_features(width=width, images=12, seed=width)
+        path = tmp_path / f"{width}{'-crops' * crops}.safetensors"
         draw = torch.Generator().manual_seed(width)
         head = {"classifier.weight": torch.randn(5, width, generator=draw), "classifier.bias": torch.zeros(5)}
         tensors = {"features": features.values, "labels": features.labels, **(head if classifier else {})}
+        if crops:
+            tensors["crops"] = features.values[:, None] + torch.randn(len(features.values), 2, width, generator=draw)
         write_tensors(path, tensors, {"format": "pt"})
         return f"features:{path}"
 
@@ -54,6 +57,16 @@ def test_a_generator_learns_from_spaces_of_other_widths_and_the_same_again(spec:
     alone = trained("universal", source, tmp_path / "c", "training.steps=4")
     assert all(torch.equal(value, again[name]) for name, value in first.items())
     assert any(not torch.equal(value, alone[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize("of", ["source", "space"])
+def test_crops_of_the_images_learnt_from_make_a_difference(spec: Any, tmp_path: Path, of: str) -> None:
+    def learnt(own: str, run: str) -> dict[str, torch.Tensor]:
+        source, spaces = (own, "[]") if of == "source" else (spec(7), f"[{own}]")
+        return trained("universal", source, tmp_path / run, f"data.spaces={spaces}", "training.steps=2")
+
+    with_crops, without = learnt(spec(9, crops=True), "a"), learnt(spec(9), "b")
+    assert any(not torch.equal(value, without[name]) for name, value in with_crops.items())
 
 
 def test_an_interrupted_training_on_many_spaces_ends_with_the_same_bits(spec: Any, tmp_path: Path) -> None:

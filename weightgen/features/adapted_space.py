@@ -122,6 +122,10 @@ class AdaptedSpace:
         return (self.prior_variance + 1).sum().sqrt()
 
     @property
+    def knows_lengths(self) -> bool:
+        return True
+
+    @property
     def space(self) -> Space:
         """What a denoiser may know of it."""
         own = self.standardizer.space

@@ -266,6 +266,11 @@ class Standardizer(ModelMixin, ConfigMixin):
         return self.query(self.origin)
 
     @property
+    def knows_lengths(self) -> bool:
+        """Whether rows are points among images: not in the space of a classifier, which saw no image."""
+        return bool(self.config.map != "classifier")
+
+    @property
     def space(self) -> Space:
         """What a denoiser may know of the generator's space."""
         return Space(self.prior_variance, self.noise_variance, self.likelihood_scale, self.axes)

@@ -90,16 +90,21 @@ def base_features(
     backbone: Backbone,
     parts: DataParts,
     *,
+    crops: bool = False,
     accelerator: Accelerator | None = None,
     progress: Progress | None = None,
 ) -> Features:
     """Features of the classes that a generator learns from, and that baselines are tuned on.
 
+    crops: with crops of the images, unless these are turned.
     accelerator: of all processes, which then share the work; this one alone, on the CPU, if None.
     """
     device = "cpu" if accelerator is None else accelerator.device
-    read = partial(features_of, backbone, device=device, progress=progress, accelerator=accelerator)
-    return _base(options, parts, read)
+    how: dict[str, Any] = {"device": device, "progress": progress, "accelerator": accelerator}
+    if crops and not options.turned:
+        each = [features_with_crops(backbone, images, **how) for images in (parts.base, *parts.further)]
+        return _joined(each)
+    return _base(options, parts, partial(features_of, backbone, **how))
 
 
 def base_pixels(options: DataOptions, backbone: Backbone, parts: DataParts) -> Features:
@@ -157,11 +162,13 @@ def _joined(parts: Sequence[Features]) -> Features:
     for part in parts:
         for name in part.class_names:
             names[_unused(name, names)] = None
+    crops = [part.crops for part in parts if part.crops is not None]
     before = itertools.accumulate((len(part.class_names) for part in parts), initial=0)
     return Features(
         values=torch.cat([part.values for part in parts]),
         labels=torch.cat([part.labels + start for start, part in zip(before, parts, strict=False)]),
         class_names=tuple(names),
+        crops=torch.cat(crops) if len(crops) == len(parts) else None,
     )
 
 

@@ -153,10 +153,10 @@ def prepared(
     metrics = MetricsFile(run.path / "metrics.jsonl")
     if recipe.backbone.pretraining is not None:
         backbone = _pretrained(recipe, backbone, parts, run, metrics, accelerator, progress=progress)
-    base = base_features(recipe.data, backbone, parts, accelerator=accelerator, progress=progress)
+    crops = get("conditioners", recipe.conditioner.name).uses_crops
+    base = base_features(recipe.data, backbone, parts, crops=crops, accelerator=accelerator, progress=progress)
     takes_images = build_space(recipe, sizes=(1,)).takes_images
     inputs = base_pixels(recipe.data, backbone, parts) if takes_images else base
-    crops = get("conditioners", recipe.conditioner.name).uses_crops
     spaces = space_features(recipe.data, seed=recipe.seed, crops=crops, accelerator=accelerator, progress=progress)
     training = GeneratorTraining(recipe, backbone, base, accelerator, inputs=inputs, spaces=spaces)
     if not has_features(parts.base):

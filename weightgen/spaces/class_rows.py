@@ -149,7 +149,8 @@ class RowReader(Generic[AnySpace]):
             weights = along / self._predictive_variance(shots)[:, None, None]
             bias = -(along * weights).sum(-1) / 2
             rows = space.from_axes(weights)
-        bias = bias + even_bias(rows, bias, predicted, counts[:, None])
+        if self.standardizer.knows_lengths:
+            bias = bias + even_bias(rows, bias, predicted, counts[:, None])
         bias = torch.where(real, scale * bias, torch.full_like(bias, PADDING_BIAS))
         return LinearHeads(scale[..., None] * rows * real[..., None], bias)
 

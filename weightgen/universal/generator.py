@@ -18,9 +18,6 @@ from weightgen.spaces.class_rows import ClassRows
 NAME = "universal"
 """What commands call it."""
 _STEPS = 5
-_CALIBRATION = ((1.0, 1.08), (2.0, 1.2), (5.0, 1.08), (20.0, 1.0))
-"""Of the shipped weights, by shots: their training, which weighs the hardest data sets most, leaves logits too small.
-Between what suits eight data sets on two backbones and the two of these that the weights have not learnt from."""
 _DRAW_CALIBRATION = ((1.0, 2.8), (2.0, 1.4), (5.0, 1.15), (20.0, 0.95))
 """Of several draws, whose spread is that of the form: with one image a class they differ so much that their mixture is
 unsure of everything. Near the geometric means over six data sets and two backbones."""
@@ -47,7 +44,6 @@ def universal_generator(backbone: Backbone, *, weights: Path | None = None) -> W
         ClassRows(readout="cosine"),
         build_scheduler("MeanDDPMScheduler", {"prediction_type": denoiser.prediction_type}),
         backbone,
-        calibration=_CALIBRATION if weights is None else ((1.0, 1.0),),
         draw_calibration=_DRAW_CALIBRATION,
         steps=_STEPS,
         provenance={"generator": NAME, "generator_weights": tensors_hash(denoiser.state_dict())},
