@@ -80,7 +80,7 @@ def test_rows_minimise_the_loss_of_images_crops_and_their_differences():
     images, targets, weight = (
         part.repeat_interleave(CROPS, 1) for part in (labelled.images, labelled.targets, labelled.weight / CROPS)
     )
-    pulled = (2 * likeness(condition).clamp(min=0)[:, None]) ** 6
+    pulled = (0.4 + 1.6 * likeness(condition).clamp(min=0)[:, None]) ** 6
     crops = crops.flatten(1, 3)
     longer = (
         replace(labelled, weight=labelled.weight / 2)
