@@ -168,7 +168,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
 def test_no_novel_classes_means_no_evaluation(images: Path, tmp_path: Path) -> None:
     result = succeed("train", "metadiff", f"data={images}", *TINY, "data.novel=0", "--out", tmp_path)
     assert "not evaluated, for data.novel is 0" in result.stderr
-    assert "keeps no novel classes to evaluate on; give --data SPEC" in refuse("evaluate", newest_run(tmp_path).path)
+    assert "keeps no novel classes to evaluate on; give other --data" in refuse("evaluate", newest_run(tmp_path).path)
 
 
 @pytest.mark.slow
