@@ -116,7 +116,8 @@ class Backbone(nn.Module):
         if pretrained:
             weights, classes = construction.download(model), int(config.get("num_classes") or 0)
             built = construction.build(model, arguments, num_classes=classes or 2, seed=seed, weights=weights)
-            classifier = _classifier(built.get_submodule(construction.head_slot(architecture))) if classes else None
+            slot = built.get_submodule(construction.head_slot(architecture))
+            classifier = _linear(**slot.state_dict(), width=slot.in_features, source="backbone") if classes else None
         else:
             built = construction.build(architecture, arguments, seed=seed, config=config)
         backbone = cls(
@@ -310,10 +311,6 @@ def _read_classifier(folder: Path, config: Mapping[str, Any]) -> nn.Linear | Non
     if tensors.keys() != {"weight", "bias"}:
         raise InputError(f"{path}: holds {', '.join(sorted(tensors))}, not weight and bias; save the backbone again")
     return _linear(**tensors, width=config["feature_width"], source=str(path))
-
-
-def _classifier(layer: Any) -> nn.Linear:
-    return _linear(layer.weight.detach(), layer.bias.detach(), width=layer.in_features, source="backbone")
 
 
 def _read_packaged(model: str) -> tuple[Path, dict[str, Tensor], dict[str, str]]:

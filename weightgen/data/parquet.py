@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Image
 
 from weightgen.data.labelled import labelled_images, stored_images
-from weightgen.errors import InputError
+from weightgen.errors import InputError, reason
 from weightgen.files import is_litter, shown
 from weightgen.registry import nearest
 
@@ -105,8 +105,7 @@ def _read(path: Path, column: str | None) -> tuple[pa.ChunkedArray, pa.ChunkedAr
         image, label, names = labelled_columns(schema, column, where=where)
         table = pq.read_table(path, columns=[image, label], partitioning=None)
     except (OSError, pa.ArrowException) as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{where}: is not a whole Parquet file ({line}); copy it again") from error
+        raise InputError(f"{where}: is not a whole Parquet file ({reason(error)}); copy it again") from error
     images = stored_images(table.column(image), where=where)
     without = sum(int(pa.compute.sum(_by_path(chunk)).as_py() or 0) for chunk in images.chunks)
     if without:

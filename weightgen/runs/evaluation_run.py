@@ -15,10 +15,10 @@ from torch import Tensor
 from weightgen.backbones.backbone import FeatureBackbone
 from weightgen.backbones.feature_cache import crops_of, features_of, pixels_of
 from weightgen.config.build import build_targets
-from weightgen.config.recipe import Recipe
+from weightgen.config.recipe import EvaluationOptions, Recipe
 from weightgen.data.labelled import select_classes
 from weightgen.episodes.sampler import EpisodeSampler
-from weightgen.episodes.shots import Shots, parse_shots, shots_label, shots_words
+from weightgen.episodes.shots import parse_shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError, check_least
 from weightgen.evaluation.chain_paths import ChainPaths, chain_paths
@@ -79,25 +79,20 @@ def evaluate_run(
     if report is not None:
         check_folder(report, what="the report")
     recipe, pipeline = run.recipe(), run.generator()
-    options = recipe.evaluation
-    ways = options.ways if ways is None else ways
-    queries = options.queries if queries is None else queries
-    episodes = options.episodes if episodes is None else episodes
-    numbers = chosen_shots(options.shots if shots is None else shots)
-    check_numbers(ways=ways, queries=queries, episodes=episodes)
+    asked: dict[str, Any] = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes}
+    sizes, total = chosen_sizes(recipe.evaluation, **asked, unlabelled=unlabelled)
     fitted = build_targets(recipe).fit is not None
     beside = unlabelled is not None
     crops = pipeline.conditioner.uses_crops and not isinstance(pipeline.backbone, FeatureBackbone)
     given: dict[str, Any] = {"fitted": fitted, "base_classes": run.has_base_classes, "crops": crops}
     names = chosen_methods(methods, protocol="episodes", unlabelled=beside, pipeline=pipeline, **given)
-    sizes = [EpisodeSizes(ways=ways, shots=n, queries=queries, unlabelled=unlabelled) for n in numbers]
-    setting = Setting.of(run, data=data, split=split, episodes=episodes, seed=seed, progress=progress)
+    setting = Setting.of(run, data=data, split=split, episodes=total, seed=seed, progress=progress)
     evaluated = [_evaluate(setting, names, each, progress=progress) for each in sizes]
     results, details = [one for one, _ in evaluated], [of for _, of in evaluated]
     if report is not None:
         curve = []
         for each in sizes:
-            fewer = min(episodes, _COSTLY_CURVE_EPISODES if pipeline.costly else _CURVE_EPISODES)
+            fewer = min(total, _COSTLY_CURVE_EPISODES if pipeline.costly else _CURVE_EPISODES)
             curve += steps_curve(pipeline, setting.inputs, episodes=fewer, seed=seed, progress=progress, **each)
         write_report(
             report,
@@ -111,18 +106,29 @@ def evaluate_run(
     return results
 
 
-def chosen_shots(shots: Sequence[int | str]) -> list[Shots]:
-    """Numbers and ranges as a command line or a recipe gives them. Raises InputError for anything else."""
+def chosen_sizes(
+    options: EvaluationOptions,
+    *,
+    ways: int | None,
+    shots: Sequence[int | str] | None,
+    queries: int | None,
+    episodes: int | None,
+    unlabelled: UnlabelledDraw | None = None,
+) -> tuple[list[EpisodeSizes], int]:
+    """Sizes of the episodes for every number of shots, and how many episodes; those of a recipe where they are None.
+
+    Raises InputError for numbers, by the names of their flags, that no episodes can be drawn with.
+    """
+    given = {"ways": ways, "queries": queries, "episodes": episodes}
+    numbers: dict[str, int] = {key: getattr(options, key) if one is None else one for key, one in given.items()}
     try:
-        return [parse_shots(given) for given in shots]
+        all_shots = [parse_shots(one) for one in (options.shots if shots is None else shots)]
     except ValueError as error:
         raise InputError(f"--shots is {error}") from None
-
-
-def check_numbers(*, ways: int, queries: int, episodes: int) -> None:
-    """Refuse numbers, by the names of their flags, that no episodes can be drawn with. Raises InputError."""
-    check_least(2, ways=ways, episodes=episodes)
-    check_least(1, queries=queries)
+    check_least(2, ways=numbers["ways"], episodes=numbers["episodes"])
+    check_least(1, queries=numbers["queries"])
+    total = numbers.pop("episodes")
+    return [EpisodeSizes(shots=one, unlabelled=unlabelled, **numbers) for one in all_shots], total  # type: ignore[typeddict-item]
 
 
 @dataclass(frozen=True)
