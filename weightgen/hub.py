@@ -3,8 +3,6 @@
 HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE count, as everywhere.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import tempfile

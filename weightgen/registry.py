@@ -1,7 +1,5 @@
 """Components by name: a component's name is its file's name, its class that name in CamelCase."""
 
-from __future__ import annotations
-
 import ast
 import collections.abc
 import difflib

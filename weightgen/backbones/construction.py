@@ -1,7 +1,5 @@
 """Building timm models with one linear head slot, and filling them from safetensors files, strictly."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Training a backbone from scratch on the classes set aside for it."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Embeddings in place of images: `features:FILE.safetensors`, and arrays, as data sets with a column `features`."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

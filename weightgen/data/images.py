@@ -1,7 +1,5 @@
 """Images as users have them: searched in folders by name or content, read, and opened as data sets."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import mimetypes

@@ -1,7 +1,5 @@
 """Parquet files as `datasets` and the hub store them: shards of splits, an image and a label column."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

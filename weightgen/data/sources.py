@@ -1,7 +1,5 @@
 """Where images come from: glyphs, an image folder, Parquet files or the hub, all as `datasets.Dataset`."""
 
-from __future__ import annotations
-
 import glob
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A head with its backbone as one ONNX file, which onnxruntime serves without torch."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Class, probability and uncertainty of images by a head."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

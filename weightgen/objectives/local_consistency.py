@@ -1,7 +1,5 @@
 """Mc-Di's objective: one chain that passes the points of an optimisation path one after the other."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Literal
 

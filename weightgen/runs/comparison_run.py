@@ -1,7 +1,5 @@
 """Several recipes trained on the same classes and compared on the same tasks."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

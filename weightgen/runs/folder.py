@@ -1,7 +1,5 @@
 """Run folders: what is in one, which recipe belongs to which, and which was finished last."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

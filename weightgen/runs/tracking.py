@@ -1,7 +1,5 @@
 """Every step's record shown to a tracker of accelerate, beside metrics.jsonl."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import io

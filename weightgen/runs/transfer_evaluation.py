@@ -1,7 +1,5 @@
 """A trained generator compared with other methods, each making one classifier of a whole training set."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

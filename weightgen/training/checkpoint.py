@@ -1,7 +1,5 @@
 """Resumable training state as safetensors and JSON, whole or absent."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from pathlib import Path

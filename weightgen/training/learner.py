@@ -1,7 +1,5 @@
 """What training changes: weights, their average, the optimiser, and the best average so far."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

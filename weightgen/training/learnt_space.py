@@ -1,7 +1,5 @@
 """The stage before the denoiser's: a parameter space that learns to give a zoo's values back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The training loop: one visible function that yields one record per step."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace

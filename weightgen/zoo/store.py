@@ -1,7 +1,5 @@
 """A zoo on disk: shards that are whole or absent, and an index that is written last."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path
