@@ -106,7 +106,7 @@ class Backbone(nn.Module):
             raise InputError("backbone: neither a model nor a checkpoint is named; add model: NAME, e.g. conv4")
         construction.check_name(model)
         architecture = model.partition(".")[0]
-        construction.head_slot(architecture)  # refused before anything is downloaded
+        slot = construction.head_slot(architecture)  # refused before anything is downloaded
         arguments, changes = construction.split_options(architecture, options)
         config = {**timm.get_pretrained_cfg(model).to_dict(remove_source=True), **(config or {}), "custom_load": False}
         if not pretrained:
@@ -116,8 +116,8 @@ class Backbone(nn.Module):
         if pretrained:
             weights, classes = construction.download(model), int(config.get("num_classes") or 0)
             built = construction.build(model, arguments, num_classes=classes or 2, seed=seed, weights=weights)
-            slot = built.get_submodule(construction.head_slot(architecture))
-            classifier = _linear(**slot.state_dict(), width=slot.in_features, source="backbone") if classes else None
+            width, layer = construction.check_slot(built, architecture, slot), built.get_submodule(slot)
+            classifier = _linear(**layer.state_dict(), width=width, source="backbone") if classes else None
         else:
             built = construction.build(architecture, arguments, seed=seed, config=config)
         backbone = cls(

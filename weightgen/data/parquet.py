@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -105,14 +104,11 @@ def _read(path: Path, column: str | None) -> tuple[pa.ChunkedArray, pa.ChunkedAr
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{where}: is not a whole Parquet file ({reason(error)}); copy it again") from error
     images = stored_images(table.column(image), where=where)
-    without = sum(int(pa.compute.sum(_by_path(chunk)).as_py() or 0) for chunk in images.chunks)
+    by_path = [pa.compute.and_(one.field("bytes").is_null(), one.is_valid()) for one in images.chunks]
+    without = sum(int(pa.compute.sum(one).as_py() or 0) for one in by_path)
     if without:
         raise InputError(f"{where}: {without} images are given by path only; store their encoded bytes in the file")
     return images, table.column(label), names
-
-
-def _by_path(images: pa.StructArray) -> Any:
-    return pa.compute.and_(images.field("bytes").is_null(), images.is_valid())
 
 
 def _may_hold(kind: pa.DataType) -> bool:

@@ -232,7 +232,8 @@ class _Comparison:
 
     def _facts(self, entry: Entry, seed: _Seed) -> dict[str, Any]:
         """Parameters, training time and memorisation of a generator."""
-        run, recipe, shots = entry.runs[seed.seed], entry.recipes[seed.seed], self._most_shots
+        run, recipe = entry.runs[seed.seed], entry.recipes[seed.seed]
+        shots = max(fewest_and_most(sizes["shots"])[1] for sizes in self.sizes)
 
         def make() -> dict[str, Any]:
             setting = seed.of(run)
@@ -247,10 +248,6 @@ class _Comparison:
             }
 
         return self._once(f"{run.path.name}-facts", (run.written, str(shots)), make)
-
-    @property
-    def _most_shots(self) -> int:
-        return max(fewest_and_most(sizes["shots"])[1] for sizes in self.sizes)
 
     def _by_shots(
         self, name: str, make: Callable[[EpisodeSizes], dict[str, Any]], key: tuple[str, ...]
