@@ -13,12 +13,12 @@ import torch
 from accelerate import Accelerator
 from pydantic import ValidationError
 
+from weightgen.checkpoint import CheckpointFolder
 from weightgen.conditioners.local_targets import LocalTargets
 from weightgen.denoisers.token_transformer import TokenTransformer
 from weightgen.objectives.local_consistency import LocalConsistency
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.spaces.class_rows import ClassRows
-from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold
 from weightgen.training.loop import train

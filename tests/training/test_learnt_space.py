@@ -12,10 +12,10 @@ from accelerate import Accelerator
 from made_up_chunks import made_up_plan
 from made_up_pixels import WIDTH
 
+from weightgen.checkpoint import CheckpointFolder
 from weightgen.errors import InputError
 from weightgen.interfaces import ParameterSpace
 from weightgen.spaces.latent import Latent
-from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learnt_space import Reconstructions, train_space
 from weightgen.zoo.build import ZooPlan, task_problem
 from weightgen.zoo_targets.checkpoints import Checkpoints
