@@ -19,7 +19,7 @@ from weightgen.backbones.packaged import PYPI, packaged_weights
 from weightgen.backbones.preprocessing import Preprocessing
 from weightgen.data.feature_data import read_classifier
 from weightgen.errors import InputError
-from weightgen.files import read_json, read_tensors, tensors_hash, text_hash, write_json, write_tensors
+from weightgen.files import read_checkpoint, read_json, read_tensors, tensors_hash, text_hash, write_json, write_tensors
 from weightgen.specs import FEATURES, HUB, LOCAL_DIR
 
 
@@ -97,7 +97,7 @@ class Backbone(nn.Module):
             checkpoint, tensors, metadata = _read_packaged(model) if model.startswith(PYPI) else read_model(model)
             model, pretrained = None, False  # not timm's own
         elif checkpoint is not None:
-            tensors, metadata = construction.read_checkpoint(Path(checkpoint).expanduser())
+            tensors, metadata = read_checkpoint(_safetensors(Path(checkpoint).expanduser()))
         if checkpoint is not None:
             model = _architecture_of(Path(checkpoint), metadata, model)
             options = {**_json(Path(checkpoint), metadata, "kwargs"), **options}
@@ -311,6 +311,13 @@ def _read_classifier(folder: Path, config: Mapping[str, Any]) -> nn.Linear | Non
     if tensors.keys() != {"weight", "bias"}:
         raise InputError(f"{path}: holds {', '.join(sorted(tensors))}, not weight and bias; save the backbone again")
     return _linear(**tensors, width=config["feature_width"], source=str(path))
+
+
+def _safetensors(path: Path) -> Path:
+    """The path. Raises InputError for files of other kinds."""
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: only safetensors are read, never pickles; convert with safetensors.torch.save_file")
+    return path
 
 
 def _read_packaged(model: str) -> tuple[Path, dict[str, Tensor], dict[str, str]]:

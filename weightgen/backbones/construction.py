@@ -9,7 +9,6 @@ import timm
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from weightgen.backbones import preprocessing
@@ -191,18 +190,6 @@ def _fetched(repository: str, names: Iterable[str], *, model: str) -> Path:
             raise InputError(f"backbone: cannot download '{model}' ({reason(error)}); is there a network?") from error
     what = "safetensors weights" if name.endswith(".safetensors") else name
     raise InputError(f"backbone: the hub holds no {what} for '{model}'; name other weights")
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and string metadata of a safetensors file; files of other kinds are refused."""
-    if path.suffix != ".safetensors":
-        raise InputError(f"{path}: only safetensors are read, never pickles; convert with safetensors.torch.save_file")
-    tensors = read_tensors(path)
-    try:
-        with safe_open(path, "pt") as opened:
-            return tensors, opened.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be read ({reason(error)}); copy it again") from error
 
 
 def without_prefix(
