@@ -190,7 +190,7 @@ def open_support(support: str | Path | Dataset, *, fewest: int = 2) -> Dataset:
 
 def _different(dataset: Dataset, where: str) -> Dataset:
     """The data set. Raises InputError where all its images, two or more, are the same."""
-    column = FEATURES if has_features(dataset) else "image"
+    column = FEATURES if FEATURES in dataset.column_names else "image"
     rows = (row[column] if column == FEATURES else encoded(row[column]) for row in dataset)
     first = next(rows)
     if len(dataset) > 1 and all(row == first for row in rows):

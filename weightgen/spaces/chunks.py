@@ -95,9 +95,12 @@ class Chunks(ParameterSpace, AdaptsBackbone):
     def features(self, inputs: Episode) -> Episode:
         """Of the backbone as it is, for the support; without unlabelled images and queries."""
         with torch.no_grad():
-            support = self.adaptable.features(torch.zeros_like(self.adaptable.own), inputs.support)
+            support = self._own_features(inputs.support)
         device = support.device
         return Episode.of_support(support, inputs.support_mask.to(device), classes=inputs.classes.to(device))
+
+    def _own_features(self, pixels: UInt8[Tensor, "*images pixels"]) -> Float[Tensor, "*images feature"]:
+        return self.adaptable.features(torch.zeros_like(self.adaptable.own), pixels)
 
     def real(self, condition: Condition) -> Bool[Tensor, "batch tokens"]:
         return torch.ones(len(condition.counts), self.tokens, dtype=torch.bool, device=condition.counts.device)
