@@ -27,6 +27,8 @@ TRAINING = (
     *("training.held_out_classes=0", "training.folds=2", "denoiser.width=16", "denoiser.depth=1"),
     *("evaluation.ways=3", "evaluation.shots=[2]", "evaluation.queries=3", "evaluation.episodes=4"),
 )
+OFTEN = ("backbone.pretraining.steps=3", "training.checkpoint_every=1")
+"""Of a training that is killed at every moment at which a file is renamed: as many in both stages."""
 EVALUATE = ("evaluate", "--methods", "generator,raw_centroid", "--format", "json")
 LOST = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:544] Connection closed by peer [127.0.0.1]:23456"
 
@@ -48,7 +50,7 @@ def launched(folder: Path, images: Path) -> Path:
     train = ("train", "metadiff", f"data={data}", f"backbone={data}", *TRAINING, "--format", "json")
     hurried, killed = (str(Path(__file__).with_name(f"{name}.py")) for name in ("hurried_process", "killed_training"))
     given = [
-        ("again", None, False, killed, ".", "metadiff", f"data={images}", *TINY),
+        ("again", None, False, killed, ".", "metadiff", f"data={images}", *TINY, *OFTEN),
         ("zoo", None, True, two_zoo_processes.__file__, ".", json.dumps(ZOO)),
         ("calm", None, True, hurried, "0", *train, "then", *EVALUATE),
         ("killed", None, True, hurried, "3", *train),
