@@ -17,6 +17,7 @@ from _trained import RUNS, Trained, trained
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.checkpoint import CheckpointFolder
 from weightgen.config.loading import load_recipe, recipe_hash
 from weightgen.evaluation.chain_paths import Distance, chain_paths
 from weightgen.evaluation.comparison import half_width
@@ -28,7 +29,6 @@ from weightgen.records import Features
 from weightgen.runs.data_parts import base_features, open_parts
 from weightgen.runs.generator_training import GeneratorTraining
 from weightgen.runs.methods import build_methods
-from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator
 from weightgen.zoo.store import ZooFolder
 

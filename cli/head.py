@@ -1,6 +1,6 @@
 """weightgen head"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,11 +47,7 @@ def remove(
 
     Example: weightgen head remove heads/birds heron "grey wagtail"
     """
-    output = Output(format, quiet)
-    from weightgen.heads.head import load_head
-
-    head = load_head(folder)
-    _write(output, head, head.remove(classes), out or folder)
+    _edit(Output(format, quiet), folder, out, lambda head: head.remove(classes))
 
 
 @app.command("rename")
@@ -66,11 +62,7 @@ def rename(
 
     Example: weightgen head rename heads/birds heron="grey heron" ibis="sacred ibis"
     """
-    output = Output(format, quiet)
-    from weightgen.heads.head import load_head
-
-    head = load_head(folder)
-    _write(output, head, head.rename(read_renaming(names, head.class_names)), out or folder)
+    _edit(Output(format, quiet), folder, out, lambda head: head.rename(read_renaming(names, head.class_names)))
 
 
 def read_renaming(pairs: Sequence[str], names: Sequence[str]) -> dict[str, str]:
@@ -99,8 +91,12 @@ def _split(pair: str, names: Sequence[str]) -> tuple[str, str]:
     return (possible or splits)[0]
 
 
-def _write(output: Output, before: "Head", head: "Head", folder: Path) -> None:
+def _edit(output: Output, folder: Path, out: Path | None, change: "Callable[[Head], Head]") -> None:
     """Write an edited head and print what was done, without the edits that came before."""
+    from weightgen.heads.head import load_head
+
+    before, folder = load_head(folder), out or folder
+    head = change(before)
     head.save_pretrained(folder)
     edit = head.provenance["edited"].removeprefix(before.provenance.get("edited", "")).removeprefix("; ")
     output.result({"head": str(folder), **head.summary}, f"{folder}: {edit}; it has {len(head.class_names)} classes")

@@ -1,7 +1,5 @@
 """The `weightgen` command and its sub-commands; `--help` imports nothing heavy."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

@@ -11,7 +11,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     (
-        *("classifiers", "errors", "extras", "files", "hub", "interfaces", "parameter_spaces", "records", "registry"),
+        *(
+            "checkpoint",
+            "classifiers",
+            "errors",
+            "extras",
+            "files",
+            "hub",
+            "interfaces",
+            "parameter_spaces",
+            "records",
+            "registry",
+        ),
         *("section", "seeds", "selection", "specs"),
     ),
     ("data",),

@@ -40,7 +40,7 @@ def commands(path: Path) -> list[str]:
     return [re.split(r"\s+# ", line)[0].strip() for line in lines if line.startswith("weightgen ")]
 
 
-COMMANDS = list(dict.fromkeys((path.name, command) for path in DOCUMENTS for command in commands(path)))
+COMMANDS = [(name, line) for line, name in {line: path.name for path in DOCUMENTS for line in commands(path)}.items()]
 PYTHON = [(path.name, number, code) for path in DOCUMENTS for number, code in enumerate(blocks(path, "python"))]
 
 

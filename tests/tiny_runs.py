@@ -99,6 +99,10 @@ def files_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
+def bytes_below(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def hurry(patch: pytest.MonkeyPatch) -> None:
     """Few episodes to choose a space, a step, a scale and the options of baselines by, and a short curve."""
     patch.setattr(space, "_EPISODES", 9)
@@ -167,7 +171,7 @@ def shared_place(factory: pytest.TempPathFactory) -> Path:
     return factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
 
 
-def _once(place: Path, name: str, make: Callable[[], Path]) -> Path:
+def once(place: Path, name: str, make: Callable[[], Path]) -> Path:
     """What `make` gives, called by the first process that asks."""
     done = place / f"{name}.path"
     with FileLock(place / f"{name}.lock"):
@@ -178,7 +182,7 @@ def _once(place: Path, name: str, make: Callable[[], Path]) -> Path:
 
 @cache
 def _images(place: Path) -> Path:
-    return _once(place, "images", lambda: _rendered(place))
+    return once(place, "images", lambda: _rendered(place))
 
 
 def _rendered(place: Path) -> Path:
@@ -192,12 +196,12 @@ def _rendered(place: Path) -> Path:
 
 @cache
 def _trained(place: Path) -> Path:
-    return _once(place, "trained", lambda: _run(place, "metadiff", *TINY))
+    return once(place, "trained", lambda: _run(place, "metadiff", *TINY))
 
 
 @cache
 def _walked(place: Path) -> Path:
-    return _once(place, "walked", lambda: _run(place, "mcdi", *TINY_MCDI))
+    return once(place, "walked", lambda: _run(place, "mcdi", *TINY_MCDI))
 
 
 def _run(place: Path, recipe: str, *overrides: str) -> Path:
@@ -208,7 +212,7 @@ def _run(place: Path, recipe: str, *overrides: str) -> Path:
 
 @cache
 def _pictures(place: Path) -> Path:
-    return _once(place, "pictures", lambda: _sampled(place))
+    return once(place, "pictures", lambda: _sampled(place))
 
 
 def _sampled(place: Path) -> Path:
@@ -220,7 +224,7 @@ def _sampled(place: Path) -> Path:
 
 @cache
 def _head(place: Path) -> Path:
-    return _once(place, "head", lambda: _written(place))
+    return once(place, "head", lambda: _written(place))
 
 
 def _written(place: Path) -> Path:

@@ -9,6 +9,11 @@ class InputError(ValueError):
     """
 
 
+def reason(error: BaseException) -> str:
+    """What another library's exception says, on one line that is not too long; its type where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def check_least(least: int, **numbers: float | None) -> None:
     """Raise InputError, which names the flag, for a number below `least`; None is no number."""
     for name, number in numbers.items():

@@ -1,7 +1,5 @@
 """Packages that only some features need: the extras of pyproject.toml."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 

@@ -123,11 +123,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises InputError when the file is missing, damaged, or holds NaN or infinite values.
     """
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What `read_tensors` reads, and the metadata of the file."""
     import torch
     from safetensors.torch import load
 
     try:
-        tensors = load(path.read_bytes())
+        content = path.read_bytes()
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); is this the right folder?") from error
     except (SafetensorError, ValueError) as error:
@@ -135,7 +142,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{path}: tensor '{name}' holds NaN or infinite values; create the file again")
-    return tensors
+    return tensors, header.get("__metadata__") or {}
 
 
 def keep_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -3,8 +3,6 @@
 HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE count, as everywhere.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import tempfile
@@ -13,7 +11,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
 
-from weightgen.errors import InputError
+from weightgen.errors import InputError, reason
 from weightgen.files import write_text
 from weightgen.specs import HUB
 
@@ -83,5 +81,4 @@ def _one_line(what: str, remedy: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # the hub raises a dozen unrelated types, other ones in every version
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{what} ({reason}); {remedy}") from error
+        raise InputError(f"{what} ({reason(error)}); {remedy}") from error

@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.errors import InputError
+from weightgen.errors import InputError, reason
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import is_litter, new_folder, read_json, read_tensors, write_json, write_tensors
 from weightgen.hub import local_folder, push_folder
@@ -99,8 +99,7 @@ class GeneratorPipeline(DiffusionPipeline):
                 for module in self._modules():
                     module.to(torch.device(device))
             except (AssertionError, RuntimeError, TypeError) as error:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise InputError(f"device {device}: torch cannot use it here ({reason}); take cpu") from error
+                raise InputError(f"device {device}: torch cannot use it here ({reason(error)}); take cpu") from error
         return self
 
     def enable_model_cpu_offload(self, *_: Any, **__: Any) -> None:

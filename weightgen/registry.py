@@ -1,7 +1,5 @@
 """Components by name: a component's name is its file's name, its class that name in CamelCase."""
 
-from __future__ import annotations
-
 import ast
 import collections.abc
 import difflib
@@ -14,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from weightgen.errors import InputError
+from weightgen.errors import InputError, reason
 
 KINDS = ("selectors", "spaces", "conditioners", "denoisers", "objectives", "zoo_targets", "methods")
 _ROOT = Path(__file__).parent
@@ -88,8 +86,7 @@ def get(kind: str, name: str) -> Any:
         try:
             module = importlib.import_module(name)
         except Exception as error:  # whatever a module outside weightgen raises when it is imported
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(f"{kind}: cannot import '{name}' ({reason}); is it installed?") from error
+            raise InputError(f"{kind}: cannot import '{name}' ({reason(error)}); is it installed?") from error
     else:
         _known(kind, name)
         module = importlib.import_module(f"weightgen.{kind}.{name}")

@@ -1,7 +1,5 @@
 """What begins the SPEC of data and the name of a backbone, and the paths that both may hold; imports no torch."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

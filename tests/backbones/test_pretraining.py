@@ -1,10 +1,6 @@
 """Pretraining learns, keeps the best, and resumes as if it had never stopped."""
 
 import io
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -139,27 +135,6 @@ def test_a_finished_run_only_loads(tmp_path):
     run(first, checkpoint_dir=tmp_path)
     assert run(again, checkpoint_dir=tmp_path) == []
     assert again.weights_hash() == first.weights_hash()
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment_it_resumes(tmp_path):
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "import test_pretraining as t\n"
-        "for record in t.pretrain(t.fresh(), t.pictures(), seed=4, steps=6, batch=5, evaluate_every=2,\n"
-        "                         checkpoint_dir=t.Path(sys.argv[1])): print(record['step'], flush=True)\n"
-    )
-    arguments = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        assert [process.stdout.readline().strip() for _ in range(3)] == ["1", "2", "3"]
-        process.send_signal(signal.SIGKILL)
-    whole, resumed = fresh(), fresh()
-    expected = run(whole)
-    rest = run(resumed, checkpoint_dir=tmp_path)
-    assert rest == expected[len(expected) - len(rest) :]
-    assert resumed.weights_hash() == whole.weights_hash()
 
 
 @pytest.mark.parametrize("change", [{"seed": 5}, {"steps": 8}, {"learning_rate": 0.1}, {"augment": "none"}])

@@ -30,7 +30,7 @@ def test_no_malformed_input_ends_in_a_traceback(
     kind: str, kinds: dict[str, command_fuzz.Target], tmp_path: Path
 ) -> None:
     assert tuple(kinds) == command_fuzz.KINDS
-    counted, cases, seed = Counter[str](), int(os.environ.get("FUZZ_CASES", 38)), int(os.environ.get("FUZZ_SEED", 0))
+    counted, cases, seed = Counter[str](), int(os.environ.get("FUZZ_CASES", 22)), int(os.environ.get("FUZZ_SEED", 0))
     wrong = command_fuzz.failures(cases, seed, kinds[kind], tmp_path, counted)
     assert not wrong, "\n".join(wrong)
     assert counted["refused"] > cases // 10

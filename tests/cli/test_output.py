@@ -180,13 +180,17 @@ def test_the_table_names_every_method_and_the_verdict(
     ],
     ids=["balanced", "far from balanced", "unbalanced", "transductive"],
 )
-def test_unlabelled_images_on_request(
-    trained: Path, tmp_path: Path, arguments: tuple[str, ...], expected: dict[str, object]
-) -> None:
-    sizes = ("--ways", "2", "--shots", "1", "--episodes", "4", "--report", tmp_path)
-    (one,) = json.loads(succeed("evaluate", trained, *sizes, *arguments, "--format", "json").stdout)
-    assert set(one) == EVALUATION_KEYS
+def test_unlabelled_images_on_request(trained: Path, arguments: tuple[str, ...], expected: dict[str, object]) -> None:
+    few = ("--ways", "2", "--shots", "1", "--episodes", "4", "--methods", "generator,inductive", "--format", "json")
+    (one,) = json.loads(succeed("evaluate", trained, *few, *arguments).stdout)
     assert one["unlabelled"] == expected
+    assert "the unlabelled images add " in one["chain"]
+
+
+def test_every_method_sees_the_unlabelled_images(trained: Path, tmp_path: Path) -> None:
+    few = ("--ways", "2", "--shots", "1", "--episodes", "4", "--report", tmp_path)
+    (one,) = json.loads(succeed("evaluate", trained, *few, "--unlabelled", "7", "--format", "json").stdout)
+    assert set(one) == EVALUATION_KEYS
     names = [method["name"] for method in one["methods"]]
     assert names == chosen_methods(None, protocol="episodes", unlabelled=True, pipeline=generator_double())
     kinds = {method["name"]: method["kind"] for method in one["methods"]}

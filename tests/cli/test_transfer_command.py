@@ -146,4 +146,4 @@ def test_novel_classes_there_are_none(trained: Path, images: Path, monkeypatch: 
     none = recipe.model_copy(update={"data": recipe.data.model_copy(update={"novel": 0})})
     monkeypatch.setattr(RunFolder, "recipe", lambda run: none)
     given = ("evaluate", trained, *TRANSFER, "--data", images, "--test", "0.5")
-    assert "keeps no novel classes of" in refuse(*given)
+    assert "keeps no novel classes to evaluate on; give other --data" in refuse(*given)

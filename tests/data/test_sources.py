@@ -232,7 +232,7 @@ def test_hub_asks_for_the_split(monkeypatch):
 
     monkeypatch.setattr(sources, "load_dataset", load)
     for spec in ("hub:a/b", "hub:a/b:test[:10%]"):
-        with pytest.raises(InputError, match=r"cannot be loaded \(Couldn't reach the hub\); check") as error:
+        with pytest.raises(InputError, match=r"loaded \(Couldn't reach the hub with a second line\); check") as error:
             open_data(spec)
         assert "\n" not in str(error.value)
     assert asked == [("a/b", "train"), ("a/b", "test[:10%]")]

@@ -128,7 +128,7 @@ METHODS: dict[str, tuple[Classify, int]] = {
     **{name: (with_base_classes(name, {}), FEW if name == "logistic_regression" else EPISODES) for name in BASELINES},
     "shrunk_lda posterior": (with_base_classes("shrunk_lda", {"prototype": "posterior"}), EPISODES),
     **{
-        f"alone {name}": (alone(name), SLOW if name == "logistic_regression" else FEW)
+        f"alone {name}": (alone(name), SLOW if name in ("logistic_regression", "shrunk_lda") else FEW)
         for name in ALONE
         if name != "sgd_head_1"  # two steps are no fit
     },

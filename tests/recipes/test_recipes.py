@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_runs import CLASSES, QUERIES, SHARED, SHOTS, SHRINKAGES, TINY_FIXED, TINY_ZOO, WAYS, files_below, succeed
+from tiny_runs import QUERIES, SHARED, SHRINKAGES, TINY_FIXED, TINY_ZOO, WAYS, files_below, succeed
 
 from weightgen.config.build import check_components
 from weightgen.config.loading import check, load_recipe, to_yaml
@@ -103,59 +103,57 @@ USED = {components(name): name for name in reversed(TRAINED)}.values()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", [name for name in TRAINED if name not in USED])
+def test_a_small_version_trains(name: str, images: Path, tmp_path: Path) -> None:
+    options = (*small(load_recipe(name)), "data.novel=0", "--out", tmp_path, "--format", "json", "--quiet")
+    result = json.loads(succeed("train", name, f"data={images}", *options).stdout)
+    assert (result["trained"], result["evaluations"]) == (True, [])
+    assert RunFolder(Path(result["run"])).generator().class_names is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", USED)
 def test_a_small_version_runs_from_end_to_end(
-    name: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, images: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data.parquet").symlink_to(images)
-    result = json.loads(
-        succeed("train", name, "data=data.parquet", *small(load_recipe(name)), "--format", "json", "--quiet").stdout
-    )
+    options = (*small(load_recipe(name)), "evaluation.shots=[1]")
+    result = json.loads(succeed("train", name, "data=data.parquet", *options, "--format", "json", "--quiet").stdout)
     assert result["trained"]
-    assert [one["shots"] for one in result["evaluations"]] == list(SHOTS)
     generator = RunFolder(Path(result["run"])).generator()
     crops = generator.conditioner.uses_crops
     methods = chosen_methods(None, protocol="episodes", crops=crops, pipeline=generator)
     # Fewer steps are nothing to draw for a chain without noise, nor are its paths where there are none, or costly ones.
     walks = load_recipe(name).zoo.targets == "trajectories" and not generator.costly
-    pictures = {"png"} if generator.can_draw or walks else set()
-    (alone,) = (one for one in result["evaluations"] if one["shots"] == 1)
-    assert alone["backbone"] == load_recipe(name, small(load_recipe(name))).backbone.model
+    drawn = {"png"} if generator.can_draw or walks else set()
+    (alone,) = result["evaluations"]
+    assert alone["backbone"] == load_recipe(name, options).backbone.model
     assert [one["name"] for one in alone["methods"]] == methods
     assert all(set(one) == METHOD_KEYS for one in alone["methods"])
-    assert (alone["ways"], alone["queries"]) == (WAYS, QUERIES)
+    assert (alone["ways"], alone["shots"], alone["queries"]) == (WAYS, 1, QUERIES)
     kept = {file.rpartition(".")[2] for file in files_below(tmp_path / "runs") if "." in Path(file).name}
-    assert kept == {"yaml", "jsonl", "json", "safetensors", "md", "html", *pictures}
-    if name not in USED:
-        return
+    assert kept == {"yaml", "jsonl", "json", "safetensors", "md", "html", *drawn}
+
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
-
-    sizes = ("--ways", WAYS, "--shots", 2, "--queries", 3)
-    succeed("data", "sample", images, *sizes, "--out", "pictures")
     run = Path("..") / result["run"]
-    written = json.loads(
-        succeed("generate", "--generator", run, "--support", "pictures/support", "--format", "json").stdout
-    )
+    given = ("--generator", run, "--support", pictures / "support", "--format", "json")
+    written = json.loads(succeed("generate", *given).stdout)
     assert (len(written["classes"]), written["support_images"]) == (WAYS, WAYS * 2)
-    predictions = json.loads(succeed("predict", "--head", "head", "pictures/query", "--format", "json").stdout)
+    predictions = json.loads(succeed("predict", "--head", "head", pictures / "query", "--format", "json").stdout)
     assert len(predictions) == WAYS * 3
     assert {one["class_name"] for one in predictions} <= set(written["classes"])
     for one in predictions:
         assert sum(one["probabilities"].values()) == pytest.approx(1)
 
     before = {one["name"]: one["accuracy"] for one in alone["methods"]}
-    few = ("--methods", f"{methods[0]},ridge", "--shots", 1, "--format", "json")
-    (again,) = json.loads(succeed("evaluate", run, *few).stdout)
+    (again,) = json.loads(succeed("evaluate", run, "--methods", f"{methods[0]},ridge", "--format", "json").stdout)
     assert {one["name"]: one["accuracy"] for one in again["methods"]}.items() <= before.items()
-    (everything,) = json.loads(succeed("evaluate", run, "--data", "pictures/query", "--queries", 2, *few).stdout)
-    assert everything["data"] == "pictures/query"
-    assert CLASSES > WAYS
 
     monkeypatch.chdir(tmp_path)
-    options = ("data=data.parquet", *small(load_recipe(name)), "--methods", "ridge", "--format", "json", "--quiet")
-    rows = json.loads(succeed("compare", name, *options).stdout)["rows"]
+    compared = ("data=data.parquet", *options, "--methods", "ridge", "--format", "json", "--quiet")
+    rows = json.loads(succeed("compare", name, *compared).stdout)["rows"]
     assert [row["name"] for row in rows if row["kind"] != "ablation"] == [name, "ridge", "raw_centroid"]
     assert (rows[0]["memorisation"] is None) == generator.conditioner.adapts
     assert len(list(Path("runs").iterdir())) == 1  # the run that was there

@@ -148,6 +148,7 @@ def test_a_generator_that_is_told_which_classes_writes_a_head_for_some_of_them(i
         "data.novel=0",
     )
     alone = ("training.held_out_classes=0", "training.folds=1", "training.unlabelled=[0,0]", "evaluation.queries=3")
+    alone = (*alone, "evaluation.shots=[1]", "evaluation.episodes=2")
     parts = ("conditioner=class_subset", "denoiser={name: token_transformer, width: 12, depth: 1}")
     parts = (*parts, "backbone.options.width=5")
     printed = succeed("train", "metadiff", *data, *options, *alone, *parts, "--out", tmp_path, *JSON)

@@ -98,7 +98,7 @@ def test_wandb_without_a_key_is_one_line_before_any_work(
     )
     monkeypatch.setattr(extras, "find_spec", lambda name: name)
     monkeypatch.setattr(training_run, "new_accelerator", lambda **_: SimpleNamespace(is_main_process=True))
-    wanted = "training.tracker: wandb: No API key configured; or set WANDB_MODE=offline"
+    wanted = "training.tracker: wandb: No API key configured. Use `wandb login`; or set WANDB_MODE"
     words = ("metadiff", "data=data.parquet", *TINY, "training.tracker=wandb")
     assert refuse(*command, *words).startswith(wanted)
     assert files_below(place) == {"data.parquet"}

@@ -9,11 +9,11 @@ import torch
 from tiny_runs import TINY
 
 from weightgen.backbones.backbone import Backbone
+from weightgen.checkpoint import CheckpointFolder
 from weightgen.config.loading import load_recipe
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features
 from weightgen.runs.generator_training import LEAVES_ALL, GeneratorTraining
-from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator
 from weightgen.training.selection import HeldOut
 

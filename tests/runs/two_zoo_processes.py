@@ -17,6 +17,7 @@ from PIL.Image import fromarray
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import features_of
+from weightgen.checkpoint import CheckpointFolder
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.config.loading import load_recipe
 from weightgen.denoisers.class_transformer import ClassTransformer
@@ -27,7 +28,6 @@ from weightgen.records import Features
 from weightgen.runs.generator_training import GeneratorTraining
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.spaces.class_rows import ClassRows
-from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import cross_fitted
 from weightgen.training.learner import new_accelerator

@@ -11,6 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from weightgen.checkpoint import CheckpointFolder
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.denoisers.class_transformer import ClassTransformer
 from weightgen.features.standardizer import Standardizer
@@ -18,7 +19,6 @@ from weightgen.objectives.query_loss import QueryLoss
 from weightgen.records import Features
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.spaces.class_rows import ClassRows
-from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold, cross_fitted
 from weightgen.training.loop import train

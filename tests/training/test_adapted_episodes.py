@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from weightgen.checkpoint import CheckpointFolder
 from weightgen.conditioners.dataset_statistics import DatasetStatistics
 from weightgen.denoisers.learnt_descent import LearntDescent
 from weightgen.features.adapted_space import AdaptedSpace
@@ -23,7 +24,6 @@ from weightgen.records import Episode, Features
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.spaces.class_rows import ClassRows
 from weightgen.training import folds as training_folds
-from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold, cross_fitted
 from weightgen.training.loop import train

@@ -13,12 +13,12 @@ import torch
 from accelerate import Accelerator
 from pydantic import ValidationError
 
+from weightgen.checkpoint import CheckpointFolder
 from weightgen.conditioners.local_targets import LocalTargets
 from weightgen.denoisers.token_transformer import TokenTransformer
 from weightgen.objectives.local_consistency import LocalConsistency
 from weightgen.schedulers.schedulers import build_scheduler
 from weightgen.spaces.class_rows import ClassRows
-from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold
 from weightgen.training.loop import train
@@ -166,9 +166,9 @@ def test_sgd_with_a_constant_rate_is_the_papers_outer_step(make_run: MakeRun, mo
 def test_training_lowers_the_loss(make_run: MakeRun) -> None:
     losses = [
         record["loss"]
-        for record in make_run(steps=120, checkpoint_every=200, reptile={**OPTIONS["reptile"], "draws": 2}).records()
+        for record in make_run(steps=60, checkpoint_every=200, reptile={**OPTIONS["reptile"], "draws": 2}).records()
     ]
-    assert sum(losses[-15:]) < 0.7 * sum(losses[:15])
+    assert sum(losses[-15:]) < 0.8 * sum(losses[:15])
 
 
 def test_episodes_are_of_the_classes_that_the_paths_were_fitted_to(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from weightgen.training import checkpoint
-from weightgen.training.checkpoint import CheckpointFolder, with_prefix, without_prefix
+from weightgen import checkpoint
+from weightgen.checkpoint import CheckpointFolder, with_prefix, without_prefix
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from weightgen.training.checkpoint import without_prefix
+from weightgen.checkpoint import without_prefix
 from weightgen.training.learner import new_accelerator
 from weightgen.training.options import TrainingOptions
 

@@ -19,7 +19,7 @@ from weightgen.backbones.packaged import PYPI, packaged_weights
 from weightgen.backbones.preprocessing import Preprocessing
 from weightgen.data.feature_data import read_classifier
 from weightgen.errors import InputError
-from weightgen.files import read_json, read_tensors, tensors_hash, text_hash, write_json, write_tensors
+from weightgen.files import read_checkpoint, read_json, read_tensors, tensors_hash, text_hash, write_json, write_tensors
 from weightgen.specs import FEATURES, HUB, LOCAL_DIR
 
 
@@ -97,7 +97,7 @@ class Backbone(nn.Module):
             checkpoint, tensors, metadata = _read_packaged(model) if model.startswith(PYPI) else read_model(model)
             model, pretrained = None, False  # not timm's own
         elif checkpoint is not None:
-            tensors, metadata = construction.read_checkpoint(Path(checkpoint).expanduser())
+            tensors, metadata = read_checkpoint(_safetensors(Path(checkpoint).expanduser()))
         if checkpoint is not None:
             model = _architecture_of(Path(checkpoint), metadata, model)
             options = {**_json(Path(checkpoint), metadata, "kwargs"), **options}
@@ -106,7 +106,7 @@ class Backbone(nn.Module):
             raise InputError("backbone: neither a model nor a checkpoint is named; add model: NAME, e.g. conv4")
         construction.check_name(model)
         architecture = model.partition(".")[0]
-        construction.head_slot(architecture)  # refused before anything is downloaded
+        slot = construction.head_slot(architecture)  # refused before anything is downloaded
         arguments, changes = construction.split_options(architecture, options)
         config = {**timm.get_pretrained_cfg(model).to_dict(remove_source=True), **(config or {}), "custom_load": False}
         if not pretrained:
@@ -116,7 +116,8 @@ class Backbone(nn.Module):
         if pretrained:
             weights, classes = construction.download(model), int(config.get("num_classes") or 0)
             built = construction.build(model, arguments, num_classes=classes or 2, seed=seed, weights=weights)
-            classifier = _classifier(built.get_submodule(construction.head_slot(architecture))) if classes else None
+            width, layer = construction.check_slot(built, architecture, slot), built.get_submodule(slot)
+            classifier = _linear(**layer.state_dict(), width=width, source="backbone") if classes else None
         else:
             built = construction.build(architecture, arguments, seed=seed, config=config)
         backbone = cls(
@@ -312,8 +313,11 @@ def _read_classifier(folder: Path, config: Mapping[str, Any]) -> nn.Linear | Non
     return _linear(**tensors, width=config["feature_width"], source=str(path))
 
 
-def _classifier(layer: Any) -> nn.Linear:
-    return _linear(layer.weight.detach(), layer.bias.detach(), width=layer.in_features, source="backbone")
+def _safetensors(path: Path) -> Path:
+    """The path. Raises InputError for files of other kinds."""
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: only safetensors are read, never pickles; convert with safetensors.torch.save_file")
+    return path
 
 
 def _read_packaged(model: str) -> tuple[Path, dict[str, Tensor], dict[str, str]]:

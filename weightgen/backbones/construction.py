@@ -1,8 +1,5 @@
 """Building timm models with one linear head slot, and filling them from safetensors files, strictly."""
 
-from __future__ import annotations
-
-import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,12 +9,12 @@ import timm
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from weightgen.backbones import preprocessing
-from weightgen.errors import InputError
+from weightgen.errors import InputError, reason
 from weightgen.files import read_json, read_tensors
+from weightgen.registry import nearest
 from weightgen.seeds import derive
 from weightgen.specs import HUB, LOCAL_DIR
 
@@ -41,10 +38,10 @@ def check_name(model: str) -> None:
         )
     architecture, _, tag = model.partition(".")
     if not timm.is_model(architecture):
-        raise InputError(f"backbone: timm has no model '{architecture}'{_nearest(architecture, timm.list_models())}")
+        raise InputError(f"backbone: timm has no model '{architecture}'{nearest(architecture, timm.list_models())}")
     tagged = timm.list_pretrained(f"{architecture}.*") if tag else []
     if tag and model not in tagged:
-        raise InputError(f"backbone: timm has no weights '{model}'{_nearest(model, tagged)}")
+        raise InputError(f"backbone: timm has no weights '{model}'{nearest(model, tagged)}")
 
 
 def head_slot(architecture: str) -> str:
@@ -122,7 +119,7 @@ def build(
                 **arguments,
             )
         except (TypeError, ValueError, RuntimeError, AssertionError, KeyError, AttributeError) as error:
-            raise InputError(f"backbone.options: timm cannot build '{architecture}' so: {_one_line(error)}") from error
+            raise InputError(f"backbone.options: timm cannot build '{architecture}' so: {reason(error)}") from error
 
 
 def check_slot(model: nn.Module, architecture: str, slot: str) -> int:
@@ -190,23 +187,9 @@ def _fetched(repository: str, names: Iterable[str], *, model: str) -> Path:
         except Exception as error:  # the hub raises a dozen unrelated types, other ones in every version
             if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
                 continue
-            raise InputError(
-                f"backbone: cannot download '{model}' ({_one_line(error)}); is there a network?"
-            ) from error
+            raise InputError(f"backbone: cannot download '{model}' ({reason(error)}); is there a network?") from error
     what = "safetensors weights" if name.endswith(".safetensors") else name
     raise InputError(f"backbone: the hub holds no {what} for '{model}'; name other weights")
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and string metadata of a safetensors file; files of other kinds are refused."""
-    if path.suffix != ".safetensors":
-        raise InputError(f"{path}: only safetensors are read, never pickles; convert with safetensors.torch.save_file")
-    tensors = read_tensors(path)
-    try:
-        with safe_open(path, "pt") as opened:
-            return tensors, opened.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be read ({_one_line(error)}); copy it again") from error
 
 
 def without_prefix(
@@ -268,12 +251,3 @@ def _check_options(options: Mapping[str, Any]) -> None:
                 raise InputError(
                     f"backbone.options.{key}: must be {wanted}, of 1 to {_LARGEST_SIDE} (got {options[key]!r})"
                 )
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=3)
-    return f"; did you mean {' or '.join(repr(name) for name in close)}?" if close else "; see timm.list_models()"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

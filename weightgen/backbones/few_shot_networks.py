@@ -1,7 +1,5 @@
 """The two networks of few-shot papers, registered with timm as `conv4` and `resnet12`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal
 

@@ -4,8 +4,6 @@ The package holds a pickled state dict, the only pickle that is ever read: once,
 after its SHA-256 was compared with the one below. From then on the safetensors file in the cache is read.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import io

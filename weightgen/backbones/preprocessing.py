@@ -1,7 +1,5 @@
 """From the pictures of a data set to what the network sees: decoded by threads, then timm's evaluation transform."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence

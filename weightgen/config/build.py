@@ -1,7 +1,5 @@
 """Names in a recipe to objects that fit together; the one file that knows both."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

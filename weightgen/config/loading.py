@@ -1,7 +1,5 @@
 """Recipe files and `key=value` overrides to a checked `Recipe`, and its paths; one line for whatever is wrong."""
 
-from __future__ import annotations
-
 import json
 import types
 import typing

@@ -1,7 +1,5 @@
 """Which classes train the backbone, train the generator, choose between generators, and test them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 

@@ -1,7 +1,5 @@
 """Embeddings in place of images: `features:FILE.safetensors`, and arrays, as data sets with a column `features`."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +10,12 @@ import pyarrow as pa
 import torch
 from datasets import Dataset, Value
 from datasets import Sequence as ListOf
-from safetensors import safe_open
 from torch import Tensor
 
 from weightgen.data.labelled import FEATURES as COLUMN
 from weightgen.data.labelled import all_composed, labelled_table
 from weightgen.errors import InputError
-from weightgen.files import read_tensors, shown
+from weightgen.files import read_checkpoint, shown
 from weightgen.specs import FEATURES
 
 CROPS = "crops"
@@ -155,15 +152,13 @@ def _opened(spec: str) -> tuple[Path, dict[str, Tensor], list[str] | None]:
     path = Path(spec.removeprefix(FEATURES)).expanduser()
     if path.suffix.lower() != ".safetensors":
         raise InputError(f"{spec}: is not a safetensors file; write 'features:FILE.safetensors'")
-    tensors = read_tensors(path)
+    tensors, metadata = read_checkpoint(path)
     if "features" not in tensors:
         raise InputError(f"{shown(path)}: has no tensor 'features'; write features [n, d]")
-    with safe_open(path, "pt") as opened:
-        text = (opened.metadata() or {}).get("class_names")
-    if text is None:
+    if "class_names" not in metadata:
         return path, tensors, None
     try:
-        names = json.loads(text)
+        names = json.loads(metadata["class_names"])
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):

@@ -1,7 +1,5 @@
 """Characters rendered from the DejaVu faces that matplotlib ships: a data set without a download."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import struct

@@ -1,12 +1,9 @@
 """Images as users have them: searched in folders by name or content, read, and opened as data sets."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import mimetypes
 import os
-import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from datasets import Dataset
 from PIL import Image
 
 from weightgen.data.feature_data import has_features, open_features, unlabelled_features
-from weightgen.data.labelled import FEATURES, encoded, labelled_images, one_class
+from weightgen.data.labelled import FEATURES, composed, encoded, labelled_images, one_class
 from weightgen.data.pictures import EXTENSIONS, FORMATS, check_text, decoded, file_content, image_format
 from weightgen.errors import InputError
 from weightgen.files import is_litter, shown
@@ -62,7 +59,7 @@ def find_classes(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
     places, passed_over = set(), []
     for path in subfolders:
         check_text(path)
-        name = unicodedata.normalize("NFC", path.name)
+        name = composed(path.name)
         if name in classes or path.resolve() in places:
             raise InputError(f"{shown(path)}: is the same class as another subfolder; rename or remove one of them")
         classes[name], others = _sorted_out(entry for entry in _entries(path) if not entry.is_dir())
@@ -193,15 +190,12 @@ def open_support(support: str | Path | Dataset, *, fewest: int = 2) -> Dataset:
 
 def _different(dataset: Dataset, where: str) -> Dataset:
     """The data set. Raises InputError where all its images, two or more, are the same."""
-    rows = (_content(dataset[row]) for row in range(len(dataset)))
+    column = FEATURES if FEATURES in dataset.column_names else "image"
+    rows = (row[column] if column == FEATURES else encoded(row[column]) for row in dataset)
     first = next(rows)
     if len(dataset) > 1 and all(row == first for row in rows):
         raise InputError(f"{where}: all {len(dataset)} images are the same, nothing tells classes apart; give others")
     return dataset
-
-
-def _content(row: dict[str, Any]) -> bytes | list[float]:
-    return row[FEATURES] if FEATURES in row else encoded(row["image"])
 
 
 def open_unlabelled(source: str | Path, *, besides: Dataset) -> Dataset:

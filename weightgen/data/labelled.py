@@ -1,7 +1,5 @@
 """Labelled images as every source hands them over: one `datasets.Dataset`, rows sorted by class."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import unicodedata

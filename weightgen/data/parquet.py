@@ -1,18 +1,15 @@
 """Parquet files as `datasets` and the hub store them: shards of splits, an image and a label column."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Image
 
 from weightgen.data.labelled import labelled_images, stored_images
-from weightgen.errors import InputError
+from weightgen.errors import InputError, reason
 from weightgen.files import is_litter, shown
 from weightgen.registry import nearest
 
@@ -105,17 +102,13 @@ def _read(path: Path, column: str | None) -> tuple[pa.ChunkedArray, pa.ChunkedAr
         image, label, names = labelled_columns(schema, column, where=where)
         table = pq.read_table(path, columns=[image, label], partitioning=None)
     except (OSError, pa.ArrowException) as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{where}: is not a whole Parquet file ({line}); copy it again") from error
+        raise InputError(f"{where}: is not a whole Parquet file ({reason(error)}); copy it again") from error
     images = stored_images(table.column(image), where=where)
-    without = sum(int(pa.compute.sum(_by_path(chunk)).as_py() or 0) for chunk in images.chunks)
+    by_path = [pa.compute.and_(one.field("bytes").is_null(), one.is_valid()) for one in images.chunks]
+    without = sum(int(pa.compute.sum(one).as_py() or 0) for one in by_path)
     if without:
         raise InputError(f"{where}: {without} images are given by path only; store their encoded bytes in the file")
     return images, table.column(label), names
-
-
-def _by_path(images: pa.StructArray) -> Any:
-    return pa.compute.and_(images.field("bytes").is_null(), images.is_valid())
 
 
 def _may_hold(kind: pa.DataType) -> bool:

@@ -3,8 +3,6 @@
 `docs/how_to/images.md` says what becomes of every mode, and why.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import struct

@@ -1,7 +1,5 @@
 """Where images come from: glyphs, an image folder, Parquet files or the hub, all as `datasets.Dataset`."""
 
-from __future__ import annotations
-
 import glob
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from weightgen.data.glyphs import render_glyphs
 from weightgen.data.images import has_images, open_folder
 from weightgen.data.labelled import labelled_images, stored_images
 from weightgen.data.parquet import is_parquet, labelled_columns, of_split, parquet_files, read_parquet
-from weightgen.errors import InputError
+from weightgen.errors import InputError, reason
 from weightgen.files import is_litter, shown
 from weightgen.specs import is_features
 
@@ -105,8 +103,9 @@ def _open_hub(spec: str) -> Dataset:
     try:
         dataset = load_dataset(name, split=split or "train")
     except Exception as error:  # network, hub and data set code each have exceptions of their own
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{spec}: cannot be loaded ({line}); check the name, the split and the network") from error
+        raise InputError(
+            f"{spec}: cannot be loaded ({reason(error)}); check the name, the split and the network"
+        ) from error
     image, label, names = labelled_columns(dataset.features.arrow_schema, column or None, where=spec)
     table = dataset.select_columns([image, label]).with_format("arrow")[:]
     return labelled_images(stored_images(table.column(image), where=spec), table.column(label), names, where=spec)

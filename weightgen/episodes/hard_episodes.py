@@ -1,7 +1,5 @@
 """Episodes that are harder than evenly drawn ones, or of a feature space that nobody has: what a user may bring."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

@@ -1,7 +1,5 @@
 """Draws batches of episodes from features, all of a batch at once."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Bool, Int, Num
 from torch import Tensor

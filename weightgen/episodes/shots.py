@@ -1,7 +1,5 @@
 """How many support images a class has: one number, or a range from which every class of an episode draws its own."""
 
-from __future__ import annotations
-
 import re
 
 Shots = int | tuple[int, int]

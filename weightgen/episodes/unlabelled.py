@@ -1,7 +1,5 @@
 """Which unlabelled images come with an episode, and how they are drawn."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """How far a chain strays from the paths that it learnt to follow, on classes it never saw (Mc-Di, arXiv 2502.01117)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Methods side by side, each against the best baseline on the same episodes, and what that comes to in a sentence."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 

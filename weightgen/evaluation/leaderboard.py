@@ -1,7 +1,5 @@
 """Several ways of writing weights on the same tasks: one row per method, as JSON and as one page."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ networks than noise added to a checkpoint, or an average of several (Zeng et al.
 generalization or memorization?", arXiv 2506.07998). These are the measures of that paper and its two controls.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

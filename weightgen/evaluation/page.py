@@ -1,7 +1,5 @@
 """One HTML file that holds all it shows: it opens without a network, on a phone too, light or dark."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io

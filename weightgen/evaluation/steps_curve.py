@@ -1,7 +1,5 @@
 """Accuracy against the number of denoiser calls, for several schedulers on the same episodes."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass

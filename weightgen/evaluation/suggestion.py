@@ -1,7 +1,5 @@
 """Which unlabelled images to label next: those whose labels would change the head's answers on most of the others."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any

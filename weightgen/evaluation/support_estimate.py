@@ -1,7 +1,5 @@
 """How accurate a head is, from its own support images: each is judged by a head that was written without it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Training sets of several sizes drawn from one, and the test set that judges them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar

@@ -18,6 +18,7 @@ from weightgen.files import (
     check_folder,
     is_litter,
     new_folder,
+    read_checkpoint,
     read_json,
     read_tensors,
     write_json,
@@ -114,7 +115,7 @@ def read_head(folder: Path) -> HeadFields:
     config = _read_config(folder / _CONFIG)
     tensors = read_tensors(folder / _MODEL)
     backbone = _build_backbone(config, tensors, source=folder / _MODEL)
-    generated, metadata = construction.read_checkpoint(folder / _HEAD)
+    generated, metadata = read_checkpoint(folder / _HEAD)
     names, class_names = _names(backbone), tuple(config["label_names"])
     parts = {name: generated.pop(name) for name in sorted(generated.keys() - set(names))}
     shapes = ((len(class_names), backbone.feature_width), (len(class_names),))
@@ -140,7 +141,7 @@ def read_head(folder: Path) -> HeadFields:
 
 def _read_alone(folder: Path) -> HeadFields:
     """A head on given features, which has neither a model nor its config."""
-    tensors, metadata = construction.read_checkpoint(folder / _HEAD)
+    tensors, metadata = read_checkpoint(folder / _HEAD)
     try:
         class_names = json.loads(metadata.pop("class_names", ""))
     except ValueError as error:

@@ -1,7 +1,5 @@
 """A head with its backbone as one ONNX file, which onnxruntime serves without torch."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json
@@ -17,7 +15,7 @@ from torch.nn import functional
 
 from weightgen.backbones.backbone import FeatureBackbone
 from weightgen.backbones.preprocessing import KEYS, Preprocessing
-from weightgen.errors import InputError
+from weightgen.errors import InputError, reason
 from weightgen.extras import require
 from weightgen.files import check_folder, write_bytes
 from weightgen.heads.head import Head
@@ -205,8 +203,8 @@ def _exported(network: nn.Module, example: Tensor, name: str, axes: dict[int, Di
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"backbone: torch cannot export this network to ONNX ({reason}); take another") from error
+        why = reason(error.__cause__ or error)
+        raise InputError(f"backbone: torch cannot export this network to ONNX ({why}); take another") from error
     assert program is not None
     program.model.metadata_props.update(metadata)
     return program.model_proto.SerializeToString()

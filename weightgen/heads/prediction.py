@@ -1,7 +1,5 @@
 """Class, probability and uncertainty of images by a head."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -95,7 +93,9 @@ def answered(
     readable = {i: one for i, (_, one) in enumerate(pixels) if one is not None}
     if not readable:
         return
-    each = draw_probabilities(draws, _features(backbone, torch.stack(list(readable.values()))))
+    with torch.no_grad():
+        features = backbone(torch.stack(list(readable.values())).to(next(backbone.parameters()).device))
+    each = draw_probabilities(draws, features.float().cpu())
     mixture = each.mean(0)
     uncertainty = normalised_entropy(mixture)
     disagreement = (uncertainty - normalised_entropy(each).mean(0)).clamp(min=0)
@@ -136,10 +136,3 @@ def _attempt(
             raise
         failed(error)
         return None
-
-
-@torch.no_grad()
-def _features(
-    backbone: Backbone, pixels: Float[Tensor, "images channels height width"]
-) -> Float[Tensor, "images feature"]:
-    return backbone(pixels.to(next(backbone.parameters()).device)).float().cpu()

@@ -1,7 +1,5 @@
 """Images into one folder per class, as a head says; nothing there is overwritten."""
 
-from __future__ import annotations
-
 import filecmp
 import hashlib
 import os

@@ -11,10 +11,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightgen.backbones.construction import read_checkpoint
 from weightgen.episodes.dataset_episode import MOST_SAMPLED
 from weightgen.errors import InputError
-from weightgen.files import write_tensors
+from weightgen.files import read_checkpoint, write_tensors
 from weightgen.records import Episode, Statistics
 
 FILE = "statistics.safetensors"

@@ -1,7 +1,5 @@
 """Coordinates in which within- and between-class covariance are both diagonal."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import lru_cache
 

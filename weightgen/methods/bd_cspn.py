@@ -1,7 +1,5 @@
 """Prototypes rectified by shifted, pseudo-labelled unlabelled images."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

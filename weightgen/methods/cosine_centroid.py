@@ -1,7 +1,5 @@
 """Cosine to the mean support feature, seen from a chosen origin."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

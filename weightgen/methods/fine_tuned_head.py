@@ -1,7 +1,5 @@
 """A linear head trained on the support by gradient descent."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

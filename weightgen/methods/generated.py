@@ -1,7 +1,5 @@
 """What a trained generator writes, and the ablations that every table sets beside it."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import replace

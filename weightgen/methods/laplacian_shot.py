@@ -1,7 +1,5 @@
 """Prototypes of the support and of unlabelled images labelled by Laplacian regularisation."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Linear discriminant analysis with the shrinkage of Ledoit and Wolf."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

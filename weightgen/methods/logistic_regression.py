@@ -1,7 +1,5 @@
 """Logistic regression on the support features."""
 
-from __future__ import annotations
-
 import contextlib
 import warnings
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Votes of the nearest training images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Cosine to the mean feature of each class, and nothing else."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Least squares onto one-hot labels with an L2 penalty."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """A linear layer trained by minibatches, as a deep-learning script would."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Cosine to the best linear guess of the class mean."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

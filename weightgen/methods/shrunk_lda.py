@@ -1,7 +1,5 @@
 """Linear discriminant analysis with a shrunk covariance."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

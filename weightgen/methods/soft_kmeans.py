@@ -1,7 +1,5 @@
 """Prototypes refined by soft assignments of the unlabelled images."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

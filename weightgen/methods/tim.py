@@ -1,7 +1,5 @@
 """Prototypes that make the unlabelled images' labels confident and the classes equally frequent."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

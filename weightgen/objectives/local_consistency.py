@@ -1,7 +1,5 @@
 """Mc-Di's objective: one chain that passes the points of an optimisation path one after the other."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Literal
 
@@ -55,7 +53,8 @@ class LocalConsistency(Objective):
         end, start = self._range(chain, which)
         t = end + (torch.rand(episodes, generator=generator) * (start - end)).long()
         noise = torch.randn(path[:, 0].shape, generator=generator, dtype=path.dtype).to(path)
-        local, whole = (self._column(chain.signal_from(level, t), path) for level in (end, torch.zeros_like(t)))
+        levels = (chain.signal_from(level, t) for level in (end, torch.zeros_like(t)))
+        local, whole = (level[:, None, None].to(path) for level in levels)  # batch 1 1
         target = path[torch.arange(episodes), which]
         noisy = local.sqrt() * target + (1 - local).sqrt() * noise
         condition = conditioner.at(conditioner(batch.episode, batch.features), noisy)
@@ -88,9 +87,6 @@ class LocalConsistency(Objective):
         if self.naive:
             return torch.zeros_like(which), bounds[:1].expand_as(which)
         return bounds[which + 1], bounds[which] if self.ranges == "disjoint" else bounds[:1].expand_as(which)
-
-    def _column(self, signal: Tensor, like: Tensor) -> Float[Tensor, "batch 1 1"]:
-        return signal[:, None, None].to(like)
 
 
 def _query_loss(

@@ -1,7 +1,5 @@
 """Plain diffusion training: undo the noise that was added."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Noise prediction plus discrimination: the clean head seen from every noise level classifies the queries."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

@@ -1,7 +1,5 @@
 """A hypernetwork: parameters in one call, without noise."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from weightgen.interfaces import Objective, TrainingBatch

@@ -1,7 +1,5 @@
 """The cross-entropy of queries, each episode's in units of what the form alone gets wrong; and a learnt logit scale."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 

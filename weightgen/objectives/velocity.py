@@ -1,7 +1,5 @@
 """Flow matching: the velocity on the straight path from noise to parameters."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from weightgen.interfaces import Objective, TrainingBatch

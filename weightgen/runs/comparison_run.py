@@ -1,7 +1,5 @@
 """Several recipes trained on the same classes and compared on the same tasks."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from weightgen.evaluation.scoring import EpisodeSizes, Scores, score_all
 from weightgen.evaluation.tuning import BaseClassFolds
 from weightgen.files import new_folder, read_json, text_hash, write_json
 from weightgen.records import Progress
-from weightgen.runs.evaluation_run import Setting, check_numbers, chosen_shots
+from weightgen.runs.evaluation_run import Setting, chosen_sizes
 from weightgen.runs.folder import RunFolder, run_folder
 from weightgen.runs.memorisation_run import memorisation
 from weightgen.runs.methods import GENERATOR, RAW_CENTROID, build_methods, known_methods
@@ -77,15 +75,8 @@ def compare_recipes(
     check_least(1, seeds=seeds)
     entries = _entries(names, list(overrides), data=data, seeds=seeds, runs=runs)
     first = entries[0].recipes[0]
-    options = first.evaluation
-    ways = options.ways if ways is None else ways
-    queries = options.queries if queries is None else queries
-    episodes = options.episodes if episodes is None else episodes
-    check_numbers(ways=ways, queries=queries, episodes=episodes)
-    sizes = [
-        EpisodeSizes(ways=ways, shots=number, queries=queries, unlabelled=None)
-        for number in chosen_shots(options.shots if shots is None else shots)
-    ]
+    asked: dict[str, Any] = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes}
+    sizes, total = chosen_sizes(first.evaluation, **asked)
     chosen = _baselines(baselines)
     if not first.data.keeps_novel:
         raise InputError(f"recipe {entries[0].name} keeps no novel classes to compare on; set data.novel")
@@ -95,14 +86,14 @@ def compare_recipes(
         for entry in entries:
             share_backbone(entries[0].runs[seed], entry.runs[seed])
             train_run(entry.recipes[seed], entry.runs[seed], progress=progress)
-    comparison = _Comparison(entries, sizes, chosen, episodes, out / _PARTS, progress)
+    comparison = _Comparison(entries, sizes, chosen, total, out / _PARTS, progress)
     board = leaderboard(
         comparison.methods(),
         data=first.data.source,
         backbone=first.backbone.model or first.backbone.checkpoint,
-        ways=ways,
-        queries=queries,
-        episodes=episodes,
+        ways=sizes[0]["ways"],
+        queries=sizes[0]["queries"],
+        episodes=total,
         seeds=seeds,
     )
     write_leaderboard(out, board)
@@ -241,7 +232,8 @@ class _Comparison:
 
     def _facts(self, entry: Entry, seed: _Seed) -> dict[str, Any]:
         """Parameters, training time and memorisation of a generator."""
-        run, recipe, shots = entry.runs[seed.seed], entry.recipes[seed.seed], self._most_shots
+        run, recipe = entry.runs[seed.seed], entry.recipes[seed.seed]
+        shots = max(fewest_and_most(sizes["shots"])[1] for sizes in self.sizes)
 
         def make() -> dict[str, Any]:
             setting = seed.of(run)
@@ -256,10 +248,6 @@ class _Comparison:
             }
 
         return self._once(f"{run.path.name}-facts", (run.written, str(shots)), make)
-
-    @property
-    def _most_shots(self) -> int:
-        return max(fewest_and_most(sizes["shots"])[1] for sizes in self.sizes)
 
     def _by_shots(
         self, name: str, make: Callable[[EpisodeSizes], dict[str, Any]], key: tuple[str, ...]

@@ -1,7 +1,5 @@
 """The data section at work: images for the backbone, the generator, validation and novel classes."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace

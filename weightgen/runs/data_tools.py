@@ -1,7 +1,5 @@
 """Looking at image data and taking one episode out of it."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What this installation and this machine have, and what is missing: the first thing to look at, and to report."""
 
-from __future__ import annotations
-
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version

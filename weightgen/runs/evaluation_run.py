@@ -15,11 +15,10 @@ from torch import Tensor
 from weightgen.backbones.backbone import FeatureBackbone
 from weightgen.backbones.feature_cache import crops_of, features_of, pixels_of
 from weightgen.config.build import build_targets
-from weightgen.config.recipe import Recipe
-from weightgen.data.labelled import data_fingerprint, select_classes
-from weightgen.data.sources import open_data
+from weightgen.config.recipe import EvaluationOptions, Recipe
+from weightgen.data.labelled import select_classes
 from weightgen.episodes.sampler import EpisodeSampler
-from weightgen.episodes.shots import Shots, parse_shots, shots_label, shots_words
+from weightgen.episodes.shots import parse_shots, shots_label, shots_words
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError, check_least
 from weightgen.evaluation.chain_paths import ChainPaths, chain_paths
@@ -31,14 +30,12 @@ from weightgen.evaluation.tuning import BaseClassFolds
 from weightgen.files import check_folder
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features, Progress
-from weightgen.runs.data_parts import DataParts, base_features, open_parts
-from weightgen.runs.folder import PackagedRun, RunFolder
+from weightgen.runs.data_parts import base_features
+from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import zoo_seed
-from weightgen.runs.image_kind import warn_of_kind
 from weightgen.runs.methods import GENERATOR, INDUCTIVE, PARTS, build_methods, chosen_methods
 from weightgen.runs.training_run import MetricsFile
 from weightgen.seeds import generator
-from weightgen.specs import absolute_spec
 from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
 _VECTOR_EPISODES = 50
@@ -82,25 +79,20 @@ def evaluate_run(
     if report is not None:
         check_folder(report, what="the report")
     recipe, pipeline = run.recipe(), run.generator()
-    options = recipe.evaluation
-    ways = options.ways if ways is None else ways
-    queries = options.queries if queries is None else queries
-    episodes = options.episodes if episodes is None else episodes
-    numbers = chosen_shots(options.shots if shots is None else shots)
-    check_numbers(ways=ways, queries=queries, episodes=episodes)
+    asked: dict[str, Any] = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes}
+    sizes, total = chosen_sizes(recipe.evaluation, **asked, unlabelled=unlabelled)
     fitted = build_targets(recipe).fit is not None
     beside = unlabelled is not None
     crops = pipeline.conditioner.uses_crops and not isinstance(pipeline.backbone, FeatureBackbone)
-    given: dict[str, Any] = {"fitted": fitted, "base_classes": not isinstance(run, PackagedRun), "crops": crops}
+    given: dict[str, Any] = {"fitted": fitted, "base_classes": run.has_base_classes, "crops": crops}
     names = chosen_methods(methods, protocol="episodes", unlabelled=beside, pipeline=pipeline, **given)
-    sizes = [EpisodeSizes(ways=ways, shots=n, queries=queries, unlabelled=unlabelled) for n in numbers]
-    setting = Setting.of(run, data=data, split=split, episodes=episodes, seed=seed, progress=progress)
+    setting = Setting.of(run, data=data, split=split, episodes=total, seed=seed, progress=progress)
     evaluated = [_evaluate(setting, names, each, progress=progress) for each in sizes]
     results, details = [one for one, _ in evaluated], [of for _, of in evaluated]
     if report is not None:
         curve = []
         for each in sizes:
-            fewer = min(episodes, _COSTLY_CURVE_EPISODES if pipeline.costly else _CURVE_EPISODES)
+            fewer = min(total, _COSTLY_CURVE_EPISODES if pipeline.costly else _CURVE_EPISODES)
             curve += steps_curve(pipeline, setting.inputs, episodes=fewer, seed=seed, progress=progress, **each)
         write_report(
             report,
@@ -114,39 +106,29 @@ def evaluate_run(
     return results
 
 
-def chosen_shots(shots: Sequence[int | str]) -> list[Shots]:
-    """Numbers and ranges as a command line or a recipe gives them. Raises InputError for anything else."""
+def chosen_sizes(
+    options: EvaluationOptions,
+    *,
+    ways: int | None,
+    shots: Sequence[int | str] | None,
+    queries: int | None,
+    episodes: int | None,
+    unlabelled: UnlabelledDraw | None = None,
+) -> tuple[list[EpisodeSizes], int]:
+    """Sizes of the episodes for every number of shots, and how many episodes; those of a recipe where they are None.
+
+    Raises InputError for numbers, by the names of their flags, that no episodes can be drawn with.
+    """
+    given = {"ways": ways, "queries": queries, "episodes": episodes}
+    numbers: dict[str, int] = {key: getattr(options, key) if one is None else one for key, one in given.items()}
     try:
-        return [parse_shots(given) for given in shots]
+        all_shots = [parse_shots(one) for one in (options.shots if shots is None else shots)]
     except ValueError as error:
         raise InputError(f"--shots is {error}") from None
-
-
-def check_numbers(*, ways: int, queries: int, episodes: int) -> None:
-    """Refuse numbers, by the names of their flags, that no episodes can be drawn with. Raises InputError."""
-    check_least(2, ways=ways, episodes=episodes)
-    check_least(1, queries=queries)
-
-
-def chosen_images(
-    pipeline: WeightGenerationPipeline,
-    recipe: Recipe,
-    parts: DataParts,
-    data: str | None,
-    *,
-    split: Literal["novel", "validation"] = "novel",
-) -> tuple[datasets.Dataset, str]:
-    """Images to evaluate on, and the SPEC they come from: `data`, unless that is what the run was trained on.
-
-    That they are of another kind than the generator knows is logged.
-    """
-    if data is not None and absolute_spec(data) != recipe.data.source:
-        given = open_data(data, seed=recipe.seed)
-        if data_fingerprint(given) != data_fingerprint(open_data(recipe.data.source, seed=recipe.seed)):
-            warn_of_kind(given, pipeline, where=data)
-            return given, data
-    own = getattr(recipe.data, split)
-    return getattr(parts, split), own if isinstance(own, str) else recipe.data.source
+    check_least(2, ways=numbers["ways"], episodes=numbers["episodes"])
+    check_least(1, queries=numbers["queries"])
+    total = numbers.pop("episodes")
+    return [EpisodeSizes(shots=one, unlabelled=unlabelled, **numbers) for one in all_shots], total  # type: ignore[typeddict-item]
 
 
 @dataclass(frozen=True)
@@ -181,23 +163,15 @@ class Setting:
     ) -> Setting:
         """A run's generator and images; the arguments are those of `evaluate_run`."""
         recipe, pipeline = run.recipe(), run.generator()
-        if isinstance(run, PackagedRun):
-            if data is None:
-                raise InputError(f"{run.path}: has no images of its own to be evaluated on; give --data SPEC")
-            images = open_data(data, seed=recipe.seed)
-            warn_of_kind(images, pipeline, where=data)
-            features = _seen(pipeline, images, progress=progress)
-            return cls(recipe, pipeline, features, features, None, data, str(run.path), episodes, seed)
-        parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
-        images, source = chosen_images(pipeline, recipe, parts, data, split=split)
-        if len(images) and pipeline.class_names is not None:
-            images = select_classes(images, pipeline.class_names)
-        if not len(images):
-            raise InputError(f"{run.path}: its recipe keeps no {split} classes to evaluate on; give --data SPEC")
+        judged = run.judged_images(pipeline, data, split=split)
+        known = pipeline.class_names
+        images = judged.images if known is None else select_classes(judged.images, known)
         unseen = _seen(pipeline, images, progress=progress)
         inputs = pixels_of(pipeline.backbone, images) if pipeline.space.takes_images else unseen
-        training = base_features(recipe.data, pipeline.backbone, parts, progress=progress)
-        return cls(recipe, pipeline, unseen, inputs, training, source, run.path.absolute().name, episodes, seed)
+        training = None
+        if judged.parts is not None:
+            training = base_features(recipe.data, pipeline.backbone, judged.parts, progress=progress)
+        return cls(recipe, pipeline, unseen, inputs, training, judged.source, run.path.absolute().name, episodes, seed)
 
     @property
     def fits(self) -> dict[str, Any]:

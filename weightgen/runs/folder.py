@@ -1,10 +1,11 @@
 """Run folders: what is in one, which recipe belongs to which, and which was finished last."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
+
+from datasets import Dataset
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.packaged import DEFAULT_BACKBONE
@@ -12,10 +13,14 @@ from weightgen.config.build import import_components
 from weightgen.config.loading import load_recipe, recipe_hash, with_portable_paths
 from weightgen.config.names import recipe_path
 from weightgen.config.recipe import Recipe
+from weightgen.data.labelled import data_fingerprint
+from weightgen.data.sources import open_data
 from weightgen.errors import InputError
 from weightgen.files import check_folder, read_json
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.specs import is_features
+from weightgen.runs.data_parts import DataParts, open_parts
+from weightgen.runs.image_kind import warn_of_kind
+from weightgen.specs import absolute_spec, is_features
 from weightgen.universal.generator import NAME as UNIVERSAL
 from weightgen.universal.generator import universal_generator
 
@@ -23,10 +28,23 @@ _RECIPE = "recipe.yaml"
 
 
 @dataclass(frozen=True)
+class JudgedImages:
+    """Images that a generator is judged on, and the SPEC they come from.
+
+    parts: the data of its training; None of the universal generator.
+    """
+
+    images: Dataset
+    source: str
+    parts: DataParts | None
+
+
+@dataclass(frozen=True)
 class RunFolder:
     """`runs/<recipe>-<hash>`: recipe.yaml, metrics.jsonl, timing.json, checkpoints/, backbone/, generator/, …."""
 
     path: Path
+    has_base_classes: ClassVar[bool] = True
 
     @property
     def finished(self) -> bool:
@@ -78,6 +96,25 @@ class RunFolder:
         pipeline.alternative = universal_generator
         return pipeline
 
+    def judged_images(
+        self, pipeline: WeightGenerationPipeline, data: str | None, *, split: Literal["novel", "validation"] = "novel"
+    ) -> JudgedImages:
+        """Those of the SPEC `data`; the run's own of a split where that is None or what the run was trained on.
+
+        That they are of another kind than the generator knows is logged. Raises InputError where there are none.
+        """
+        recipe = self.recipe()
+        parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
+        if data is not None and absolute_spec(data) != recipe.data.source:
+            images = open_data(data, seed=recipe.seed)
+            if data_fingerprint(images) != data_fingerprint(open_data(recipe.data.source, seed=recipe.seed)):
+                warn_of_kind(images, pipeline, where=data)
+                return JudgedImages(images, data, parts)
+        images, own = getattr(parts, split), getattr(recipe.data, split)
+        if not len(images):
+            raise InputError(f"{self.path}: its recipe keeps no {split} classes to evaluate on; give other --data")
+        return JudgedImages(images, own if isinstance(own, str) else recipe.data.source, parts)
+
 
 @dataclass(frozen=True)
 class PackagedRun(RunFolder):
@@ -87,6 +124,7 @@ class PackagedRun(RunFolder):
     """
 
     named: str = DEFAULT_BACKBONE
+    has_base_classes: ClassVar[bool] = False
 
     def recipe(self) -> Recipe:
         """The recipe of its training, which says how large episodes are."""
@@ -100,6 +138,16 @@ class PackagedRun(RunFolder):
     def generator(self) -> WeightGenerationPipeline:
         """The generator for the backbone. Raises InputError for a backbone that cannot be used."""
         return universal_generator(Backbone.named(self.named))
+
+    def judged_images(
+        self, pipeline: WeightGenerationPipeline, data: str | None, *, split: Literal["novel", "validation"] = "novel"
+    ) -> JudgedImages:
+        """All of `data`. Raises InputError where none are given."""
+        if data is None:
+            raise InputError(f"{self.path}: has no images of its own to be evaluated on; give --data SPEC")
+        images = open_data(data, seed=self.recipe().seed)
+        warn_of_kind(images, pipeline, where=data)
+        return JudgedImages(images, data, None)
 
 
 def chosen_run(named: Path | None, *, data: str | None, backbone: str | None, runs: Path = Path("runs")) -> RunFolder:

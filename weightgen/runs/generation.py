@@ -1,7 +1,5 @@
 """A head for a user's folder, or further classes for a head, from whichever generator is meant."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The page on a written head: how good it is, what is confused, which support images are doubtful, what made it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

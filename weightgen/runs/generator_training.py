@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
+from weightgen.checkpoint import CheckpointFolder
 from weightgen.config.build import build_generator, build_objective, build_targets, generation_scheduler
 from weightgen.config.recipe import Recipe
 from weightgen.episodes.unlabelled import DISTRACTOR_CLASSES, UnlabelledDraw
@@ -22,7 +23,6 @@ from weightgen.registry import get
 from weightgen.runs.data_parts import SpaceFeatures
 from weightgen.seeds import derive, generator
 from weightgen.training.calibration import View, calibrated, kind_limits
-from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold, cross_fitted, mean_likelihood_scale
 from weightgen.training.learnt_space import Reconstructions, train_space

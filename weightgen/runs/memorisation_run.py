@@ -1,7 +1,5 @@
 """The measures of memorisation on a trained generator and the zoo that it learnt from."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import asdict, dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Which methods a comparison has, and how each is made ready."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 

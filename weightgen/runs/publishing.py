@@ -1,7 +1,5 @@
 """Heads and trained generators on the hub."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

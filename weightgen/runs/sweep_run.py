@@ -1,7 +1,5 @@
 """A recipe trained with every combination of some options, and which combination is best on held-out base classes."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Sequence

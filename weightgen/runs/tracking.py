@@ -1,7 +1,5 @@
 """Every step's record shown to a tracker of accelerate, beside metrics.jsonl."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import io
@@ -13,7 +11,7 @@ from accelerate import Accelerator
 
 from weightgen.config.loading import dotted
 from weightgen.config.recipe import Recipe
-from weightgen.errors import InputError
+from weightgen.errors import InputError, reason
 from weightgen.runs.folder import RunFolder
 
 PROJECT = "weightgen"
@@ -65,5 +63,4 @@ def _refused(tracker: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of the tracker's own kinds
-        what = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"training.tracker: {tracker}: {what.rstrip('.')}{remedy}") from error
+        raise InputError(f"training.tracker: {tracker}: {reason(error).rstrip('.')}{remedy}") from error

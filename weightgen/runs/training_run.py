@@ -17,6 +17,7 @@ from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.pretraining import pretrain
+from weightgen.checkpoint import CheckpointFolder
 from weightgen.config.build import build_backbone, build_space, build_targets, check_backbone, check_components
 from weightgen.config.loading import to_yaml, with_absolute_paths
 from weightgen.config.names import check_names
@@ -37,7 +38,6 @@ from weightgen.runs.image_kind import ImageKind
 from weightgen.runs.tracking import FOLDER, check_tracker, tracked
 from weightgen.seeds import derive
 from weightgen.specs import HUB
-from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import new_accelerator
 from weightgen.zoo.store import ZooFolder
 

@@ -1,7 +1,5 @@
 """A trained generator compared with other methods, each making one classifier of a whole training set."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,7 @@ from weightgen.evaluation.training_sets import TrainingSets, aligned, draws_of, 
 from weightgen.files import check_folder
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Features, Progress
-from weightgen.runs.data_parts import open_parts
-from weightgen.runs.evaluation_run import chosen_images
-from weightgen.runs.folder import PackagedRun, RunFolder
-from weightgen.runs.image_kind import warn_of_kind
+from weightgen.runs.folder import RunFolder
 from weightgen.runs.methods import build_methods, chosen_methods
 
 
@@ -121,18 +116,10 @@ def _features(
     seed: int,
     progress: Progress | None,
 ) -> tuple[Features, Features]:
-    recipe = run.recipe()
-    if isinstance(run, PackagedRun):
-        images = open_data(data, seed=recipe.seed)
-        warn_of_kind(images, pipeline, where=data)
-    else:
-        parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
-        images, _ = chosen_images(pipeline, recipe, parts, data)
-    if not len(images):
-        raise InputError(f"{run.path}: its recipe keeps no novel classes of {data}; give other data")
+    images = run.judged_images(pipeline, data).images
     fingerprint = data_fingerprint(images)
     if share is None:
-        judged = open_data(test, seed=recipe.seed)
+        judged = open_data(test, seed=run.recipe().seed)
         if data_fingerprint(judged) == fingerprint:
             raise InputError(f"--test {test} is the training set; give other images, or a share of it such as 0.5")
     train = features_of(pipeline.backbone, images, data_fingerprint=fingerprint, progress=progress)

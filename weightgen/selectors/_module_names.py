@@ -1,7 +1,5 @@
 """Modules by name, in PEFT's words."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterable

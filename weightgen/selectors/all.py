@@ -1,7 +1,5 @@
 """The whole network."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 

@@ -1,7 +1,5 @@
 """The biases of the trunk."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from weightgen.interfaces import Selector

@@ -1,7 +1,5 @@
 """The end of the trunk."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

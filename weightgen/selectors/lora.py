@@ -1,7 +1,5 @@
 """Low-rank updates of layers."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 

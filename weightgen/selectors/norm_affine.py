@@ -1,7 +1,5 @@
 """The affine parameters of normalisation layers."""
 
-from __future__ import annotations
-
 from timm.layers import RmsNorm
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase

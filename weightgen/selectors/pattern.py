@@ -1,7 +1,5 @@
 """Modules chosen by name."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from weightgen.interfaces import Selector

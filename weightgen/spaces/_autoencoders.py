@@ -1,7 +1,5 @@
 """Networks that make codes of parameter tokens, and tokens of codes."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 
 import torch

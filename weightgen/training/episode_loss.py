@@ -1,7 +1,5 @@
 """All that learns, in one module, so that one wrapper serves every process and precision."""
 
-from __future__ import annotations
-
 import torch
 from diffusers import SchedulerMixin
 from jaxtyping import Float

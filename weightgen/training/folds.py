@@ -1,7 +1,5 @@
 """Base classes in groups, each seen through statistics of the others, as new classes will be."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What training changes: weights, their average, the optimiser, and the best average so far."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from weightgen.training.checkpoint import CheckpointFolder, with_prefix, without_prefix
+from weightgen.checkpoint import CheckpointFolder, moments, set_step, with_prefix
 from weightgen.training.options import TrainingOptions
 
 _NOTHING = float("-inf")
@@ -103,12 +101,11 @@ class Learner:
         """Write a checkpoint, from the main process."""
         if not self.accelerator.is_main_process:
             return
-        moments = self.optimiser.state_dict()["state"]
         tensors = {
             **with_prefix("learnt", _numbered(self.learnt)),
             **with_prefix("average", _numbered(self.average.shadow_params)),
             **with_prefix("best", _numbered(self.best)),
-            **{f"moments.{i}.{key}": value for i, parts in moments.items() for key, value in parts.items()},
+            **moments(self.optimiser),
         }
         best = None if self.best_score == _NOTHING else self.best_score
         state = {"best_score": best, "best_step": self.best_step, "average_steps": self.average.optimization_step}
@@ -128,24 +125,11 @@ class Learner:
             ):
                 for i, target in enumerate(targets):
                     target.copy_(tensors[f"{name}.{i}"])
-        packed = self.optimiser.state_dict()
-        moments = {i: without_prefix(f"moments.{i}", tensors) for i in range(len(self.learnt))}
-        packed["state"] = {i: parts for i, parts in moments.items() if parts}  # sgd has none
-        self.optimiser.load_state_dict(packed)
-        self._set_learning_rate(state["step"])
+        set_step(self.optimiser, self.learning_rate, tensors, state["step"])
         self.average.optimization_step = state["average_steps"]
         self.best_step = state["best_step"]
         self.best_score = _NOTHING if state["best_score"] is None else state["best_score"]
         return int(state["step"])
-
-    def _set_learning_rate(self, step: int) -> None:
-        """Put the schedule at `step`; it is a function of the step alone."""
-        schedule = self.learning_rate
-        schedule.last_epoch = step
-        rates = [base * factor(step) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
-        for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate
-        schedule.load_state_dict({**schedule.state_dict(), "_last_lr": rates})
 
 
 def _numbered(tensors: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,5 @@
 """The stage before the denoiser's: a parameter space that learns to give a zoo's values back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +9,10 @@ from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from weightgen.checkpoint import CheckpointFolder
 from weightgen.errors import InputError
 from weightgen.interfaces import FitProblem, LearntSpace
 from weightgen.seeds import generator
-from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.learner import Learner
 from weightgen.training.options import TrainingOptions
 

@@ -1,7 +1,5 @@
 """The training loop: one visible function that yields one record per step."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
@@ -12,13 +10,13 @@ from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor
 
+from weightgen.checkpoint import CheckpointFolder
 from weightgen.episodes.hard_episodes import neighbouring_classes, warped
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.records import Episode
 from weightgen.seeds import derive
 from weightgen.seeds import generator as seeded
-from weightgen.training.checkpoint import CheckpointFolder
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold
 from weightgen.training.learner import Learner

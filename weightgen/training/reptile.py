@@ -1,7 +1,5 @@
 """The bi-level loop: adapt to every task on its own, then move towards where all of them ended."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """How good a generator is on base classes kept out of its training."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

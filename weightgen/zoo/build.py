@@ -1,7 +1,5 @@
 """Builds a zoo shard by shard: parameters for many tasks drawn from folds of base classes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import cached_property
 

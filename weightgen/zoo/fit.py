@@ -1,7 +1,5 @@
 """Parameters fitted to many tasks at once, with points kept on the way (Mc-Di, arXiv 2502.01117)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

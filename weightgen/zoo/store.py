@@ -1,15 +1,11 @@
 """A zoo on disk: shards that are whole or absent, and an index that is written last."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors import safe_open
-
 from weightgen.errors import InputError
-from weightgen.files import read_json, read_tensors, tensors_hash, write_json, write_tensors
+from weightgen.files import read_checkpoint, read_json, tensors_hash, write_json, write_tensors
 from weightgen.zoo.members import Shard, Zoo
 
 _FORMAT = 1
@@ -95,11 +91,9 @@ class ZooFolder:
         """Raises InputError when the shard is missing, damaged, or of another key."""
         if not path.exists():
             raise InputError(f"{path}: is missing; {_AGAIN}")
-        tensors = read_tensors(path)
-        with safe_open(path, "pt") as opened:
-            text = (opened.metadata() or {}).get("shard", "{}")
+        tensors, metadata = read_checkpoint(path)
         try:
-            about = json.loads(text)
+            about = json.loads(metadata["shard"])
             other, whole = about["key"] != key, about["hash"] == tensors_hash(tensors)
             shard = Shard(fold=int(about["fold"]), **tensors)
         except (KeyError, TypeError, ValueError) as error:

@@ -1,7 +1,5 @@
 """What a zoo looks like in a few numbers."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

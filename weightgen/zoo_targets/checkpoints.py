@@ -1,7 +1,5 @@
 """p-diff's targets: the last steps of training."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Checkpoints of the user's own as targets."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from pathlib import Path
 

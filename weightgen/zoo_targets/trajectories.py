@@ -1,7 +1,5 @@
 """Mc-Di's targets: parameters fitted to many tasks, and points on the way there."""
 
-from __future__ import annotations
-
 import torch
 
 from weightgen.interfaces import ZooTargets

@@ -1,12 +1,11 @@
 """Resumable training state as safetensors and JSON, whole or absent."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from weightgen.files import new_folder, read_json, read_tensors, write_json, write_tensors
@@ -50,3 +49,32 @@ def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
 def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose name starts with `prefix.`, without it."""
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(prefix + ".")}
+
+
+def moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimiser remembers of every parameter, under `moments.NUMBER.`."""
+    each = optimiser.state_dict()["state"].items()
+    return {f"moments.{i}.{name}": value for i, values in each for name, value in values.items()}
+
+
+def set_step(optimiser: torch.optim.Optimizer, schedule: Any, tensors: Mapping[str, Tensor], step: int) -> None:
+    """Put an optimiser, and its learning rate, where they were after `step` steps.
+
+    Args:
+        schedule: of diffusers; a function of the step alone.
+        tensors: `moments` among them.
+    """
+    packed, parameters = optimiser.state_dict(), [one for group in optimiser.param_groups for one in group["params"]]
+    for i, parameter in enumerate(parameters):
+        if own := without_prefix(f"moments.{i}", tensors):  # sgd has none
+            # Memory order too, for sums round by it.
+            packed["state"][i] = {
+                name: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+                for name, value in own.items()
+            }
+    optimiser.load_state_dict(packed)
+    schedule.last_epoch = step
+    rates = [base * factor(step) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+    for group, rate in zip(optimiser.param_groups, rates, strict=True):
+        group["lr"] = rate
+    schedule.load_state_dict({**schedule.state_dict(), "_last_lr": rates})
