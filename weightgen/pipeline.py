@@ -253,6 +253,11 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """The only classes that it writes classifiers for, in its order; None: any classes."""
         return self.space.class_names if self.space.class_names is not None else self.conditioner.class_names
 
+    @property
+    def sees_coordinates(self) -> bool:
+        """Whether a network learns what coordinates mean, so that they must be the same in every space."""
+        return self.denoiser.sees_coordinates or self.conditioner.sees_coordinates
+
     def scale(self, samples: int) -> Calibration:
         """Factor on logits by the number of shots, of a single head or of several draws."""
         return Calibration.of(self.config.draw_calibration if samples > 1 else self.config.calibration)
@@ -265,6 +270,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         hashed = [self.backbone.weights_hash(), self.backbone.preprocessing_key()]
         for component in (self.standardizer, self.conditioner, self.denoiser, self.space):
             options = {key: value for key, value in component.config.items() if not key.startswith("_")}
+            options.pop("turned", None)  # heads know hashes from before; it shows in the tensors
             tensors = tensors_hash(component.state_dict())
             hashed += [type(component).__name__, json.dumps(options, sort_keys=True), tensors]
         return text_hash(*hashed, json.dumps([self.config.calibration, self.config.draw_calibration]))
@@ -333,18 +339,12 @@ class WeightGenerationPipeline(GeneratorPipeline):
                 raise InputError(f"{name} is {number}; it must be 1 or more")
         if len(generators) != len(episode):
             raise InputError(f"{len(generators)} random generators for {len(episode)} episodes; give one for each")
-        turns = not (denoiser or self.denoiser.sees_coordinates or self.conditioner.sees_coordinates)
-        turns = turns and isinstance(scheduler, MeanDDPMScheduler)
         for which, own, features in spaces or self.conditioner.in_spaces(episode, self.standardizer):
             repeated = [generator for generator in generators[which] for _ in range(samples)]
             with torch.inference_mode():  # on the few rows of a head, what autograd keeps takes a quarter of the time
                 condition = self.conditioner(own, features).repeat(samples)
-                chain: dict[str, Any] = {"generators": repeated, "watch": watch}
-                if turns:  # along the axes it ends where it does in coordinates, for less work
-                    chain |= {"turn": condition.space.along_axes, "back": condition.space.from_axes}
-                    condition = condition.along_axes()
-                predict = self._prediction(denoiser or self.denoiser, condition)
-                tokens = reverse_chain(predict, scheduler, steps, like=self.space.like(condition), **chain)
+                predict, like = self._prediction(denoiser or self.denoiser, condition), self.space.like(condition)
+                tokens = reverse_chain(predict, scheduler, steps, like=like, generators=repeated, watch=watch)
             yield tokens.clone().unflatten(0, (-1, samples)), own, features
 
     def _prediction(self, denoiser: Denoise, condition: Condition) -> Callable[[Tensor, Tensor], Tensor]:

@@ -58,10 +58,6 @@ class MeanDDPMScheduler(DDPMScheduler):
         return DDPMSchedulerOutput(prev_sample=previous) if return_dict else (previous,)
 
 
-def _as_it_is(values: Tensor) -> Tensor:
-    return values
-
-
 def reverse_chain(
     predict: Callable[[Tensor, Tensor], Tensor],
     scheduler: SchedulerMixin,
@@ -69,8 +65,6 @@ def reverse_chain(
     *,
     like: Float[Tensor, "batch ways feature"],
     generators: Sequence[torch.Generator],
-    turn: Callable[[Tensor], Tensor] = _as_it_is,
-    back: Callable[[Tensor], Tensor] = _as_it_is,
     watch: Callable[[Tensor], None] | None = None,
 ) -> Float[Tensor, "batch ways feature"]:
     """Run a chain of `steps` calls of `predict`, which maps noisy values and times to what the scheduler wants.
@@ -78,7 +72,6 @@ def reverse_chain(
     Args:
         like: gives shape, type and device.
         generators: one per member of the batch; all noise of a member comes from its own.
-        turn, back: to other coordinates, in which the chain runs, and back; for a chain that draws no noise on the way.
         watch: shown the noise that the chain starts from, and the values after every call of `predict`.
 
     Raises:
@@ -100,13 +93,12 @@ def reverse_chain(
     extra = {"generator": list(generators)} if _draws(type(scheduler).step) else {}
     if watch is not None:
         watch(x)
-    x = turn(x)
     for t in scheduler.timesteps:
         noisy = scheduler.scale_model_input(x, t)
         x = scheduler.step(predict(noisy, t.round().long().expand(len(x))), t, x, return_dict=False, **extra)[0]
         if watch is not None:
-            watch(back(x))
-    return back(x)
+            watch(x)
+    return x
 
 
 @cache
