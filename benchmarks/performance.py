@@ -73,6 +73,8 @@ def pipeline_of(recipe: str, base: Features, *overrides: str) -> WeightGeneratio
     backbone = FeatureBackbone(width)
     options = load_recipe(recipe, overrides)
     pipeline = build_generator(options, backbone, standardizer, readout="gaussian", classes=base.class_names)
+    assert not pipeline.sees_coordinates
+    pipeline.standardizer = standardizer.along_axes()  # as training leaves it
     pipeline.scheduler = generation_scheduler(options.generation, pipeline.scheduler)
     return pipeline
 

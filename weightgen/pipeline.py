@@ -34,7 +34,7 @@ from weightgen.interfaces import AdaptsBackbone, Conditioner, Denoise, Denoiser,
 from weightgen.parameter_spaces import ChainEnd, ParameterSpace
 from weightgen.pipeline_io import Chosen, GeneratorPipeline
 from weightgen.records import Calibration, Condition, Episode, Features, LinearHeads
-from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain
+from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain, started, times_of
 from weightgen.schedulers.schedulers import check_scheduler, no_noise, swap_scheduler
 from weightgen.seeds import generator as seeded
 
@@ -119,8 +119,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
         episode = self._episode_of(dataset, beside)
         if bool(self.of_another_kind(episode)):
             return self._universal(dataset, unlabelled=unlabelled, num_samples=num_samples, generator=generator)
-        chosen: dict[str, Any] = {"steps": num_inference_steps, "samples": num_samples}
-        return self._written(episode, class_names(dataset), generator, dataset=dataset, **chosen)
+        chosen: dict[str, Any] = {"steps": num_inference_steps, "samples": num_samples, "dataset": dataset}
+        return self._written(episode, class_names(dataset), generator, **chosen)
 
     @torch.no_grad()
     def extend(
@@ -253,11 +253,6 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """The only classes that it writes classifiers for, in its order; None: any classes."""
         return self.space.class_names if self.space.class_names is not None else self.conditioner.class_names
 
-    @property
-    def sees_coordinates(self) -> bool:
-        """Whether a network learns what coordinates mean, so that they must be the same in every space."""
-        return self.denoiser.sees_coordinates or self.conditioner.sees_coordinates
-
     def scale(self, samples: int) -> Calibration:
         """Factor on logits by the number of shots, of a single head or of several draws."""
         return Calibration.of(self.config.draw_calibration if samples > 1 else self.config.calibration)
@@ -343,13 +338,16 @@ class WeightGenerationPipeline(GeneratorPipeline):
             repeated = [generator for generator in generators[which] for _ in range(samples)]
             with torch.inference_mode():  # on the few rows of a head, what autograd keeps takes a quarter of the time
                 condition = self.conditioner(own, features).repeat(samples)
-                predict, like = self._prediction(denoiser or self.denoiser, condition), self.space.like(condition)
-                tokens = reverse_chain(predict, scheduler, steps, like=like, generators=repeated, watch=watch)
+                chain, like = started(scheduler, steps, device=self.device), self.space.like(condition)
+                predict = self._prediction(denoiser or self.denoiser, condition, times_of(chain))
+                tokens = reverse_chain(predict, chain, like=like, generators=repeated, watch=watch)
             yield tokens.clone().unflatten(0, (-1, samples)), own, features
 
-    def _prediction(self, denoiser: Denoise, condition: Condition) -> Callable[[Tensor, Tensor], Tensor]:
+    def _prediction(
+        self, denoiser: Denoise, condition: Condition, times: Int[Tensor, " calls"]
+    ) -> Callable[[Tensor, Tensor], Tensor]:
         """What a chain calls, for one condition."""
-        denoise = denoiser.prepared(condition) if isinstance(denoiser, Denoiser) else denoiser
+        denoise = denoiser.prepared(condition, times) if isinstance(denoiser, Denoiser) else denoiser
         looks = self.denoiser.needs_gradient
         return lambda noisy, time: denoise(noisy, time, self.conditioner.at(condition, noisy) if looks else condition)
 
