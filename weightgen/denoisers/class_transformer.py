@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import cast
 
 import torch
 from diffusers import SchedulerMixin
@@ -19,6 +19,7 @@ from weightgen.records import Condition
 from weightgen.schedulers.schedulers import input_signal
 
 _TIME_WIDTH = 32
+_AT_ONCE = 2**18  # numbers of the embedded pairs of an episode, a MiB
 _FEW_NUMBERS = 2**14  # below, one product of four times the numbers is quicker than four
 _CLASSES_PER_FEATURE = 4
 
@@ -159,17 +160,15 @@ class ClassTransformer(Denoiser):
         images = torch.stack([condition.counts.clamp(min=1), posterior.unlabelled], -1)
         own = pairs.diagonal(dim1=1, dim2=2).mT  # (batch, ways, bands)
         facts = torch.cat([own, torch.zeros_like(own), _compressed(torch.cat([*variances, images], -1))], -1)
-        pairs = self.embed_pair[0](torch.cat([pairs, torch.zeros_like(pairs)], -1))
         apart = mask[:, None] & ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
         share = apart / mask.sum(-1).clamp(min=2)[:, None, None].sub(1)
-        bands, first = len(self.sizes), cast(nn.Linear, self.embed_pair[0])
+        bands = len(self.sizes)
         return _Known(
             posterior=posterior,
             mean=mean,
             tokens=self.embed_token(facts),
             pairs=pairs,
             embed_own=self.embed_token.weight[:, bands : 2 * bands].mT,
-            embed_pair=first.weight[:, bands:].mT,
             share=share[..., None],
             itself=torch.eye(mask.shape[1], dtype=mean.dtype, device=mean.device)[..., None],
             padding=~mask[:, None, None],
@@ -178,17 +177,42 @@ class ClassTransformer(Denoiser):
 
     def _correction(self, anchor: Tensor, time: Tensor, known: _Known) -> Float[Tensor, "batch ways width"]:
         """What other vectors add to each row, along the axes; `time` is embedded."""
-        pairs = _compressed(self._band_products(anchor))
-        own = pairs.diagonal(dim1=1, dim2=2).mT  # (batch, ways, bands)
+        products = _compressed(self._band_products(anchor))
+        own = products.diagonal(dim1=1, dim2=2).mT  # (batch, ways, bands)
         h = known.tokens + time + own @ known.embed_own
-        p = nn.functional.silu((pairs @ known.embed_pair).add_(known.pairs))
-        for layer in self.layers:
-            h = layer(h, p, known.padding)
+        strips = self._strips(known.pairs, products)
+        biases = [[_linear(layer.pair_bias, p).movedim(-1, 1) for layer in self.layers] for _, p in strips()]
+        for layer, bias in zip(self.layers, zip(*biases, strict=True), strict=True):
+            h = layer(h, torch.cat(bias, 2), known.padding)
         h = _normed(self.norm, h)
-        others = nn.functional.silu((_linear(self.receive, h)[:, :, None] + _linear(self.send, h)[:, None]).add_(p))
-        own = _linear(self.own, h)[:, :, None] * known.itself
-        coefficients = torch.addcmul(own, _linear(self.shared, others), known.share)  # batch rows others vectors·bands
-        return self._combined(coefficients.unflatten(-1, (2, -1)), torch.cat([known.mean, anchor], 1))
+        receive, send, own = _linear(self.receive, h), _linear(self.send, h), _linear(self.own, h)
+        vectors, combined = torch.cat([known.mean, anchor], 1), []
+        for rows, p in strips():
+            others = nn.functional.silu((receive[:, rows, None] + send[:, None]).add_(p), inplace=True)
+            itself = own[:, rows, None] * known.itself[rows]  # batch rows others vectors·bands
+            coefficients = torch.addcmul(itself, _linear(self.shared, others), known.share[:, rows])
+            combined.append(self._combined(coefficients.unflatten(-1, (2, -1)), vectors))
+        return torch.cat(combined, 1)
+
+    def _strips(
+        self, known: Float[Tensor, "batch ways ways bands"], products: Float[Tensor, "batch ways ways bands"]
+    ) -> Callable[[], Iterable[tuple[slice, Tensor]]]:
+        """Pairs of classes, embedded, of some rows at a time; what does not fit into a cache is made in every call.
+
+        Where a gradient is asked for it has to know every pair anyway.
+        """
+        ways, width = products.shape[1], self.norm.weight.shape[0]
+        number = ways if torch.is_grad_enabled() else max(1, _AT_ONCE // (ways * width))
+
+        def each() -> Iterator[tuple[slice, Tensor]]:
+            for rows in (slice(start, start + number) for start in range(0, ways, number)):
+                facts = torch.cat([known[:, rows], products[:, rows]], -1)
+                yield rows, nn.functional.silu(_linear(self.embed_pair[0], facts), inplace=True)
+
+        if number < ways:
+            return each
+        whole = list(each())
+        return lambda: whole
 
     def _band_products(self, rows: Float[Tensor, "batch ways feature"]) -> Float[Tensor, "batch ways ways bands"]:
         """Mean product of every pair of rows over each band of neighbouring axes."""
@@ -214,8 +238,8 @@ class ClassTransformer(Denoiser):
 class _Known:
     """What no noise changes.
 
-    mean: of the posterior, 0 for padding. tokens, pairs: the part of both embeddings that is not of the noisy rows.
-    embed_own, embed_pair: the weights of that part which is.
+    mean: of the posterior, 0 for padding. pairs: its products, compressed.
+    tokens: the part of their embedding that is not of the noisy rows. embed_own: the weights of that part which is.
     share: of every other class in what is pooled over them. itself: where a class is the other one.
     padding: the classes to look away from; None where it is known that there are none.
     mapped: what the linear map makes of the mean.
@@ -224,9 +248,8 @@ class _Known:
     posterior: GaussianPosterior
     mean: Float[Tensor, "batch ways feature"]
     tokens: Float[Tensor, "batch ways width"]
-    pairs: Float[Tensor, "batch ways ways width"]
+    pairs: Float[Tensor, "batch ways ways bands"]
     embed_own: Float[Tensor, "bands width"]
-    embed_pair: Float[Tensor, "bands width"]
     share: Float[Tensor, "batch ways ways 1"]
     itself: Float[Tensor, "ways ways 1"]
     padding: Bool[Tensor, "batch 1 1 ways"] | None
@@ -283,12 +306,11 @@ class PairAttention(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, "batch ways width"],
-        pairs: Float[Tensor, "batch ways ways width"],
+        bias: Float[Tensor, "batch heads ways ways"],
         padding: Bool[Tensor, "batch 1 1 ways"] | None,
     ) -> Float[Tensor, "batch ways width"]:
         qkv = _linear(self.to_qkv, _normed(self.norm_in, tokens))
         q, k, v = qkv.unflatten(-1, (3 * self.heads, -1)).transpose(1, 2).chunk(3, 1)
-        bias = _linear(self.pair_bias, pairs).movedim(-1, 1)  # (batch, heads, ways, ways)
         if padding is not None:
             bias = bias.masked_fill(padding, torch.finfo(bias.dtype).min)
         seen = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
