@@ -1,13 +1,13 @@
 """The universal generator beside what its user could do with nothing else, on spaces that it was not trained on.
 
-python benchmarks/universal.py NAME=FILE … [weights=FOLDER] [episodes=600] [shots=1,5,20] [unlabelled=75]
-    [methods=A,B] [out=FILE.json]
+python benchmarks/universal.py NAME=SPEC@BACKBONE … [weights=FOLDER] [episodes=600] [shots=1,5,20] [unlabelled=75]
+    [ways=5|all] [methods=A,B] [out=FILE.json]
 
-Every FILE holds the features of a data set (safetensors: `features`, `labels`, perhaps `classifier.weight`, and `crops`
-`(images, crops, width)`, features of crops of each image, which the generator and one more centroid look at). The
-baselines see the support features alone, as scikit-learn has them, in raw features and in the space of the backbone's
-classifier; all methods see the same episodes. `methods=` leaves only those named, e.g. `ridge,linear SVM`. One thread.
-Prints Markdown, and writes the numbers as JSON.
+SPECs and backbones are those of `data.spaces`: images and the network that sees them, or features:FILE.safetensors.
+The generator and one more centroid look at crops of the images, of features where the file has some. The baselines see
+the support features alone, as scikit-learn has them, in raw features and in the space of the backbone's classifier; all
+methods see the same episodes. `methods=` leaves only those named, e.g. `ridge,linear SVM`. One thread. Prints Markdown,
+and writes the numbers as JSON.
 """
 
 from __future__ import annotations
@@ -30,10 +30,13 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
+from weightgen.backbones.feature_cache import features_with_crops
+from weightgen.config.recipe import DataOptions
+from weightgen.data.sources import open_data
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
-from weightgen.files import read_tensors
 from weightgen.records import Episode, Features
+from weightgen.runs.data_parts import space_specs
 from weightgen.seeds import generator
 from weightgen.universal.generator import universal_generator
 
@@ -55,14 +58,11 @@ FEWEST = {"cross-validated logistic regression": 2, "shrunk LDA": 2}
 RAW_ONLY = {"cross-validated logistic regression", "linear SVM", "nearest neighbour"}
 
 
-def read(path: Path) -> Features:
-    """Features with labels in order."""
-    tensors = read_tensors(path)
-    order = tensors["labels"].argsort(stable=True)
-    labels = tensors["labels"][order]
-    names = tuple(str(number) for number in range(int(labels.max()) + 1))
-    crops = tensors["crops"][order].float() if "crops" in tensors else None
-    return Features(tensors["features"][order].float(), labels, names, crops)
+def read(spec: str) -> tuple[Backbone, Features]:
+    """The backbone, and features of the images and their crops."""
+    ((source, named),) = space_specs(DataOptions(source=spec, spaces=[spec]))
+    backbone = Backbone.named(named)
+    return backbone, features_with_crops(backbone, open_data(source, seed=0))
 
 
 def batches(
@@ -139,7 +139,8 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
 
 @torch.no_grad()
 def judged(
-    path: Path,
+    backbone: Backbone,
+    features: Features,
     weights: Path | None,
     methods: frozenset[str],
     *,
@@ -149,8 +150,7 @@ def judged(
     unlabelled: int,
 ) -> dict[str, Any]:
     """Accuracies of all methods on one data set, as lists, and the generator's calibration error."""
-    features = read(path)
-    pipeline = universal_generator(Backbone.named(f"features:{path}"), weights=weights)
+    pipeline = universal_generator(backbone, weights=weights)
     scores: dict[str, list[Tensor]] = {}
     probabilities, wanted = [], []
     shaped: dict[str, Callable[[Tensor], Tensor]] = {
@@ -211,17 +211,19 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(1)
     given = dict(argument.split("=", 1) for argument in arguments)
     episodes, shots = int(given.pop("episodes", 600)), [int(k) for k in given.pop("shots", "1,5,20").split(",")]
-    unlabelled, ways = int(given.pop("unlabelled", 75)), int(given.pop("ways", 5))
+    unlabelled, ways = int(given.pop("unlabelled", 75)), given.pop("ways", "5")
     weights, out = given.pop("weights", None), given.pop("out", None)
     methods = frozenset(filter(None, given.pop("methods", "").split(",")))
-    judge = partial(
-        judged, weights=None if weights is None else Path(weights), methods=methods, ways=ways, episodes=episodes
-    )
+    judge = partial(judged, weights=None if weights is None else Path(weights), methods=methods, episodes=episodes)
+    data = {name: read(spec) for name, spec in given.items()}
     every: dict[str, dict[str, Any]] = {}
     for count, beside in [*((k, 0) for k in shots if k), *([(1, unlabelled)] if unlabelled else [])]:
-        paths = {name: Path(path) for name, path in given.items()}
-        held = {name: path for name, path in paths.items() if int(read(path).counts.min()) >= count + 8}
-        results = {name: judge(path, shots=count, unlabelled=beside) for name, path in held.items()}
+        results = {
+            name: judge(backbone, features, ways=number, shots=count, unlabelled=beside)
+            for name, (backbone, features) in data.items()
+            if int(features.counts.min()) >= count + 8
+            and (number := len(features.class_names) if ways == "all" else int(ways)) <= len(features.class_names)
+        }
         title = f"{ways}-way {count}-shot" + (f", {beside} unlabelled images" if beside else "")
         every[title] = results
         print(f"\n### {title}\n", *table(results), sep="\n", flush=True)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from weightgen.backbones.backbone import Backbone, FeatureBackbone, classifier_matrix
-from weightgen.backbones.feature_cache import feature_batches, features_of
+from weightgen.backbones.feature_cache import feature_batches, features_of, features_with_crops
 from weightgen.data.feature_data import feature_data, feature_values
 from weightgen.data.images import open_unlabelled, row_name
 from weightgen.data.labelled import class_names, data_fingerprint, select_classes
@@ -51,6 +51,30 @@ def test_a_backbone_of_the_file_gives_its_features_back(tmp_path):
     assert torch.equal(given.values, feature_values(dataset))
     assert torch.equal(torch.cat(list(feature_batches(backbone, dataset, data_fingerprint="x"))), given.values)
     assert torch.equal(backbone(given.values), given.values)
+
+
+def test_crops_in_the_file_stay_with_their_image(tmp_path):
+    values, labels = features()
+    crops = values[:, None] + torch.tensor([0.0, 1.0])[:, None]
+    spec = file(tmp_path, crops=crops)
+    given = features_with_crops(Backbone.named(spec), open_data(spec))
+    assert torch.equal(given.crops, crops[labels.argsort(stable=True)])
+    assert features_with_crops(FeatureBackbone(WIDTH), feature_data(values, labels)).crops is None
+
+
+@pytest.mark.parametrize(
+    ("crops", "message"),
+    [
+        (torch.ones(11, WIDTH), "crops have shape [11, 7], and features [11, 7]; give [11, crops, 7]"),
+        (torch.ones(10, 3, WIDTH), "crops have shape [10, 3, 7], and features [11, 7]; give [11, crops, 7]"),
+        (torch.full((11, 3, WIDTH), float("nan")), "row 0 holds NaN or infinite crops; compute it again"),
+    ],
+)
+def test_bad_crops_are_refused_in_one_line(crops, message):
+    values, labels = features()
+    with pytest.raises(InputError) as caught:
+        feature_data(values, labels, crops=crops)
+    assert str(caught.value) == f"features: {message}"
 
 
 def test_arrays_of_numpy_and_unnamed_labels_do(tmp_path):

@@ -12,9 +12,13 @@ from PIL import Image
 from weightgen.backbones import feature_cache
 from weightgen.backbones.backbone import Backbone, FeatureBackbone
 from weightgen.backbones.feature_cache import CROPS, crops_of
+from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.data.images import open_support
 from weightgen.episodes.dataset_episode import dataset_episode, episode_of
+from weightgen.episodes.hard_episodes import warped
 from weightgen.episodes.sampler import EpisodeSampler
+from weightgen.features.ridge_rows import WeightedImages, likeness, ridge_penalty
+from weightgen.features.standardizer import Standardizer
 from weightgen.heads.head import load_head
 from weightgen.records import Episode, Features
 from weightgen.seeds import generator
@@ -66,6 +70,35 @@ def test_an_image_as_its_own_crop_changes_nothing():
     copies = drawn(replace(own, crops=own.values[:, None].expand(-1, CROPS, -1)), shots=(1, 3))
     without = replace(copies, crops=None)
     torch.testing.assert_close(logits(copies), logits(without), rtol=1e-4, atol=1e-4)
+
+
+def test_rows_minimise_the_loss_of_images_crops_and_their_differences():
+    episode = drawn(features(), shots=(1, 3), batch=6)
+    condition = TaskPrototypes(shrink=False)(episode, Standardizer.of_backbone(FeatureBackbone(WIDTH)))
+    labelled, there = WeightedImages.labelled(condition), condition.support_mask
+    crops = torch.nn.functional.normalize(condition.crops, dim=-1) * there[..., None, None]
+    images, targets, weight = (
+        part.repeat_interleave(CROPS, 1) for part in (labelled.images, labelled.targets, labelled.weight / CROPS)
+    )
+    pulled = (2 * likeness(condition).clamp(min=0)[:, None]) ** 6
+    crops = crops.flatten(1, 3)
+    longer = (
+        replace(labelled, weight=labelled.weight / 2)
+        .joined(WeightedImages(crops, targets, weight / 2))
+        .joined(WeightedImages(crops - images, 0 * targets, pulled * weight))
+    )
+    penalty = ridge_penalty(condition)
+    torch.testing.assert_close(
+        WeightedImages.with_crops(condition).rows(penalty)[0], longer.rows(penalty)[0], rtol=1e-3, atol=1e-5
+    )
+
+
+def test_a_warped_space_warps_crops_as_their_images():
+    own = features()
+    episode = drawn(replace(own, crops=own.values[:, None].expand(-1, CROPS, -1)), shots=(1, 3))
+    moved = warped(episode, torch.Generator().manual_seed(0))
+    assert not torch.equal(moved.support, episode.support)
+    assert torch.equal(moved.crops[..., 1, :], moved.support)
 
 
 def test_neither_the_order_of_crops_nor_those_of_absent_images_matter():

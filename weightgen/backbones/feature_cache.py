@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.preprocessing import ImageReader
 from weightgen.data import pictures
-from weightgen.data.feature_data import feature_values
+from weightgen.data.feature_data import crop_values, feature_values
 from weightgen.data.labelled import FEATURES
 from weightgen.data.labelled import data_fingerprint as fingerprint
 from weightgen.errors import InputError
@@ -99,13 +100,15 @@ def crops_of(
 ) -> Float[Tensor, "images crops feature"] | None:
     """Features of three crops of every image: its middle and two opposite corners, 0.8 of its sides long.
 
-    They are computed once and kept on disk, as those of the images are. None where the data set holds features, and of
-    more images than `most`.
+    They are computed once and kept on disk, as those of the images are. Of a data set of features those that it holds
+    itself, None where there are none; and None of more images than `most`.
 
     Raises InputError as `features_of`.
     """
-    if FEATURES in dataset.column_names or (most is not None and len(dataset) > most):
+    if most is not None and len(dataset) > most:
         return None
+    if FEATURES in dataset.column_names:
+        return crop_values(dataset)
     path = cache_path(backbone, fingerprint(dataset), f"{CROPS} crops of {_CROP_SIDE}")
     kept = kept_tensors(path)
     if kept and len(kept["crops"]) == len(dataset):
@@ -121,6 +124,20 @@ def crops_of(
             progress("computing features of crops", done, len(reader))
     keep_tensors(path, {"crops": crops}, {})
     return crops
+
+
+def features_with_crops(
+    backbone: Backbone,
+    dataset: datasets.Dataset,
+    *,
+    device: torch.device | str = "cpu",
+    most: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    accelerator: Accelerator | None = None,
+) -> Features:
+    """`features_of` with `crops_of` the same images."""
+    features = features_of(backbone, dataset, device=device, progress=progress, accelerator=accelerator)
+    return replace(features, crops=crops_of(backbone, dataset, device=device, most=most, progress=progress))
 
 
 def _crops(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,8 @@ from weightgen.errors import InputError
 from weightgen.files import read_tensors, shown
 from weightgen.specs import FEATURES
 
+CROPS = "crops"
+
 
 def has_features(dataset: Dataset) -> bool:
     """Whether a data set holds features in place of images."""
@@ -28,10 +31,20 @@ def has_features(dataset: Dataset) -> bool:
 
 def feature_values(dataset: Dataset) -> Tensor:
     """The column `features` as float32 [images feature]."""
-    column = dataset.with_format("arrow")[:].column(COLUMN).combine_chunks()
-    width = column.type.list_size
+    return _values(dataset, COLUMN)
+
+
+def crop_values(dataset: Dataset) -> Tensor | None:
+    """Features of crops of each image as float32 [images crops feature]; None where the data set has none."""
+    if CROPS not in dataset.column_names:
+        return None
+    return _values(dataset, CROPS).unflatten(1, (-1, dataset.features[COLUMN].length))
+
+
+def _values(dataset: Dataset, name: str) -> Tensor:
+    column = dataset.with_format("arrow")[:].column(name).combine_chunks()
     flat = column.flatten().to_numpy(zero_copy_only=False)
-    return torch.from_numpy(flat.reshape(len(dataset), width).copy())
+    return torch.from_numpy(flat.reshape(len(dataset), column.type.list_size).copy())
 
 
 def feature_data(
@@ -39,6 +52,7 @@ def feature_data(
     labels: Tensor | np.ndarray | Sequence[int],
     class_names: Sequence[str] | None = None,
     *,
+    crops: Tensor | np.ndarray | None = None,
     where: str = "features",
     fewest: int = 2,
 ) -> Dataset:
@@ -48,12 +62,13 @@ def feature_data(
         values: [images feature], finite, not all zero.
         labels: whole numbers from 0, one per row, in any order.
         class_names: what label i means; the numbers themselves if None.
+        crops: [images crops feature], features of crops of each image, which the universal generator looks at.
         where: begins error messages, e.g. the file.
         fewest: classes that there must be, 1 or 2.
 
     Returns:
-        Columns `features` (float32), `label` (`datasets.ClassLabel`) and `row` (the position given), sorted by class;
-        classes without any row are left out.
+        Columns `features` (float32), `label` (`datasets.ClassLabel`), `row` (the position given) and, if given,
+        `crops`, sorted by class; classes without any row are left out.
 
     Raises:
         InputError: shapes that do not fit each other, values that are not finite or all zero, a label out of range,
@@ -83,14 +98,24 @@ def feature_data(
         raise InputError(f"{where}: has one class only ({names[int(present[0])]!r}); give features of two or more")
     order = codes.argsort(stable=True)
     kept = all_composed([names[i] for i in present.tolist()], where=where)
-    return _dataset(values.float()[order], codes[order], kept, rows=order)
+    if crops is not None:
+        crops = torch.as_tensor(crops)
+        if crops.dim() != 3 or (len(crops), crops.shape[2]) != tuple(values.shape) or not crops.shape[1]:
+            raise InputError(
+                f"{where}: crops have shape {list(crops.shape)}, and features {list(values.shape)}; give "
+                f"[{len(values)}, crops, {values.shape[1]}]"
+            )
+        _check_values(crops.flatten(1), where, "crops")
+        crops = crops.float()[order]
+    return _dataset(values.float()[order], codes[order], kept, rows=order, crops=crops)
 
 
 def open_features(spec: str, *, fewest: int = 2) -> Dataset:
     """Open `features:FILE.safetensors`.
 
-    The file holds `features` [images feature], `labels` [images] and, if there is one, the classifier that belongs to
-    the features: `classifier.weight` [classes feature] and `classifier.bias` [classes], which `Backbone.create` reads.
+    The file holds `features` [images feature], `labels` [images], perhaps `crops` [images crops feature] and, if there
+    is one, the classifier that belongs to the features: `classifier.weight` [classes feature] and `classifier.bias`
+    [classes], which `Backbone.create` reads.
     Its metadata hold `class_names`, a JSON list; without it labels are their own names.
 
     Raises InputError as `feature_data` does, and for a file that is missing, damaged, or lacks a tensor.
@@ -98,7 +123,14 @@ def open_features(spec: str, *, fewest: int = 2) -> Dataset:
     path, tensors, names = _opened(spec)
     if "labels" not in tensors:
         raise InputError(f"{shown(path)}: has no tensor 'labels'; write features [n, d] and labels [n]")
-    return feature_data(tensors["features"], tensors["labels"], names, where=shown(path), fewest=fewest)
+    return feature_data(
+        tensors["features"],
+        tensors["labels"],
+        names,
+        crops=tensors.get("crops"),
+        where=shown(path),
+        fewest=fewest,
+    )
 
 
 def unlabelled_features(spec: str) -> Dataset:
@@ -139,22 +171,27 @@ def _opened(spec: str) -> tuple[Path, dict[str, Tensor], list[str] | None]:
     return path, tensors, names
 
 
-def _check_values(values: Tensor, where: str) -> None:
+def _check_values(values: Tensor, where: str, what: str = "features") -> None:
     if values.dim() != 2 or not values.numel():
-        raise InputError(f"{where}: features have shape {list(values.shape)}; give [images, width]")
+        raise InputError(f"{where}: {what} have shape {list(values.shape)}; give [images, width]")
     if not values.is_floating_point():
-        raise InputError(f"{where}: features are {values.dtype}; give floating-point numbers")
+        raise InputError(f"{where}: {what} are {values.dtype}; give floating-point numbers")
     bad = (~torch.isfinite(values)).any(1)
     if bool(bad.any()):
-        raise InputError(f"{where}: row {int(bad.nonzero()[0])} holds NaN or infinite features; compute it again")
+        raise InputError(f"{where}: row {int(bad.nonzero()[0])} holds NaN or infinite {what}; compute it again")
     zero = (values == 0).all(1)
     if bool(zero.any()):
         raise InputError(f"{where}: row {int(zero.nonzero()[0])} is all zero; compute its features again")
 
 
-def _dataset(values: Tensor, labels: Tensor, names: Sequence[str], *, rows: Tensor) -> Dataset:
-    width = values.shape[1]
-    column = pa.FixedSizeListArray.from_arrays(pa.array(values.contiguous().view(-1).numpy()), width)
-    columns = pa.table({COLUMN: column, "row": pa.array(rows.numpy())})
-    kinds = {COLUMN: ListOf(Value("float32"), length=width), "row": Value("int64")}
-    return labelled_table(columns, labels.numpy(), names, kinds=kinds)
+def _dataset(
+    values: Tensor, labels: Tensor, names: Sequence[str], *, rows: Tensor, crops: Tensor | None = None
+) -> Dataset:
+    lists = {COLUMN: values} if crops is None else {COLUMN: values, CROPS: crops.flatten(1)}
+    columns: dict[str, pa.Array] = {"row": pa.array(rows.numpy())}
+    kinds: dict[str, Any] = {"row": Value("int64")}
+    for name, tensor in lists.items():
+        flat, length = pa.array(tensor.contiguous().view(-1).numpy()), tensor.shape[1]
+        columns[name] = pa.FixedSizeListArray.from_arrays(flat, length)
+        kinds[name] = ListOf(Value("float32"), length=length)
+    return labelled_table(pa.table(columns), labels.numpy(), names, kinds=kinds)

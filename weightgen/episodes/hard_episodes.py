@@ -32,6 +32,5 @@ def warped(episode: Episode, generator: torch.Generator) -> Episode:
     low, high = _MOVE
     share = low + (high - low) * torch.rand((), generator=generator)
     move = share * episode.query.flatten(0, 1).mean(0)
-    return replace(
-        episode, **{name: (getattr(episode, name) + move) * factor for name in ("support", "unlabelled", "query")}
-    )
+    images = {name: getattr(episode, name) for name in ("support", "unlabelled", "query", "crops")}
+    return replace(episode, **{name: (of + move) * factor for name, of in images.items() if of is not None})

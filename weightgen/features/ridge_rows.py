@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
+from scipy.linalg import helmert
 from torch import Tensor
 
 from weightgen.records import Condition
@@ -45,18 +46,26 @@ class WeightedImages:
 
     @classmethod
     def with_crops(cls, condition: Condition) -> WeightedImages:
-        """`labelled`, with the crops that a condition may have beside them; an image and its crops weigh as one image.
+        """`labelled`, with what the crops that a condition may have tell: how one image may vary.
 
-        A crop tells how one image may vary, the only sign of that where classes have a single image.
+        An image z has share σ = ½ of its weight, its k crops the rest, and what rows say of the differences between
+        them is held down by δ = (2c)⁶, c as for `ridge_penalty`: little where a backbone tells images well apart, much
+        where they all look alike to it. The loss σ |t − W z|² + (1 − σ) / k Σ |t − W c_j|² + δ / k Σ |W (c_j − z)|² is
+        that of fewer rows, and a constant: of σ z + (1 − σ) c̄ with the target; of c̄ − z with target 0 and weight
+        σ (1 − σ) + δ; and of the k − 1 orthonormal contrasts of crops with target 0 and weight (1 − σ + δ) / k.
         """
         labelled = cls.labelled(condition)
         if condition.crops is None:
             return labelled
-        number = condition.crops.shape[3]
         crops = torch.nn.functional.normalize(condition.crops, dim=-1) * condition.support_mask[..., None, None]
-        weight = (1 - _OWN_SHARE) / number * labelled.weight.repeat_interleave(number, 1)
-        beside = cls(crops.flatten(1, 3), labelled.targets.repeat_interleave(number, 1), weight)
-        return replace(labelled, weight=_OWN_SHARE * labelled.weight).joined(beside)
+        crops = crops.flatten(1, 2)  # (batch, images, crops, feature)
+        number, mean = crops.shape[2], crops.mean(2)
+        seen = replace(labelled, images=_OWN_SHARE * labelled.images + (1 - _OWN_SHARE) * mean)
+        nothing, down = torch.zeros_like(labelled.targets), (2 * likeness(condition).clamp(min=0))[:, None] ** 6
+        between = cls(mean - labelled.images, nothing, (_OWN_SHARE * (1 - _OWN_SHARE) + down) * labelled.weight)
+        contrasts = (torch.from_numpy(helmert(number)).to(crops) @ crops).flatten(1, 2)
+        nothing, weight = (part.repeat_interleave(number - 1, 1) for part in (nothing, labelled.weight))
+        return seen.joined(between).joined(cls(contrasts, nothing, (1 - _OWN_SHARE + down) / number * weight))
 
     def joined(self, other: WeightedImages) -> WeightedImages:
         """Both."""
@@ -83,18 +92,22 @@ class WeightedImages:
         return (shares @ targets).mT, (shares.mT * inputs).sum(-1)
 
 
+def likeness(condition: Condition) -> Float[Tensor, " batch"]:
+    """The mean cosine between images of different classes."""
+    labelled, shape = WeightedImages.labelled(condition), condition.support_mask.shape
+    shown = condition.support_mask.sum(-1).to(labelled.images).clamp(min=1)
+    means = labelled.images.unflatten(1, shape[1:]).sum(2) / shown[..., None]
+    ways = condition.mask.sum(-1).to(means)
+    return (means.sum(1).square().sum(-1) - means.square().sum((1, 2))) / (ways * (ways - 1)).clamp(min=1)
+
+
 def ridge_penalty(condition: Condition) -> Float[Tensor, " batch"]:
     """λ = (1 − c)², c the mean cosine between images of different classes, whatever the shots.
 
     1 − c is the squared distance of images at unit length from what they have in common: where they all look alike, the
     same λ would weigh more. Chosen among powers and factors on nine data sets and two backbones.
     """
-    labelled, shape = WeightedImages.labelled(condition), condition.support_mask.shape
-    shown = condition.support_mask.sum(-1).to(labelled.images).clamp(min=1)
-    means = labelled.images.unflatten(1, shape[1:]).sum(2) / shown[..., None]
-    ways = condition.mask.sum(-1).to(means)
-    cosine = (means.sum(1).square().sum(-1) - means.square().sum((1, 2))) / (ways * (ways - 1)).clamp(min=1)
-    return (1 - cosine).square().clamp(min=_LEAST_PENALTY)
+    return (1 - likeness(condition)).square().clamp(min=_LEAST_PENALTY)
 
 
 def centred(

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.backbones.feature_cache import features_of, pixels_of
+from weightgen.backbones.feature_cache import features_of, features_with_crops, pixels_of
 from weightgen.config.recipe import DataOptions
 from weightgen.data.class_splits import ClassSplit, named_split, split_classes
 from weightgen.data.labelled import class_counts, class_names, select_classes
@@ -126,14 +126,14 @@ class SpaceFeatures:
 
 
 def space_features(
-    options: DataOptions, *, seed: int, accelerator: Accelerator, progress: Progress | None = None
+    options: DataOptions, *, seed: int, crops: bool, accelerator: Accelerator, progress: Progress | None = None
 ) -> list[SpaceFeatures]:
-    """Those of `data.spaces`. Raises InputError for a SPEC or a backbone that cannot be used."""
+    """Those of `data.spaces`, with crops of images if asked. Raises InputError for a SPEC or backbone of no use."""
     each = []
     for source, named in space_specs(options):
         backbone, images = Backbone.named(named), open_data(source, seed=seed)
         how: dict[str, Any] = {"device": accelerator.device, "accelerator": accelerator, "progress": progress}
-        features = features_of(backbone, images, **how)
+        features = (features_with_crops if crops else features_of)(backbone, images, **how)
         each.append(SpaceFeatures(features, Standardizer.of_backbone(backbone)))
     return each
 

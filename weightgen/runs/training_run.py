@@ -29,6 +29,7 @@ from weightgen.evaluation.report import report_section
 from weightgen.files import new_folder, write_json, write_text
 from weightgen.hub import card_header
 from weightgen.records import Progress
+from weightgen.registry import get
 from weightgen.runs.data_parts import DataParts, base_features, base_pixels, open_parts, space_features, space_specs
 from weightgen.runs.folder import RunFolder
 from weightgen.runs.generator_training import GeneratorTraining
@@ -155,7 +156,8 @@ def prepared(
     base = base_features(recipe.data, backbone, parts, accelerator=accelerator, progress=progress)
     takes_images = build_space(recipe, sizes=(1,)).takes_images
     inputs = base_pixels(recipe.data, backbone, parts) if takes_images else base
-    spaces = space_features(recipe.data, seed=recipe.seed, accelerator=accelerator, progress=progress)
+    crops = get("conditioners", recipe.conditioner.name).uses_crops
+    spaces = space_features(recipe.data, seed=recipe.seed, crops=crops, accelerator=accelerator, progress=progress)
     training = GeneratorTraining(recipe, backbone, base, accelerator, inputs=inputs, spaces=spaces)
     if not has_features(parts.base):
         kind = ImageKind.of(parts.base)
