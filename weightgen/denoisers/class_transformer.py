@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from diffusers import SchedulerMixin
@@ -181,8 +182,9 @@ class ClassTransformer(Denoiser):
         own = products.diagonal(dim1=1, dim2=2).mT  # (batch, ways, bands)
         h = known.tokens + time + own @ known.embed_own
         strips = self._strips(known.pairs, products)
-        biases = [[_linear(layer.pair_bias, p).movedim(-1, 1) for layer in self.layers] for _, p in strips()]
-        for layer, bias in zip(self.layers, zip(*biases, strict=True), strict=True):
+        layers = cast("Sequence[PairAttention]", self.layers)
+        biases = [[_linear(layer.pair_bias, p).movedim(-1, 1) for layer in layers] for _, p in strips()]
+        for layer, bias in zip(layers, zip(*biases, strict=True), strict=True):
             h = layer(h, torch.cat(bias, 2), known.padding)
         h = _normed(self.norm, h)
         receive, send, own = _linear(self.receive, h), _linear(self.send, h), _linear(self.own, h)
