@@ -26,6 +26,7 @@ from _peers import alone
 from PIL import Image
 from sklearn.linear_model import LogisticRegressionCV, RidgeClassifierCV
 from threadpoolctl import threadpool_limits
+from two_processes import compared
 from zoo_fit import OPTIONS, bare_products, one_at_a_time, support_of, together
 
 from weightgen.backbones.backbone import Backbone, FeatureBackbone
@@ -351,6 +352,8 @@ SECTIONS = {
     "ways nearly all time goes into pairs of classes.",
     "zoo": "Rows fitted to many tasks at once: how much faster than one at a time by autograd, and how many times the "
     "two matrix products of every epoch.",
+    "two_processes": "What processes of `torchrun` share, without their start-up: seconds of one, and how much faster "
+    "two are.",
     "end_to_end": "A folder of photographs to a head by the universal generator: percent of the time in the "
     "backbone's forward pass, and how much faster the second call is, whose features are kept on disk (`again`); "
     "images a second to features, and how much faster that is than a plain timm model with a DataLoader (`plain`).",
@@ -372,6 +375,7 @@ def main(arguments: Sequence[str]) -> None:
         with torch.enable_grad():
             parts["peers"], parts["generation"] = few_shot(products, copies)
         works = {"data_sets": data_sets, "growth": growth, "end_to_end": partial(end_to_end, Path(cache))}
+        works["two_processes"] = compared
         works["start_up"] = partial(start_up, Path(cache))  # with the photographs and features of the part before
         for name, work in works.items():
             print(f"{name} …", flush=True)
