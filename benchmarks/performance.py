@@ -26,6 +26,7 @@ from _peers import alone
 from PIL import Image
 from sklearn.linear_model import LogisticRegressionCV, RidgeClassifierCV
 from threadpoolctl import threadpool_limits
+from two_processes import compared
 from zoo_fit import OPTIONS, bare_products, one_at_a_time, support_of, together
 
 from weightgen.backbones.backbone import Backbone, FeatureBackbone
@@ -73,6 +74,8 @@ def pipeline_of(recipe: str, base: Features, *overrides: str) -> WeightGeneratio
     backbone = FeatureBackbone(width)
     options = load_recipe(recipe, overrides)
     pipeline = build_generator(options, backbone, standardizer, readout="gaussian", classes=base.class_names)
+    if not pipeline.sees_coordinates:
+        pipeline.standardizer = standardizer.along_axes()  # as training leaves it
     pipeline.scheduler = generation_scheduler(options.generation, pipeline.scheduler)
     return pipeline
 
@@ -187,7 +190,8 @@ def growth() -> Rows:
         return partial(whole.dataset_heads, made_up(10, images // 10, 256), [generator(0, "head")])
 
     curves = {
-        "ways": ((5, 10, 25, 50, 100, 200, 1000), lambda ways: few(ways, batch=1)),
+        "ways": ((5, 10, 25, 50, 100), lambda ways: few(ways, batch=1)),
+        "many ways": ((100, 200, 300, 500, 700, 1000), lambda ways: few(ways, batch=1)),
         "shots": ((1, 2, 3, 5, 9), lambda shots: few(shots=shots)),
         "steps": ((1, 2, 5, 10, 20, 50), lambda steps: few(steps=steps)),
         "features": ((64, 128, 256, 512, 1024), wide),
@@ -344,9 +348,12 @@ SECTIONS = {
     "training": "One step of the default recipe (8 episodes, 10 ways, 3 shots, 640 features): steps a second, the "
     "memory that it takes beyond what was there, and times the floor of its matrix products forward and backward, by "
     "the length of the chain; with inner steps a round of REPTILE.",
-    "growth": "Slope of log time over log size with the half-width of its 95 % interval; 1 is linear.",
+    "growth": "Slope of log time over log size with the half-width of its 95 % interval; 1 is linear. Beyond a hundred "
+    "ways nearly all time goes into pairs of classes.",
     "zoo": "Rows fitted to many tasks at once: how much faster than one at a time by autograd, and how many times the "
     "two matrix products of every epoch.",
+    "two_processes": "What processes of `torchrun` share, without their start-up: seconds of one, and how much faster "
+    "two are.",
     "end_to_end": "A folder of photographs to a head by the universal generator: percent of the time in the "
     "backbone's forward pass, and how much faster the second call is, whose features are kept on disk (`again`); "
     "images a second to features, and how much faster that is than a plain timm model with a DataLoader (`plain`).",
@@ -368,6 +375,7 @@ def main(arguments: Sequence[str]) -> None:
         with torch.enable_grad():
             parts["peers"], parts["generation"] = few_shot(products, copies)
         works = {"data_sets": data_sets, "growth": growth, "end_to_end": partial(end_to_end, Path(cache))}
+        works["two_processes"] = compared
         works["start_up"] = partial(start_up, Path(cache))  # with the photographs and features of the part before
         for name, work in works.items():
             print(f"{name} …", flush=True)

@@ -139,8 +139,8 @@ class Denoiser(ModelMixin, ConfigMixin, ABC):
     ) -> Float[Tensor, "batch tokens width"]:
         """The same with the network's output set to zero: what the form alone knows (`no_denoiser`)."""
 
-    def prepared(self, condition: Condition) -> Denoise:
-        """Itself for many calls with one condition: what no noise changes may be computed once for all of them."""
+    def prepared(self, condition: Condition, times: Int[Tensor, " calls"]) -> Denoise:
+        """Itself for calls with one condition, each at one of these times: what no noise changes, once for all."""
         return self
 
     def set_noise_levels(self, scheduler: SchedulerMixin) -> None:

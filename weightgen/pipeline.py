@@ -34,7 +34,7 @@ from weightgen.interfaces import AdaptsBackbone, Conditioner, Denoise, Denoiser,
 from weightgen.parameter_spaces import ChainEnd, ParameterSpace
 from weightgen.pipeline_io import Chosen, GeneratorPipeline
 from weightgen.records import Calibration, Condition, Episode, Features, LinearHeads
-from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain
+from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain, started, times_of
 from weightgen.schedulers.schedulers import check_scheduler, no_noise, swap_scheduler
 from weightgen.seeds import generator as seeded
 
@@ -119,8 +119,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
         episode = self._episode_of(dataset, beside)
         if bool(self.of_another_kind(episode)):
             return self._universal(dataset, unlabelled=unlabelled, num_samples=num_samples, generator=generator)
-        chosen: dict[str, Any] = {"steps": num_inference_steps, "samples": num_samples}
-        return self._written(episode, class_names(dataset), generator, dataset=dataset, **chosen)
+        chosen: dict[str, Any] = {"steps": num_inference_steps, "samples": num_samples, "dataset": dataset}
+        return self._written(episode, class_names(dataset), generator, **chosen)
 
     @torch.no_grad()
     def extend(
@@ -265,6 +265,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         hashed = [self.backbone.weights_hash(), self.backbone.preprocessing_key()]
         for component in (self.standardizer, self.conditioner, self.denoiser, self.space):
             options = {key: value for key, value in component.config.items() if not key.startswith("_")}
+            options.pop("turned", None)  # heads know hashes from before; it shows in the tensors
             tensors = tensors_hash(component.state_dict())
             hashed += [type(component).__name__, json.dumps(options, sort_keys=True), tensors]
         return text_hash(*hashed, json.dumps([self.config.calibration, self.config.draw_calibration]))
@@ -333,23 +334,20 @@ class WeightGenerationPipeline(GeneratorPipeline):
                 raise InputError(f"{name} is {number}; it must be 1 or more")
         if len(generators) != len(episode):
             raise InputError(f"{len(generators)} random generators for {len(episode)} episodes; give one for each")
-        turns = not (denoiser or self.denoiser.sees_coordinates or self.conditioner.sees_coordinates)
-        turns = turns and isinstance(scheduler, MeanDDPMScheduler)
         for which, own, features in spaces or self.conditioner.in_spaces(episode, self.standardizer):
             repeated = [generator for generator in generators[which] for _ in range(samples)]
             with torch.inference_mode():  # on the few rows of a head, what autograd keeps takes a quarter of the time
                 condition = self.conditioner(own, features).repeat(samples)
-                chain: dict[str, Any] = {"generators": repeated, "watch": watch}
-                if turns:  # along the axes it ends where it does in coordinates, for less work
-                    chain |= {"turn": condition.space.along_axes, "back": condition.space.from_axes}
-                    condition = condition.along_axes()
-                predict = self._prediction(denoiser or self.denoiser, condition)
-                tokens = reverse_chain(predict, scheduler, steps, like=self.space.like(condition), **chain)
+                chain, like = started(scheduler, steps, device=self.device), self.space.like(condition)
+                predict = self._prediction(denoiser or self.denoiser, condition, times_of(chain))
+                tokens = reverse_chain(predict, chain, like=like, generators=repeated, watch=watch)
             yield tokens.clone().unflatten(0, (-1, samples)), own, features
 
-    def _prediction(self, denoiser: Denoise, condition: Condition) -> Callable[[Tensor, Tensor], Tensor]:
+    def _prediction(
+        self, denoiser: Denoise, condition: Condition, times: Int[Tensor, " calls"]
+    ) -> Callable[[Tensor, Tensor], Tensor]:
         """What a chain calls, for one condition."""
-        denoise = denoiser.prepared(condition) if isinstance(denoiser, Denoiser) else denoiser
+        denoise = denoiser.prepared(condition, times) if isinstance(denoiser, Denoiser) else denoiser
         looks = self.denoiser.needs_gradient
         return lambda noisy, time: denoise(noisy, time, self.conditioner.at(condition, noisy) if looks else condition)
 

@@ -159,6 +159,11 @@ class GeneratorPipeline(DiffusionPipeline):
         return self.space.draws and not is_noiseless(self.scheduler)
 
     @property
+    def sees_coordinates(self) -> bool:
+        """Whether a network learns what coordinates mean, so that they must be the same in every space."""
+        return self.denoiser.sees_coordinates or self.conditioner.sees_coordinates
+
+    @property
     def costly(self) -> bool:
         """Whether every episode takes a feature space or a backbone of its own, so that few are judged on the way."""
         return self.conditioner.adapts or self.space.takes_images

@@ -276,11 +276,6 @@ class Condition:
         single: dict[str, Any] = {name: value[:: self.copies] for name, value in _tensors_of(self)}
         return replace(self, copies=1, **single)
 
-    def along_axes(self) -> Condition:
-        """The same with the axes for coordinates, so that a chain has nothing to turn to them and back."""
-        tokens, means = (self.space.along_axes(vectors) for vectors in (self.tokens, self.means))
-        return replace(self, tokens=tokens, means=means, space=replace(self.space, axes=None))
-
 
 @dataclass(frozen=True)
 class Calibration:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
+from weightgen.denoisers import class_transformer
 from weightgen.denoisers.class_transformer import ClassTransformer
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
@@ -131,6 +132,30 @@ def test_a_conditioner_without_variance_is_refused(
     condition = TaskPrototypes(shrink=False)(diagonal_standardizer.standardize(draw_episode()), diagonal_standardizer)
     with pytest.raises(InputError, match="task_prototypes with shrink"):
         attuned()(noisy, TIMES, condition)
+
+
+@torch.no_grad()
+def test_strips_of_many_classes_answer_as_all_of_them_together(
+    monkeypatch: pytest.MonkeyPatch, condition: Condition, noisy: torch.Tensor
+) -> None:
+    denoiser = attuned()
+    for parameter in denoiser.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape))
+    whole = denoiser(noisy, TIMES, condition)
+    monkeypatch.setattr(class_transformer, "_AT_ONCE", 2 * 3 * 64)  # two rows of three classes
+    torch.testing.assert_close(denoiser(noisy, TIMES, condition), whole, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_bands_answer_alike_in_one_product_and_in_several(
+    monkeypatch: pytest.MonkeyPatch, condition: Condition, noisy: torch.Tensor
+) -> None:
+    denoiser = attuned(bands=3)
+    for parameter in denoiser.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape))
+    one = denoiser(noisy, TIMES, condition)
+    monkeypatch.setattr(class_transformer, "_FEW_NUMBERS", 0)
+    torch.testing.assert_close(denoiser(noisy, TIMES, condition), one, rtol=1e-5, atol=1e-5)
 
 
 def test_unlabelled_images_are_assigned_once_for_all_draws(

@@ -116,9 +116,9 @@ def test_prepared_for_a_condition_it_answers_the_same(
 ) -> None:
     noisy, later = noise(2, 4), noise(2, 4, seed=7)
     condition = tell(padded(draw_episode(unlabelled=unlabelled)), noisy)
-    prepared = denoiser.prepared(condition)
-    for x, times in ((noisy, TIMES), (later, TIMES - 5)):
-        assert_same(prepared(x, times, condition), denoiser(x, times, condition))
+    prepared = denoiser.prepared(condition, TIMES)
+    for x, time in zip((noisy, later), TIMES, strict=True):
+        assert_same(prepared(x, time.expand(2), condition), denoiser(x, time.expand(2), condition))
 
 
 def test_permuting_classes_permutes_the_prediction(predict: Predict, draw_episode: DrawEpisode) -> None:

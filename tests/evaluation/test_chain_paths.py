@@ -74,8 +74,7 @@ def knowing(pipeline: WeightGenerationPipeline, paths: TruePaths, monkeypatch: p
             return targets[:, -1]
         return targets[torch.arange(len(noisy)), scheduler.segment_of(time)]
 
-    monkeypatch.setattr(pipeline.denoiser, "prepared", lambda condition: oracle)
-    monkeypatch.setattr(pipeline.denoiser, "sees_coordinates", True)
+    monkeypatch.setattr(pipeline.denoiser, "prepared", lambda condition, times: oracle)
 
 
 def test_an_oracle_is_at_every_local_target_when_its_segment_ends(

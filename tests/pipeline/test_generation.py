@@ -139,17 +139,19 @@ def test_support_order_and_queries_do_not_matter(pipeline: WeightGenerationPipel
     assert torch.equal(rows(pipeline, blind(episode)), expected)
 
 
-def test_a_chain_along_the_axes_ends_where_one_in_coordinates_does(
-    pipeline: WeightGenerationPipeline, draw_episode: DrawEpisode, monkeypatch: pytest.MonkeyPatch
+def test_along_the_axes_a_generator_writes_what_it_does_in_coordinates(
+    make_generator: MakeGenerator, draw_episode: DrawEpisode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not pipeline.denoiser.sees_coordinates
-    assert pipeline.standardizer.axes is not None
-    ends, walks = [], [[], []]
-    for walk in walks:
-        ends.append(rows(pipeline, draw_episode(), steps=4, watch=walk.append))
-        monkeypatch.setattr(pipeline.denoiser, "sees_coordinates", True)
-    torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(*walks, rtol=1e-5, atol=1e-5)
+    """Given the same noise; so a finished generator that sees no coordinates is saved along its axes."""
+    pipeline, turned = make_generator(), make_generator()
+    assert not pipeline.sees_coordinates
+    turned.standardizer = turned.standardizer.along_axes()
+    assert turned.generator_hash() != pipeline.generator_hash()
+    draw, turn = torch.randn, pipeline.standardizer.space.along_axes
+    with torch.no_grad():
+        expected = pipeline.heads(draw_episode(), noise(2)).weight
+        monkeypatch.setattr(torch, "randn", lambda *size, **options: turn(draw(*size, **options)))
+        torch.testing.assert_close(turned.heads(draw_episode(), noise(2)).weight, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 50])

@@ -11,6 +11,7 @@ import pytest
 from tiny_runs import TINY, bytes_below, files_below, refuse, succeed
 
 from weightgen.config.loading import load_recipe
+from weightgen.files import read_tensors
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.runs import evaluation_run
 from weightgen.runs.folder import RunFolder, newest_run
@@ -41,6 +42,12 @@ def test_a_run_folder_holds_what_it_should(trained: Path) -> None:
         "results.json",
         "steps_accuracy.png",
     }
+
+
+def test_a_generator_that_sees_no_coordinates_is_kept_along_its_axes(trained: Path) -> None:
+    """Where nothing has to be turned to the axes and back in a call."""
+    assert json.loads((trained / "generator/standardizer/config.json").read_text())["turned"] is True
+    assert "axes" not in read_tensors(trained / "generator/standardizer/diffusion_pytorch_model.safetensors")
 
 
 def test_every_step_is_recorded_once(trained: Path) -> None:

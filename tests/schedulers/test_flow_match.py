@@ -9,7 +9,7 @@ import torch
 from diffusers import SchedulerMixin
 
 from weightgen.errors import InputError
-from weightgen.schedulers.reverse_chain import reverse_chain
+from weightgen.schedulers.reverse_chain import reverse_chain, started
 from weightgen.schedulers.schedulers import (
     build_scheduler,
     chain_of,
@@ -32,7 +32,7 @@ def flow(kind: str = "sample", **options: object) -> SchedulerMixin:
 
 def run(chain: SchedulerMixin, steps: int, predict: Callable, *, like: torch.Tensor) -> torch.Tensor:
     rngs = [torch.Generator().manual_seed(seed) for seed in range(len(like))]
-    return reverse_chain(predict, chain, steps, like=like, generators=rngs)
+    return reverse_chain(predict, started(chain, steps), like=like, generators=rngs)
 
 
 def exact(chain: SchedulerMixin, clean: Callable) -> Callable:

@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 
 from weightgen.errors import InputError
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
-from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain
+from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain, started
 from weightgen.schedulers.schedulers import build_scheduler, input_signal, swap_scheduler
 
 CHAIN = 20
@@ -111,7 +111,7 @@ def test_a_denoiser_of_clean_rows_walks_as_one_of_noise_does(k: int) -> None:
             return target if kind == "sample" else clean.noise_of(target, t, noisy)
 
         noise = [torch.Generator().manual_seed(i) for i in range(2)]
-        return reverse_chain(predict, chains[kind], CHAIN, like=torch.zeros(2, 4, 5), generators=noise)
+        return reverse_chain(predict, started(chains[kind], CHAIN), like=torch.zeros(2, 4, 5), generators=noise)
 
     torch.testing.assert_close(answer("sample"), answer("epsilon"), rtol=1e-4, atol=1e-4)
 
@@ -138,7 +138,9 @@ def test_one_segment_is_the_plain_noise_free_chain() -> None:
 
     def rows(scheduler: object) -> torch.Tensor:
         noise = [torch.Generator().manual_seed(7)]
-        return reverse_chain(lambda x, t: 0.5 * x.tanh(), scheduler, 4, like=torch.zeros(1, 3, 5), generators=noise)
+        return reverse_chain(
+            lambda x, t: 0.5 * x.tanh(), started(scheduler, 4), like=torch.zeros(1, 3, 5), generators=noise
+        )
 
     torch.testing.assert_close(rows(ours), rows(plain), rtol=1e-4, atol=1e-4)
 
@@ -166,9 +168,9 @@ def test_other_schedulers_know_nothing_of_segments(name: str) -> None:
 def test_a_scheduler_put_in_place_of_a_segmented_one_is_refused() -> None:
     other = DDIMScheduler.from_config(chain_of(3).config)
     with pytest.raises(InputError, match="DDIMScheduler knows nothing of the 3 segments"):
-        reverse_chain(lambda x, t: x, other, CHAIN, like=torch.zeros(1, 2, 4), generators=[torch.Generator()])
+        started(other, CHAIN)
     whole = DDIMScheduler.from_config(chain_of(1).config)
-    reverse_chain(lambda x, t: x, whole, 5, like=torch.zeros(1, 2, 4), generators=[torch.Generator()])
+    assert len(started(whole, 5).timesteps) == 5
 
 
 def test_another_number_of_steps_would_miss_the_targets() -> None:

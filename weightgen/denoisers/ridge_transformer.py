@@ -71,9 +71,9 @@ class RidgeTransformer(Denoiser):
     def forward(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition
     ) -> Float[Tensor, "batch ways width"]:
-        return self.prepared(condition)(noisy, timestep, condition)
+        return self.prepared(condition, timestep)(noisy, timestep, condition)
 
-    def prepared(self, condition: Condition) -> Denoise:
+    def prepared(self, condition: Condition, times: Int[Tensor, " calls"]) -> Denoise:
         with torch.autocast(condition.tokens.device.type, enabled=False):  # vectors are data, not activations
             return self._beside_noise(*self._rows(condition, learnt=True))
 

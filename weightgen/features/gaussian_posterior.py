@@ -48,12 +48,12 @@ class GaussianPosterior:
         return GaussianPosterior(*repeated)
 
     def given_noisy(
-        self, noisy: Float[Tensor, "batch ways feature"], signal: Float[Tensor, "batch 1 1"]
+        self, noisy: Float[Tensor, "batch ways feature"], signal: Float[Tensor, "batch 1 1"] | float
     ) -> Float[Tensor, "batch ways feature"]:
         """E[w | noisy row] for a noisy row √ᾱ w + √(1−ᾱ) ε along the axes: the precision-weighted mean."""
         # multiplied out by the variance, which may be 0, and by √signal, which may be too
         noise = 1 - signal
-        mean = self.mean + self.variance * (signal.sqrt() / noise) * noisy
+        mean = torch.addcmul(self.mean, self.variance * (signal**0.5 / noise), noisy)
         return mean / (1 + self.variance * (signal / noise))
 
     def with_images(

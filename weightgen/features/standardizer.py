@@ -42,12 +42,14 @@ class Standardizer(ModelMixin, ConfigMixin):
             cannot be transformed (Tukey's ladder, as in Yang et al., ICLR 2021, on one side only).
         within_shrinkage: how far the within-class covariance is shrunk towards an isotropic one, 0 to 1.
         between_shrinkage: the same for the between-class variances, which few classes tell only roughly.
+        turned: the coordinates are the axes, which differ from fit to fit; for networks that see no coordinates.
 
     Buffers: `mean` [feature] and `matrix` [feature feature] are the map; `origin` [feature] is that of lengths and
     angles, in raw features; `length` is the mean distance of base images from it, `radius` the root mean square
     length of z; `axes` [feature feature] holds the eigenvectors of the between-class covariance of z as columns,
-    largest first (None unless the map is whiten: the coordinates are taken for them); `prior_variance` [feature] is
-    the variance of class prototypes along each of them and `noise_variance` [1] that of images around their prototype;
+    largest first (None if turned or unless the map is whiten: the coordinates are taken for them); `prior_variance`
+    [feature] is the variance of class prototypes along each of them and `noise_variance` [1] that of images around
+    their prototype;
     `likelihood_scale` [] is the factor that calibrates Gaussian log-likelihoods (features are not independent);
     `power_mean`, `power_slope` and `power_target` [feature] belong to `support_power`.
     """
@@ -79,6 +81,7 @@ class Standardizer(ModelMixin, ConfigMixin):
         support_power: float = 1.0,
         within_shrinkage: float = 0.5,
         between_shrinkage: float = 0.5,
+        turned: bool = False,
     ) -> None:
         super().__init__()
         if map == "identity" and unit_length:
@@ -88,7 +91,7 @@ class Standardizer(ModelMixin, ConfigMixin):
         self.register_buffer("mean", torch.zeros(feature_width))
         self.register_buffer("origin", torch.zeros(feature_width))
         self.register_buffer("matrix", torch.eye(feature_width))
-        self.register_buffer("axes", torch.eye(feature_width) if map == "whiten" else None)
+        self.register_buffer("axes", torch.eye(feature_width) if map == "whiten" and not turned else None)
         self.register_buffer("likelihood_scale", torch.ones(()))
         self.register_buffer("power_mean", torch.zeros(feature_width))
         self.register_buffer("power_slope", torch.ones(feature_width))
@@ -154,6 +157,8 @@ class Standardizer(ModelMixin, ConfigMixin):
 
     def shape(self, statistics: ClassStatistics) -> Standardizer:
         """Set matrix and variances from the statistics of centred images of unit length."""
+        if self.config.turned:
+            return self.shape_along_axes(statistics)
         root = self._set_map(statistics)
         prior = root.square().sum(1)
         if self.axes is not None:
@@ -169,6 +174,7 @@ class Standardizer(ModelMixin, ConfigMixin):
         if self.axes is not None:
             turned.matrix.copy_(self.axes.mT @ self.matrix)
             turned.axes = None
+            turned.register_to_config(turned=True)
         return turned
 
     def shape_along_axes(self, statistics: ClassStatistics) -> Standardizer:

@@ -83,6 +83,8 @@ class GeneratorTraining:
         standardizer.fit(self.learning)
         names = self.learning.class_names
         self.pipeline = build_generator(recipe, backbone, standardizer, readout=space.readout, classes=names)
+        if not self.pipeline.sees_coordinates:
+            self.pipeline.standardizer = standardizer = standardizer.along_axes()
         targets = build_targets(recipe)
         training_scheduler = self.pipeline.scheduler
         self.pipeline.scheduler = generation_scheduler(recipe.generation, training_scheduler)

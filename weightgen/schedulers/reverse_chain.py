@@ -58,28 +58,8 @@ class MeanDDPMScheduler(DDPMScheduler):
         return DDPMSchedulerOutput(prev_sample=previous) if return_dict else (previous,)
 
 
-def _as_it_is(values: Tensor) -> Tensor:
-    return values
-
-
-def reverse_chain(
-    predict: Callable[[Tensor, Tensor], Tensor],
-    scheduler: SchedulerMixin,
-    steps: int,
-    *,
-    like: Float[Tensor, "batch ways feature"],
-    generators: Sequence[torch.Generator],
-    turn: Callable[[Tensor], Tensor] = _as_it_is,
-    back: Callable[[Tensor], Tensor] = _as_it_is,
-    watch: Callable[[Tensor], None] | None = None,
-) -> Float[Tensor, "batch ways feature"]:
-    """Run a chain of `steps` calls of `predict`, which maps noisy values and times to what the scheduler wants.
-
-    Args:
-        like: gives shape, type and device.
-        generators: one per member of the batch; all noise of a member comes from its own.
-        turn, back: to other coordinates, in which the chain runs, and back; for a chain that draws no noise on the way.
-        watch: shown the noise that the chain starts from, and the values after every call of `predict`.
+def started(scheduler: SchedulerMixin, steps: int, *, device: torch.device | str = "cpu") -> SchedulerMixin:
+    """A copy of a scheduler at the start of a chain of so many steps.
 
     Raises:
         InputError: more steps than the chain was trained with, or a scheduler put in place of one with segments.
@@ -94,19 +74,42 @@ def reverse_chain(
             f"scheduler {type(scheduler).__name__} knows nothing of the {segments} segments that this generator was "
             "trained in; give it its LocalDDPMScheduler back"
         )
-    scheduler.set_timesteps(steps, device=like.device)
+    scheduler.set_timesteps(steps, device=device)
+    return scheduler
+
+
+def reverse_chain(
+    predict: Callable[[Tensor, Tensor], Tensor],
+    scheduler: SchedulerMixin,
+    *,
+    like: Float[Tensor, "batch ways feature"],
+    generators: Sequence[torch.Generator],
+    watch: Callable[[Tensor], None] | None = None,
+) -> Float[Tensor, "batch ways feature"]:
+    """Run a chain of calls of `predict`, which maps noisy values and times to what the scheduler wants.
+
+    Args:
+        scheduler: as `started` returns it; it is used up.
+        like: gives shape, type and device.
+        generators: one per member of the batch; all noise of a member comes from its own.
+        watch: shown the noise that the chain starts from, and the values after every call of `predict`.
+    """
     noise = [torch.randn(like.shape[1:], generator=generator, device=generator.device) for generator in generators]
     x = torch.stack(noise).to(like) * scheduler.init_noise_sigma
     extra = {"generator": list(generators)} if _draws(type(scheduler).step) else {}
     if watch is not None:
         watch(x)
-    x = turn(x)
-    for t in scheduler.timesteps:
+    for t, time in zip(scheduler.timesteps, times_of(scheduler), strict=True):
         noisy = scheduler.scale_model_input(x, t)
-        x = scheduler.step(predict(noisy, t.round().long().expand(len(x))), t, x, return_dict=False, **extra)[0]
+        x = scheduler.step(predict(noisy, time.expand(len(x))), t, x, return_dict=False, **extra)[0]
         if watch is not None:
-            watch(back(x))
-    return back(x)
+            watch(x)
+    return x
+
+
+def times_of(scheduler: SchedulerMixin) -> Int[Tensor, " calls"]:
+    """What a denoiser is told of the time in every call of a chain that has started."""
+    return scheduler.timesteps.round().long()
 
 
 @cache

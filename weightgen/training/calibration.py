@@ -47,9 +47,6 @@ def calibrated(
     """
     uncalibrated = copy.copy(pipeline)
     uncalibrated.register_to_config(calibration=((1.0, 1.0),), draw_calibration=((1.0, 1.0),))
-    if not (pipeline.conditioner.sees_coordinates or pipeline.denoiser.sees_coordinates):
-        # Where noise means the same along any axes, nothing has to be turned to them and back in every step.
-        views = [replace(view, standardizer=view.standardizer.along_axes()) for view in views]
     ways = min([ways, *(len(view.inputs.class_names) for view in views)])  # all views together, in one tensor
     knots = []
     for shots in SHOTS if not pipeline.space.takes_images else [n for n in SHOTS if n <= _MOST_SHOTS]:
