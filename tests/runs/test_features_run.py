@@ -6,8 +6,10 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_runs import refuse, succeed
+
+from weightgen.runs import evaluation_run
 
 WIDTH, CLASSES, IMAGES = 6, 14, 9
 TINY = (
@@ -30,7 +32,7 @@ def spec(tmp_path, monkeypatch) -> str:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers with numpy 2
-def test_train_evaluate_transfer_and_generate_take_features(spec, tmp_path):
+def test_train_evaluate_transfer_and_generate_take_features(spec, tmp_path, monkeypatch):
     succeed("train", "metadiff", f"data={spec}", f"backbone={spec}", *TINY)
     (run,) = (tmp_path / "runs").iterdir()
     assert str(tmp_path) not in (run / "recipe.yaml").read_text().replace(f"features:{tmp_path}", "")
@@ -42,6 +44,14 @@ def test_train_evaluate_transfer_and_generate_take_features(spec, tmp_path):
         assert table["backbone"] == "features" and {"generator", "raw_centroid"} <= {
             method["name"] for method in table["methods"]
         }
+    looked = []
+    of = evaluation_run.crops_of
+    monkeypatch.setattr(evaluation_run, "crops_of", lambda *given, **more: looked.append(of(*given, **more)))
+    tensors = load_file("x.safetensors")
+    for far, left in ((0.0, 0), (50.0, 1)):  # supports that are left to the universal generator need crops
+        save_file({**tensors, "features": tensors["features"] + far}, "far.safetensors")
+        succeed("evaluate", run, "--data", "features:far.safetensors", "--methods", "generator,raw_centroid")
+        assert len(looked) == left
     written = json.loads(
         succeed("generate", "--support", spec, "--generator", run, "--out", "head", "--format", "json").stdout
     )

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_runs import refuse, succeed
 
 WIDTH, CLASSES, IMAGES = 6, 7, 9
@@ -44,6 +44,17 @@ def test_it_is_evaluated_with_unlabelled_images_and_on_whole_training_sets(spec,
     sets = ("--test", "0.5", "--images", "2", "--methods", "generator,ridge", "--format", "json")
     (table,) = json.loads(succeed("transfer", "universal", "--data", spec, *sets).stdout)
     assert table["generator"] == "universal" and {"generator", "ridge"} <= {m["name"] for m in table["methods"]}
+
+
+def test_what_crops_are_worth_is_said_where_the_file_has_some(spec):
+    tensors = load_file("x.safetensors")
+    save_file({**tensors, "crops": tensors["features"][:, None] + 0.1 * torch.randn(63, 2, WIDTH)}, "crops.safetensors")
+    for data, there in ((spec, False), ("features:crops.safetensors", True)):
+        (table,) = json.loads(succeed("evaluate", "universal", "--data", data, "--shots", "1", *SMALL).stdout)
+        assert there == ("no_crops" in {method["name"] for method in table["methods"]})
+    assert "'no_crops': this generator sees no crops" in refuse(
+        "evaluate", "universal", "--data", spec, "--methods", "no_crops"
+    )
 
 
 def test_what_it_lacks_is_named(spec, tmp_path):

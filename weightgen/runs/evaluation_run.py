@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightgen.backbones.backbone import FeatureBackbone
 from weightgen.backbones.feature_cache import crops_of, features_of, pixels_of
 from weightgen.config.build import build_targets
 from weightgen.config.recipe import EvaluationOptions, Recipe
@@ -42,6 +42,7 @@ _VECTOR_EPISODES = 50
 _CURVE_EPISODES = 200
 _COSTLY_CURVE_EPISODES = 20  # where each gets a feature space or a backbone of its own
 _PATH_EPISODES = 100
+_KINDS, _WAYS_OF_KIND = 20, 5  # episodes by which the kind of images is judged
 
 
 def evaluate_run(
@@ -83,10 +84,12 @@ def evaluate_run(
     sizes, total = chosen_sizes(recipe.evaluation, **asked, unlabelled=unlabelled)
     fitted = build_targets(recipe).fit is not None
     beside = unlabelled is not None
-    crops = pipeline.conditioner.uses_crops and not isinstance(pipeline.backbone, FeatureBackbone)
-    given: dict[str, Any] = {"fitted": fitted, "base_classes": run.has_base_classes, "crops": crops}
-    names = chosen_methods(methods, protocol="episodes", unlabelled=beside, pipeline=pipeline, **given)
+    given: dict[str, Any] = {"fitted": fitted, "base_classes": run.has_base_classes, "unlabelled": beside}
+    choose = partial(chosen_methods, methods, protocol="episodes", pipeline=pipeline, **given)
+    looks = pipeline.conditioner.uses_crops
+    choose(crops=looks)  # refused before any work
     setting = Setting.of(run, data=data, split=split, episodes=total, seed=seed, progress=progress)
+    names = choose(crops=looks and setting.unseen.crops is not None)
     evaluated = [_evaluate(setting, names, each, progress=progress) for each in sizes]
     results, details = [one for one, _ in evaluated], [of for _, of in evaluated]
     if report is not None:
@@ -187,9 +190,14 @@ class Setting:
 
 
 def _seen(pipeline: WeightGenerationPipeline, images: datasets.Dataset, *, progress: Progress | None) -> Features:
-    """Features of the images, with crops where the generator uses them for a support."""
+    """Features of the images, with crops where the generator looks at them, or leaves supports to one that does."""
     features = features_of(pipeline.backbone, images, progress=progress)
-    if not pipeline.conditioner.uses_crops:
+    looks = pipeline.conditioner.uses_crops
+    if not looks and pipeline.alternative is not None and pipeline.config.kind_limits:
+        ways, draw = min(_WAYS_OF_KIND, len(features.class_names)), generator(0, "kind")
+        drawn = EpisodeSampler(features).sample(batch=_KINDS, ways=ways, shots=1, queries=0, generator=draw)
+        looks = bool(pipeline.of_another_kind(pipeline.standardizer.standardize(drawn)).any())
+    if not looks:
         return features
     return replace(features, crops=crops_of(pipeline.backbone, images, most=None, progress=progress))
 
