@@ -1,13 +1,13 @@
 """The universal generator beside what its user could do with nothing else, on spaces that it was not trained on.
 
 python benchmarks/universal.py NAME=SPEC@BACKBONE … [weights=FOLDER] [episodes=600] [shots=1,5,20] [unlabelled=75]
-    [ways=5|all] [methods=A,B] [out=FILE.json]
+    [ways=5|all] [samples=1] [methods=A,B] [out=FILE.json]
 
 SPECs and backbones are those of `data.spaces`: images and the network that sees them, or features:FILE.safetensors.
 The generator and one more centroid look at crops of the images, of features where the file has some. The baselines see
 the support features alone, as scikit-learn has them, in raw features and in the space of the backbone's classifier; all
-methods see the same episodes. `methods=` leaves only those named, e.g. `ridge,linear SVM`. One thread. Prints Markdown,
-and writes the numbers as JSON.
+methods see the same episodes. `methods=` leaves only those named, e.g. `ridge,linear SVM`; `samples=` are draws of the
+generator. One thread. Prints Markdown, and writes the numbers as JSON.
 """
 
 from __future__ import annotations
@@ -148,6 +148,7 @@ def judged(
     shots: int,
     episodes: int,
     unlabelled: int,
+    samples: int,
 ) -> dict[str, Any]:
     """Accuracies of all methods on one data set, as lists, and the generator's calibration error."""
     pipeline = universal_generator(backbone, weights=weights)
@@ -170,7 +171,7 @@ def judged(
         for name, seen in ours.items():
             network = pipeline.denoiser.without_network if "no network" in name else None
             noise = [generator(0, "generate") for _ in range(len(seen))]
-            logits = pipeline.heads(seen, noise, denoiser=network).logits(episode.query)
+            logits = pipeline.heads(seen, noise, denoiser=network, samples=samples).logits(episode.query)
             scores.setdefault(name, []).append(right(logits, episode))
             if name == "universal":
                 probabilities.append(logits.softmax(-1))
@@ -214,7 +215,9 @@ def main(arguments: list[str]) -> None:
     unlabelled, ways = int(given.pop("unlabelled", 75)), given.pop("ways", "5")
     weights, out = given.pop("weights", None), given.pop("out", None)
     methods = frozenset(filter(None, given.pop("methods", "").split(",")))
-    judge = partial(judged, weights=None if weights is None else Path(weights), methods=methods, episodes=episodes)
+    samples = int(given.pop("samples", 1))
+    folder = None if weights is None else Path(weights)
+    judge = partial(judged, weights=folder, methods=methods, episodes=episodes, samples=samples)
     data = {name: read(spec) for name, spec in given.items()}
     every: dict[str, dict[str, Any]] = {}
     for count, beside in [*((k, 0) for k in shots if k), *([(1, unlabelled)] if unlabelled else [])]:
