@@ -63,7 +63,8 @@ def test_limits_hold_for_nine_in_ten_episodes_of_unseen_classes(make_features: M
     features = make_features(classes=60)
     standardizer = Standardizer(feature_width=8).fit(features.of_classes(features.class_names[:30]))
     unseen = features.of_classes(features.class_names[30:])
-    limits = dict(kind_limits([View(unseen, standardizer)], ways=4, seed=1))
+    limits, wider = (dict(kind_limits([View(unseen, standardizer)], ways=4, seed=1, beyond=b)) for b in (0.1, 0.01))
+    assert all(wider[shots] > limit for shots, limit in limits.items())
     episode = EpisodeSampler(unseen).sample(batch=500, ways=4, shots=5, queries=1, generator=generator(0, "more"))
     below = standardizer.distance_from_base(standardizer.standardize(episode)) <= limits[5.0]
     assert sorted(limits) == [1.0, 2.0, 5.0, 10.0]

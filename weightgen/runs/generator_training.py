@@ -22,7 +22,7 @@ from weightgen.records import Calibration, Features, Progress
 from weightgen.registry import get
 from weightgen.runs.data_parts import SpaceFeatures
 from weightgen.seeds import derive, generator
-from weightgen.training.calibration import View, calibrated, kind_limits
+from weightgen.training.calibration import OF_THE_SAME_KIND, View, calibrated, kind_limits
 from weightgen.training.episode_loss import EpisodeLoss
 from weightgen.training.folds import Fold, cross_fitted, mean_likelihood_scale
 from weightgen.training.learnt_space import Reconstructions, train_space
@@ -40,6 +40,7 @@ _HELD_OUT_EPISODES = 200
 _COSTLY_EPISODES = 20  # where each gets a feature space or a backbone of its own
 _DRAWS = 8
 _LEAD = 1.0  # points: what a few held-out classes, which the universal generator may have learnt from, can feign
+_LOSS = 0.1  # points that may be lost on classes like the base classes where some supports of them are left to it
 LEAVES_ALL = 1e-9
 """A limit of `kind_limits` below which no support lies."""
 _JUDGED_TASKS, _JUDGED_IMAGES = 8, 400  # by which reconstructions of a learnt space are judged
@@ -203,8 +204,9 @@ class GeneratorTraining:
             views = views[-1:]
         ways, seed = self.recipe.evaluation.ways, self.recipe.seed
         if not pipeline.costly and standardizer.config.map in ("scale", "whiten"):
-            limits = kind_limits(views, ways=ways, seed=seed)
-            if self._universal_is_ahead():  # on classes like the base classes: all others are left to it as well
+            lead = self._lead_of_universal()
+            limits = kind_limits(views, ways=ways, seed=seed, beyond=min(OF_THE_SAME_KIND, _LOSS / max(-lead, 1e-9)))
+            if lead > _LEAD:  # on classes like the base classes: all others are left to it as well
                 limits = [(shots, LEAVES_ALL) for shots, _ in limits]
             pipeline.register_to_config(kind_limits=limits)
         knots = {"calibration": calibrated(pipeline, views, ways=ways, samples=1, seed=seed).knots}
@@ -231,13 +233,13 @@ class GeneratorTraining:
             unlabelled=UnlabelledDraw(most // 2, distractors=distractors) if most else None,
         )
 
-    def _universal_is_ahead(self) -> bool:
-        """Whether the universal generator is a point more accurate on the held-out classes; False where none are."""
+    def _lead_of_universal(self) -> float:
+        """Points that the universal generator is ahead on the held-out classes; 0 where there are none."""
         judged = self._judge()
         if judged is None:
-            return False
+            return 0.0
         universal = universal_generator(self.pipeline.backbone).to(self.pipeline.device)
-        return judged.accuracy(universal) > self.accuracy + _LEAD
+        return judged.accuracy(universal) - self.accuracy
 
     def _of(self, features: Features) -> Features:
         """What heads act on, of the same classes."""

@@ -21,7 +21,9 @@ _MOST_SHOTS = 10  # where every image goes through a backbone of its own
 _EPISODES, _DRAWN_EPISODES = 30, 15  # every draw is a chain of its own
 _DATA_SETS, _DRAWN_DATA_SETS = 12, 3  # where each gets a space of its own
 _QUERIES = 10
-_SUPPORTS, _SAME_KIND = 200, 0.9
+_SUPPORTS = 200
+OF_THE_SAME_KIND = 0.1
+"""Share of supports of unseen base classes that may be taken for ones of another kind."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,14 @@ def calibrated(
     return Calibration(tuple(knots))
 
 
-def kind_limits(views: Sequence[View], *, ways: int, seed: int) -> list[tuple[float, float]]:
-    """(shots, distance): what 90 % of supports of unseen base classes stay below (`Standardizer.distance_from_base`).
+def kind_limits(
+    views: Sequence[View], *, ways: int, seed: int, beyond: float = OF_THE_SAME_KIND
+) -> list[tuple[float, float]]:
+    """(shots, distance): what all but a share of supports of unseen base classes stay below.
 
     Args:
         views: held-out classes and folds of base classes, of features.
+        beyond: that share; distances are those of `Standardizer.distance_from_base`.
     """
     limits, seen = [], []
     for view in views:  # every image standardised once, however often it is drawn
@@ -88,7 +93,7 @@ def kind_limits(views: Sequence[View], *, ways: int, seed: int) -> list[tuple[fl
             if int(view.inputs.counts.min()) > shots
         ]
         if distances:
-            limits.append((float(shots), float(torch.cat(distances).quantile(_SAME_KIND))))
+            limits.append((float(shots), float(torch.cat(distances).quantile(1 - beyond))))
     return limits
 
 
