@@ -131,13 +131,12 @@ def features_with_crops(
     dataset: datasets.Dataset,
     *,
     device: torch.device | str = "cpu",
-    most: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     accelerator: Accelerator | None = None,
 ) -> Features:
-    """`features_of` with `crops_of` the same images."""
+    """`features_of` with `crops_of` the same images, however many; every process computes all crops."""
     features = features_of(backbone, dataset, device=device, progress=progress, accelerator=accelerator)
-    return replace(features, crops=crops_of(backbone, dataset, device=device, most=most, progress=progress))
+    return replace(features, crops=crops_of(backbone, dataset, device=device, most=None, progress=progress))
 
 
 def _crops(
