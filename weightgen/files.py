@@ -113,7 +113,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); is this the right folder?") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of an existing file") from error
     except ValueError as error:
         raise InputError(f"{path}: is not valid JSON ({error}); write it again with weightgen") from error
 
@@ -136,7 +136,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); is this the right folder?") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of an existing file") from error
     except (SafetensorError, ValueError) as error:
         raise InputError(f"{path}: is not a whole safetensors file ({error}); copy or create it again") from error
     for name, tensor in tensors.items():
