@@ -122,9 +122,10 @@ def duplicates(values: Float[Tensor, "images feature"]) -> dict[int, int]:
     unit, earlier = normalize(values.double(), dim=1), dict[int, int]()
     for start in range(0, len(unit), _ROWS_AT_ONCE):
         rows = torch.arange(start, min(start + _ROWS_AT_ONCE, len(unit)))
-        cosines = (unit[rows] @ unit.mT).masked_fill(rows[:, None] <= torch.arange(len(unit)), -1.0)
-        best, which = cosines.max(1)
-        earlier |= {int(row): int(twin) for row, twin in zip(rows[best >= _SAME], which[best >= _SAME], strict=True)}
+        same = (unit[rows] @ unit.mT >= _SAME) & (rows[:, None] > torch.arange(len(unit)))
+        again = same.any(1)
+        first = same.int().argmax(1)  # not the closest: which of two like ones is closer is a matter of rounding
+        earlier |= {int(row): int(twin) for row, twin in zip(rows[again], first[again], strict=True)}
     return earlier
 
 
