@@ -120,7 +120,11 @@ def test_two_processes_have_the_features_and_the_zoo_of_one_and_learn_from_it(
     assert len(one) == 7
     ours, mine, others = (each["features"] for each in (alone, first, second))
     assert ours["values"] == mine["values"] == others["values"]
-    assert (ours["computed"], mine["computed"], others["computed"]) == ([4, 4, 4, 1], [4, 4], [4, 1])
+    assert (ours["computed"], mine["computed"], others["computed"]) == (
+        [4, 4, 4, 1, 15, 15, 9],
+        [4, 4, 15, 9],
+        [4, 1, 15],
+    )
     assert one == other
     assert first["weights"] == second["weights"]
     assert all(mine != others for mine, others in zip(first["losses"], second["losses"], strict=True))

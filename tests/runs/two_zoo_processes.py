@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import torch
 from accelerate import Accelerator
@@ -15,8 +16,9 @@ from datasets import ClassLabel, Dataset, Image
 from datasets import Features as Columns
 from PIL.Image import fromarray
 
+from weightgen.backbones import feature_cache
 from weightgen.backbones.backbone import Backbone
-from weightgen.backbones.feature_cache import features_of
+from weightgen.backbones.feature_cache import features_of, features_with_crops
 from weightgen.checkpoint import CheckpointFolder
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.config.loading import load_recipe
@@ -71,7 +73,7 @@ def learn(folder: Path, accelerator: Accelerator) -> dict:
 
 
 def shared_features(folder: Path, backbone: Backbone, accelerator: Accelerator) -> dict:
-    """Features of 13 pictures, in batches of 4; how many this process computed, first and when they are kept."""
+    """Features of 13 pictures in batches of 4, and of their crops; how many this process computed, kept ones none."""
     os.environ["WEIGHTGEN_CACHE"] = str(folder / "cache")
     draw, computed, forward = torch.Generator().manual_seed(0), [], backbone.forward
     pixels = torch.randint(256, (13, 16, 16, 3), dtype=torch.uint8, generator=draw).numpy()
@@ -79,9 +81,12 @@ def shared_features(folder: Path, backbone: Backbone, accelerator: Accelerator) 
     data = Dataset.from_dict({"image": list(map(fromarray, pixels)), "label": [0] * 6 + [1] * 7}, features=columns)
     backbone.forward = lambda images: computed.append(len(images)) or forward(images)
     values = [features_of(backbone, data, batch_size=4, accelerator=accelerator).values for _ in range(2)]
+    with mock.patch.object(feature_cache, "_IMAGES_AT_ONCE", 16):
+        both = [features_with_crops(backbone, data, accelerator=accelerator) for _ in range(2)]
     backbone.forward = forward
-    assert torch.equal(*values)
-    return {"computed": computed, "values": tensors_hash({"values": values[0]})}
+    crops = [features.crops for features in both]
+    assert torch.equal(*values) and torch.equal(both[0].values, values[0]) and torch.equal(*crops)
+    return {"computed": computed, "values": tensors_hash({"values": values[0], "crops": crops[0]})}
 
 
 def main(folder: Path, overrides: Sequence[str], accelerator: Accelerator) -> None:

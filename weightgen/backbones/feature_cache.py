@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import datasets
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from weightgen.backbones.backbone import Backbone
@@ -24,7 +25,7 @@ from weightgen.data.labelled import FEATURES
 from weightgen.data.labelled import data_fingerprint as fingerprint
 from weightgen.errors import InputError
 from weightgen.files import cache_directory, keep_tensors, kept_tensors, text_hash
-from weightgen.records import Features
+from weightgen.records import Features, Progress
 
 _IMAGES_AT_ONCE, _FEWEST_AT_ONCE = 256, 16
 _PIXELS_AT_ONCE = 2**23  # 55 images of 224 pixels, for which a MobileNetV2 takes half a GiB
@@ -45,7 +46,7 @@ def features_of(
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
     quarter_turns: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
     accelerator: Accelerator | None = None,
 ) -> Features:
     """Float32 features of every image, in the data set's order; those of the data set itself where it has features.
@@ -66,28 +67,10 @@ def features_of(
         return Features(values, torch.tensor(dataset["label"][:]), names)
     turned = f"turned {quarter_turns}" if quarter_turns else ""
     path = cache_path(backbone, data_fingerprint or fingerprint(dataset), turned)
-    kept = kept_tensors(path)
-    there = bool(kept) and len(kept["labels"]) == len(dataset)
-    if there if accelerator is None else all(gather_object([there])):
-        return Features(kept["values"], kept["labels"], names)
-    reader = ImageReader(dataset, backbone.preprocess)
-    values = torch.zeros(len(reader), backbone.feature_width)
-    process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    share = {"process": process, "processes": processes}
     turn = partial(torch.rot90, k=quarter_turns, dims=(-2, -1))
-    for start, batch in _streamed(backbone, reader, batch_size, torch.device(device), turn, **share):
-        _check_finite(batch, backbone, reader, first=start)
-        values[start : start + len(batch)] = batch
-        if progress is not None:
-            progress("computing features", min(start + processes * len(batch), len(reader)), len(reader))
-    if accelerator is not None:  # what others compute is 0 here
-        values = accelerator.reduce(values.to(accelerator.device), "sum").cpu()
-    if accelerator is None or accelerator.is_local_main_process:
-        tensors = {"values": values, "labels": reader.labels}
-        keep_tensors(path, tensors, {"class_names": json.dumps(names)})
-    if accelerator is not None:
-        accelerator.wait_for_everyone()  # until the features are kept, for the next that asks for them
-    return Features(values, reader.labels, names)
+    how = _How(torch.device(device), batch_size, "computing features", progress, accelerator)
+    values, labels = _kept_or_computed(backbone, dataset, path, turn, 1, how)
+    return Features(values[:, 0], labels, names)
 
 
 def crops_of(
@@ -96,12 +79,13 @@ def crops_of(
     *,
     device: torch.device | str = "cpu",
     most: int | None = MOST_CROPPED,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
+    accelerator: Accelerator | None = None,
 ) -> Float[Tensor, "images crops feature"] | None:
     """Features of three crops of every image: its middle and two opposite corners, 0.8 of its sides long.
 
     They are computed once and kept on disk, as those of the images are. Of a data set of features those that it holds
-    itself, None where there are none; and None of more images than `most`.
+    itself, None where there are none; and None of more images than `most`. Processes share them as those of the images.
 
     Raises InputError as `features_of`.
     """
@@ -110,20 +94,9 @@ def crops_of(
     if FEATURES in dataset.column_names:
         return crop_values(dataset)
     path = cache_path(backbone, fingerprint(dataset), f"{CROPS} crops of {_CROP_SIDE}")
-    kept = kept_tensors(path)
-    if kept and len(kept["crops"]) == len(dataset):
-        return kept["crops"]
-    reader = ImageReader(dataset, backbone.preprocess)
-    crops = torch.empty(len(reader), CROPS, backbone.feature_width)
     together = max(1, _batch_for(backbone) // CROPS)
-    for start, batch in _streamed(backbone, reader, together, torch.device(device), _crops):
-        _check_finite(batch.view(-1, CROPS * batch.shape[1]), backbone, reader, first=start)
-        done = start + len(batch) // CROPS
-        crops[start:done] = batch.unflatten(0, (-1, CROPS))
-        if progress is not None:
-            progress("computing features of crops", done, len(reader))
-    keep_tensors(path, {"crops": crops}, {})
-    return crops
+    how = _How(torch.device(device), together, "computing features of crops", progress, accelerator)
+    return _kept_or_computed(backbone, dataset, path, _crops, CROPS, how)[0]
 
 
 def features_with_crops(
@@ -131,12 +104,56 @@ def features_with_crops(
     dataset: datasets.Dataset,
     *,
     device: torch.device | str = "cpu",
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
     accelerator: Accelerator | None = None,
 ) -> Features:
-    """`features_of` with `crops_of` the same images, however many; every process computes all crops."""
-    features = features_of(backbone, dataset, device=device, progress=progress, accelerator=accelerator)
-    return replace(features, crops=crops_of(backbone, dataset, device=device, most=None, progress=progress))
+    """`features_of` with `crops_of` the same images, however many."""
+    how: dict[str, Any] = {"device": device, "progress": progress, "accelerator": accelerator}
+    return replace(features_of(backbone, dataset, **how), crops=crops_of(backbone, dataset, most=None, **how))
+
+
+@dataclass(frozen=True)
+class _How:
+    """batch_size: images that go through the network together. activity: what `progress` is told."""
+
+    device: torch.device
+    batch_size: int | None
+    activity: str
+    progress: Progress | None
+    accelerator: Accelerator | None
+
+
+def _kept_or_computed(
+    backbone: Backbone,
+    dataset: datasets.Dataset,
+    path: Path,
+    view: Callable[[Tensor], Tensor],
+    views: int,
+    how: _How,
+) -> tuple[Float[Tensor, "images views feature"], Int[Tensor, " images"]]:
+    """Features of `views` views of every image, and the labels: those kept at `path`, or computed and kept there."""
+    kept, accelerator = kept_tensors(path), how.accelerator
+    there = len(kept.get("values", ())) == len(dataset)
+    if there if accelerator is None else all(gather_object([there])):
+        return kept["values"].view(len(dataset), views, -1), kept["labels"]
+    reader = ImageReader(dataset, backbone.preprocess)
+    values = torch.zeros(len(reader), views, backbone.feature_width)
+    process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    share = {"process": process, "processes": processes}
+    for start, batch in _streamed(backbone, reader, how.batch_size, how.device, view, **share):
+        _check_finite(batch.view(-1, views * batch.shape[1]), backbone, reader, first=start)
+        done = start + len(batch) // views
+        values[start:done] = batch.unflatten(0, (-1, views))
+        if how.progress is not None:
+            how.progress(how.activity, min(start + processes * (done - start), len(reader)), len(reader))
+    if accelerator is not None:  # what others compute is 0 here
+        values = accelerator.reduce(values.to(accelerator.device), "sum").cpu()
+    if accelerator is None or accelerator.is_local_main_process:
+        tensors = {"values": values.squeeze(1), "labels": reader.labels}
+        keep_tensors(path, tensors, {"class_names": json.dumps(reader.class_names)})
+    if accelerator is not None:
+        accelerator.wait_for_everyone()  # until the features are kept, for the next that asks for them
+    return values, reader.labels
 
 
 def _crops(
