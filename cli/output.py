@@ -46,7 +46,7 @@ def write_json(data: Any) -> None:
 def complain(message: str) -> None:
     """A line on stderr, --quiet or not; nowhere if nobody reads stderr."""
     with contextlib.suppress(BrokenPipeError):
-        print(" ".join(message.split()), file=sys.stderr, flush=True)
+        print(" ".join(line.strip() for line in message.splitlines()), file=sys.stderr, flush=True)
 
 
 def drop_broken_streams(*streams: Any) -> None:

@@ -103,7 +103,8 @@ def predict(
         counts = folders.counts
         output.remark(f"{sort_into}: {counts['new']} new images, {counts['already there']} were there already")
     if answered + unread > 1 and unread:
-        complain(f"error: {unread} of {answered + unread} could not be read; the others are answered")
+        rest = "; the others are answered" if answered else ""
+        complain(f"error: {unread} of {answered + unread} could not be read{rest}")
     if unread:
         raise typer.Exit(1 if answered else 2)
 

@@ -431,7 +431,8 @@ class TestHubWeights:
 
         monkeypatch.setattr(construction, "hf_hub_download", download)
         backbone = Backbone.create(model="hf-hub:someone/birds@v2", pretrained=True)
-        assert asked == [("someone/birds", name, "v2") for name in ("config.json", "model.safetensors")]
+        names = ("config.json", "model.safetensors", "head.safetensors")  # the last only where weightgen wrote it
+        assert asked == [("someone/birds", name, "v2") for name in names]
         own = model.state_dict()
         assert all(torch.equal(tensor, own[name]) for name, tensor in backbone.trunk.state_dict().items())
 
@@ -442,6 +443,10 @@ class TestHubWeights:
         monkeypatch.setattr(construction, "hf_hub_download", unreachable)
         with pytest.raises(InputError, match=r"cannot download 'hf-hub:someone/birds' \(offline\); is there a network"):
             Backbone.create(model="hf-hub:someone/birds", pretrained=True)
+
+    def test_weights_that_timm_reads_from_numpy_files_are_on_the_hub_too(self):
+        name, file = "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k", "model.safetensors"
+        assert construction.published("vit_tiny_patch16_224") == (name, file)
 
     def test_a_model_without_published_weights_names_the_way_to_pretrain_it(self):
         with pytest.raises(InputError, match=r"backbone\.model=conv4 backbone\.pretraining\.steps=500"):

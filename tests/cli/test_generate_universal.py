@@ -79,6 +79,35 @@ def test_unlabelled_features_count(folder):
     assert written["unlabelled_images"] == 12
 
 
+def test_a_head_as_a_backbone_brings_no_classifier_that_knows_the_support(folder):
+    support = photographs(folder / "photos")
+    succeed("generate", "--support", str(support), "--backbone", network(9), "--out", "head")
+    assert Backbone.create(model="local-dir:head", pretrained=True).classifier is None
+    printed = succeed("generate", "--support", str(support), "--backbone", "local-dir:head", "--out", "again")
+    assert "comes without a pretrained linear classifier" in printed.stderr
+
+
+def test_a_head_of_features_reads_no_images(folder):
+    succeed("generate", "--support", features(), "--out", "head")
+    line = refuse("predict", "--head", "head", str(photographs(folder / "photos")))
+    assert "the head is for features" in line and "could not be read" not in line
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        (("--out", "photos/head"), "--out: photos/head lies in the support"),
+        (("--out", "head", "--report", "photos/report"), "--report: photos/report lies in the support"),
+        (("--out", "head", "--report", "head/report"), "--report is head/report"),
+    ],
+)
+def test_what_would_stop_the_next_run_is_refused_before_anything_is_written(folder, places, message):
+    support = photographs(folder / "photos")
+    before = {path for path in folder.rglob("*")}
+    assert message in refuse("generate", "--support", str(support), "--backbone", network(9), *places)
+    assert {path for path in folder.rglob("*")} - before == {folder / "backbone.safetensors"}
+
+
 def test_a_backbone_of_choice_and_its_classifier(folder):
     support = photographs(folder / "photos")
     printed = succeed("generate", "--support", str(support), "--backbone", network(9), "--out", "head")
@@ -142,6 +171,10 @@ REFUSED = {
     "offline": (
         lambda f: [str(photographs(f / "photos")), "--backbone", "resnet18.a1_in1k"],
         "cannot download 'resnet18.a1_in1k' (no network); is there a network?",
+    ),
+    "no unlabelled rows of its own": (
+        lambda f: [features(), "--unlabelled", features()],
+        "holds no row that is not in the support too",
     ),
     "images beside features": (lambda f: [features(), "--unlabelled", str(f)], "do not go together"),
     "features of another width": (

@@ -114,6 +114,15 @@ def test_below_the_threshold_is_none_of_these(head: Path, photos: Path) -> None:
         assert judged == {**one, "class_name": expected}
 
 
+def test_a_class_of_that_name_takes_no_threshold(head: Path, photos: Path, tmp_path: Path) -> None:
+    named = load_head(head)
+    named.rename({named.class_names[0]: "none of these"}).save_pretrained(tmp_path / "named")
+    assert answers(photos, "--head", tmp_path / "named")
+    assert "has a class 'none of these'" in refuse(
+        "predict", photos, "--head", tmp_path / "named", "--threshold", "0.9"
+    )
+
+
 def test_the_threshold_is_the_heads_own_and_goes_with_its_classes(head: Path, photos: Path, tmp_path: Path) -> None:
     loaded = load_head(head)
     assert loaded.threshold is not None

@@ -113,7 +113,7 @@ def test_the_classifier_in_the_file_is_the_backbones(tmp_path):
 def test_unlabelled_features_need_no_labels(tmp_path):
     values, labels = features()
     save_file({"features": values}, tmp_path / "more.safetensors")
-    beside = open_unlabelled(f"features:{tmp_path}/more.safetensors", besides=feature_data(values, labels))
+    beside = open_unlabelled(f"features:{tmp_path}/more.safetensors", besides=feature_data(values + 1, labels))
     assert torch.equal(feature_values(beside), values)
 
 
@@ -143,6 +143,8 @@ BAD_LABELS = {
     "not whole": (lambda y: y + 0.5, None, "give whole numbers"),
     "one class": (lambda y: y * 0, None, "has one class only"),
     "names alike": (lambda y: y, ["e\u0301", "\u00e9", "x"], "look alike"),
+    "names that are one": (lambda y: y, ["cat", "cat", "x"], "two classes are called 'cat'"),
+    "letters that are one": (lambda y: y, ["a", "a", "b"], "two classes are called 'a'"),
 }
 
 
@@ -189,3 +191,15 @@ def test_features_of_another_width_are_refused():
 def test_images_cannot_be_read_without_a_network(tmp_path):
     with pytest.raises(InputError, match="images cannot be read without a network"):
         _ = Backbone.named(file(tmp_path)).preprocess
+
+
+def test_large_numbers_as_labels_cost_nothing():
+    values, labels = features()
+    names = feature_data(values, labels * 10**9).features["label"].names
+    assert names == ["0", "1000000000", "2000000000"]
+
+
+def test_numbers_beyond_float32_are_refused():
+    values, labels = features()
+    with pytest.raises(InputError, match="row 0 holds NaN or infinite features"):
+        feature_data(values.double() * 1e200, labels)

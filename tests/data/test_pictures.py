@@ -348,3 +348,9 @@ def test_a_fuzz_run_in_small():
     assert image_fuzz.check_truncations(step=101) > 500
     counted = image_fuzz.check_mutations(1000, seed=1)
     assert counted["read"] > 100 and counted["refused"] > 300
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((5, 5, 3)), np.zeros((3, 5, 7), np.uint8), np.zeros((2, 5, 5, 3))])
+def test_an_array_that_is_no_picture_is_not_called_damaged(pixels: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"is an array of \w+ of shape \[.*\]; give uint8 \[height, width, channels\]"):
+        plain(pixels)

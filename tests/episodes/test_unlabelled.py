@@ -82,6 +82,11 @@ def test_transductive_means_the_queries_themselves(sampler: EpisodeSampler) -> N
     assert episode.unlabelled_mask.all()
 
 
+@pytest.mark.parametrize("own", [UnlabelledDraw(images=20, transductive=True), UnlabelledDraw(images=2)])
+def test_no_classes_are_wanted_for_distractors_that_there_are_none_of(own: UnlabelledDraw) -> None:
+    assert (own.distractor_images, own.extra_classes) == (0, 0)
+
+
 def test_the_seed_decides_and_nothing_else(sampler: EpisodeSampler) -> None:
     torch.manual_seed(1)
     first = draw(sampler, UnlabelledDraw(12))

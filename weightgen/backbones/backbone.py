@@ -129,7 +129,7 @@ class Backbone(nn.Module):
             kept = {name: tensor for name, tensor in named.items() if not name.startswith(f"{backbone.head_slot}.")}
             construction.load_strictly(backbone.trunk, kept, source=source)
             weight, bias = (named.get(f"{backbone.head_slot}.{name}") for name in ("weight", "bias"))
-            if weight is not None and bias is not None:
+            if weight is not None and bias is not None and construction.HEAD not in metadata:
                 backbone.classifier = _linear(weight, bias, width=backbone.feature_width, source=source)
         return backbone
 

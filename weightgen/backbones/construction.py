@@ -22,6 +22,8 @@ _RESERVED = (
     *("num_classes", "features_only", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"),
 )
 _LARGEST_SIDE = 65_535
+HEAD = "head.safetensors"
+"""Lies beside a model whose classifier a generator wrote; one that knows its support images tells nothing of others."""
 
 
 def timm_name(model: str) -> str:
@@ -145,7 +147,7 @@ def download(model: str) -> Path:
 def published(model: str) -> tuple[str, str]:
     """Hub repository and file of timm's own weights. Raises InputError when there are none that can be read safely."""
     config = timm.get_pretrained_cfg(model)
-    if config is None or not config.hf_hub_id or config.custom_load:
+    if config is None or not config.hf_hub_id:
         raise InputError(
             f"backbone: timm offers no safetensors weights for '{model}'; name other weights, or pretrain it here: "
             f"backbone.model={model.partition('.')[0]} backbone.pretraining.steps=500"
@@ -155,6 +157,8 @@ def published(model: str) -> tuple[str, str]:
 
 def read_model(model: str) -> tuple[Path, dict[str, Tensor], dict[str, str]]:
     """A model in timm's layout, in a folder or on the hub: file, tensors, and metadata as a checkpoint would have it.
+
+    Of a head that weightgen wrote the metadata have the key `HEAD`.
 
     Raises InputError when there is none, or it names no architecture.
     """
@@ -174,7 +178,14 @@ def read_model(model: str) -> tuple[Path, dict[str, Tensor], dict[str, str]]:
         arguments = {key: value for key, value in arguments.items() if key != "num_classes"}
     kept = {"kwargs": arguments, "pretrained_cfg": config.get("pretrained_cfg", {})}
     metadata = {"architecture": config["architecture"], **{key: json.dumps(value) for key, value in kept.items()}}
-    return weights, read_tensors(weights), metadata
+    if model.startswith(LOCAL_DIR):
+        written = (folder / HEAD).exists()
+    else:
+        try:
+            written = _fetched(place, [HEAD], model=model).exists()
+        except InputError:  # weightgen did not write it
+            written = False
+    return weights, read_tensors(weights), metadata | ({HEAD: "true"} if written else {})
 
 
 def _fetched(repository: str, names: Iterable[str], *, model: str) -> Path:

@@ -84,17 +84,19 @@ def feature_data(
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise InputError(f"{where}: labels are {labels.dtype}; give whole numbers from 0")
     labels = labels.long()
-    names = [str(i) for i in range(int(labels.max()) + 1)] if class_names is None else list(class_names)
-    if int(labels.min()) < 0 or int(labels.max()) >= len(names):
-        raise InputError(
-            f"{where}: labels go from {int(labels.min())} to {int(labels.max())}, and there are {len(names)} class "
-            "names; number classes from 0"
-        )
     present, codes = labels.unique(return_inverse=True)
-    if len(present) < fewest:
-        raise InputError(f"{where}: has one class only ({names[int(present[0])]!r}); give features of two or more")
-    order = codes.argsort(stable=True)
-    kept = all_composed([names[i] for i in present.tolist()], where=where)
+    least, most = int(present[0]), int(present[-1])
+    if least < 0:
+        raise InputError(f"{where}: labels go from {least} to {most}; number classes from 0")
+    if class_names is not None and most >= len(class_names):
+        raise InputError(
+            f"{where}: labels go from {least} to {most}, and there are {len(class_names)} class names; number classes "
+            "from 0"
+        )
+    names = [str(i) if class_names is None else class_names[i] for i in present.tolist()]
+    if len(names) < fewest:
+        raise InputError(f"{where}: has one class only ({names[0]!r}); give features of two or more")
+    order, kept = codes.argsort(stable=True), all_composed(names, where=where)
     if crops is not None:
         crops = torch.as_tensor(crops)
         if crops.dim() != 3 or (len(crops), crops.shape[2]) != tuple(values.shape) or not crops.shape[1]:
@@ -171,6 +173,7 @@ def _check_values(values: Tensor, where: str, what: str = "features") -> None:
         raise InputError(f"{where}: {what} have shape {list(values.shape)}; give [images, width]")
     if not values.is_floating_point():
         raise InputError(f"{where}: {what} are {values.dtype}; give floating-point numbers")
+    values = values.float()  # as which they are used; larger numbers are infinite then
     bad = (~torch.isfinite(values)).any(1)
     if bool(bad.any()):
         raise InputError(f"{where}: row {int(bad.nonzero()[0])} holds NaN or infinite {what}; compute it again")

@@ -13,7 +13,7 @@ import pyarrow as pa
 from datasets import Dataset
 from PIL import Image
 
-from weightgen.data.feature_data import has_features, open_features, unlabelled_features
+from weightgen.data.feature_data import feature_values, has_features, open_features, unlabelled_features
 from weightgen.data.labelled import FEATURES, composed, encoded, labelled_images, one_class
 from weightgen.data.pictures import EXTENSIONS, FORMATS, check_text, decoded, file_content, image_format
 from weightgen.errors import InputError
@@ -207,7 +207,11 @@ def open_unlabelled(source: str | Path, *, besides: Dataset) -> Dataset:
     if str(source).startswith(FEATURES_FILE) != has_features(besides):
         raise InputError(f"{source}: images and features do not go together; give the same kind as the support's")
     if has_features(besides):
-        return unlabelled_features(str(source))
+        others, seen = unlabelled_features(str(source)), {row.tobytes() for row in feature_values(besides).numpy()}
+        rows = [i for i, row in enumerate(feature_values(others).numpy()) if row.tobytes() not in seen]
+        if not rows:
+            raise InputError(f"{source}: holds no row that is not in the support too; add others")
+        return others if len(rows) == len(others) else others.select(rows)
     place = Path(source).expanduser()
     if not place.is_dir():
         raise InputError(f"{place}: is not a directory; give one with unlabelled images")

@@ -199,8 +199,10 @@ def all_composed(names: Sequence[str], *, where: str) -> list[str]:
     """Class names in NFC, no two the same."""
     spelled: dict[str, str] = {}
     for name in names:
-        other = spelled.setdefault(composed(name), name)
-        if other is not name:
+        if (other := spelled.get(composed(name))) == name:
+            raise InputError(f"{where}: two classes are called {name!a}; give them different names")
+        spelled[composed(name)] = name
+        if other is not None:
             raise InputError(f"{where}: classes {other!a} and {name!a} look alike; give both one name")
     return list(spelled)
 

@@ -76,10 +76,18 @@ def plain(image: Image.Image | np.ndarray, where: str = "image") -> Image.Image:
 
     Raises InputError as `decoded` does.
     """
+    if isinstance(image, np.ndarray):
+        image = _of_array(image, where)
     with _complaints(where):
-        if isinstance(image, np.ndarray):
-            image = Image.fromarray(image)
         return _plain(_with_pixels(image, where), where)
+
+
+def _of_array(pixels: np.ndarray, where: str) -> Image.Image:
+    try:
+        return Image.fromarray(pixels)
+    except (TypeError, ValueError, KeyError) as error:
+        what = f"an array of {pixels.dtype} of shape {list(pixels.shape)}"
+        raise InputError(f"{where}: is {what}; give uint8 [height, width, channels]") from error
 
 
 def image_format(path: Path) -> str | None:

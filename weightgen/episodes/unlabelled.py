@@ -46,7 +46,7 @@ class UnlabelledDraw:
     @property
     def extra_classes(self) -> int:
         """Classes needed beside those of the episode."""
-        return DISTRACTOR_CLASSES if self.distractors else 0
+        return DISTRACTOR_CLASSES if self.distractor_images else 0
 
 
 def pick(

@@ -112,8 +112,11 @@ class Standardizer(ModelMixin, ConfigMixin):
         standardizer = cls(feature_width=feature_width, map="classifier", centring=0.0, unit_length=False)
         if weight is None:
             return standardizer
-        if weight.shape[1:] != (feature_width,) or len(weight) < 2 or not bool(weight.isfinite().all()):
-            raise InputError(f"a classifier of shape {list(weight.shape)} where [classes, {feature_width}] belongs")
+        if weight.shape[1:] != (feature_width,) or len(weight) < 2:
+            wanted = f"[classes, {feature_width}] with two classes or more belongs"
+            raise InputError(f"a classifier of shape {list(weight.shape)} where {wanted}")
+        if not bool(weight.isfinite().all()):
+            raise InputError("the classifier holds NaN or infinite weights; give one that was trained")
         hashed = tensors_hash({"weight": weight})
         key = text_hash("classifier space", hashed, str((_CLASSIFIER_POWER, _CLASSIFIER_RIDGE)))
         path = cache_directory() / "spaces" / f"{key}.safetensors"

@@ -33,7 +33,7 @@ from weightgen.records import LinearHeads
 if TYPE_CHECKING:
     from weightgen.heads.head import Head
 
-_MODEL, _CONFIG, _HEAD, _SAMPLES = "model.safetensors", "config.json", "head.safetensors", "samples.safetensors"
+_MODEL, _CONFIG, _HEAD, _SAMPLES = "model.safetensors", "config.json", construction.HEAD, "samples.safetensors"
 _FILES = (_MODEL, _CONFIG, _HEAD, _SAMPLES, SUPPORT, "README.md")
 _NOT_OF_THIS_HEAD = (
     "architecture", "state_dict", "url", "file", "source", "hf_hub_id", "hf_hub_filename",

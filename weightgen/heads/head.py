@@ -18,7 +18,15 @@ from weightgen.data.labelled import check_class_names, composed, positions
 from weightgen.errors import InputError
 from weightgen.heads.folder import HeadFields, read_head, write_head
 from weightgen.heads.model_card import model_card
-from weightgen.heads.prediction import Asked, Images, Prediction, answered, draw_probabilities, single_images
+from weightgen.heads.prediction import (
+    Asked,
+    Images,
+    Prediction,
+    answered,
+    check_asked,
+    draw_probabilities,
+    single_images,
+)
 from weightgen.heads.support_summary import SupportSummary
 from weightgen.hub import local_folder, push_folder
 from weightgen.records import LinearHeads, Progress
@@ -163,12 +171,9 @@ class Head:
             failed: called with the error of a file or folder that cannot be read, which is left out; None raises it.
 
         Raises:
-            InputError: `threshold` or `top_k` out of range.
+            InputError: `threshold` or `top_k` out of range, or the head is for features.
         """
-        if not 0 <= threshold <= 1:
-            raise InputError(f"threshold is {threshold:g}; give a probability from 0 to 1")
-        if top_k is not None and top_k < 1:
-            raise InputError(f"top-k is {top_k}; it must be 1 or more")
+        check_asked(self.backbone, self.class_names, threshold=threshold, top_k=top_k)
         single = single_images(images, failed)
         for start in range(0, len(single), batch_size):
             batch = single[start : start + batch_size]
@@ -218,7 +223,7 @@ class Head:
         Raises:
             InputError: no such class, no class or one named twice, or fewer than two classes left.
         """
-        removed = positions(names, self.class_names)
+        removed = positions([names] if isinstance(names, str) else names, self.class_names)
         kept = [i for i in range(len(self.class_names)) if i not in removed]
         if len(kept) < _FEWEST:
             of = f"{len(kept)} of {len(self.class_names)} classes"
@@ -270,7 +275,7 @@ class Head:
         if own != backbone:
             raise InputError(
                 f"the head is for a {self.backbone.architecture} with weights {own}, and the generator's have "
-                f"{backbone}; name the generator that wrote it"
+                f"{backbone}; name the generator and the backbone that it was written with (--generator, --backbone)"
             )
         if self.support.generator != generator:
             name, version = self.provenance.get("generator", "another generator"), self.provenance["weightgen_version"]

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from weightgen.backbones.backbone import Backbone
+from weightgen.backbones.backbone import Backbone, FeatureBackbone
 from weightgen.data.images import find_images, matching, read_image
 from weightgen.data.pictures import plain
 from weightgen.errors import InputError
@@ -34,6 +34,24 @@ class Asked(TypedDict, total=False):
     top_k: int | None
     batch_size: int
     progress: Progress | None
+
+
+def check_asked(backbone: Backbone, class_names: Sequence[str], *, threshold: float, top_k: int | None) -> None:
+    """Raise InputError for what no head answers, or not one of this backbone and these classes."""
+    if not 0 <= threshold <= 1:
+        raise InputError(f"threshold is {threshold:g}; give a probability from 0 to 1")
+    if top_k is not None and top_k < 1:
+        raise InputError(f"top-k is {top_k}; it must be 1 or more")
+    if isinstance(backbone, FeatureBackbone):
+        raise InputError(
+            "the head is for features, and there is no network that computes them of images; multiply features by "
+            "weight and bias in head.safetensors, or write a head for images"
+        )
+    if threshold and NONE_OF_THESE in class_names:
+        raise InputError(
+            f"the head has a class {NONE_OF_THESE!r}, as images below the threshold are called; rename it, or set no "
+            "threshold"
+        )
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,11 @@ def write_head(
     check_target(target)
     if report is not None:
         check_folder(report, what="the report")
-        if report.resolve() == target.resolve():
-            raise InputError(f"--report is {report}, the folder of the head, which holds nothing else; name another")
+        if target.resolve() in (report.resolve(), *report.resolve().parents):
+            raise InputError(f"--report is {report}, and the folder of the head holds nothing else; name another")
+    for option, place in (("--out", target), ("--report", report)):
+        if place is not None and Path(support).expanduser().resolve() in place.resolve().parents:
+            raise InputError(f"{option}: {place} lies in the support, where folders are classes; name one elsewhere")
     old = None if extend is None else load_head(extend)
     chosen_generator = generator or _default_generator(support, backbone, old, runs)
     pipeline = open_generator(chosen_generator, backbone=backbone, support=support)
