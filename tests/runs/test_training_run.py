@@ -117,7 +117,7 @@ def test_a_runs_own_recipe_continues_it(
         )
         assert refuse("train", "metadiff", "data=here.parquet", *TINY, "--quiet", code=1) == "full"
     (run,) = (tmp_path / "runs").iterdir()
-    assert "finish it with weightgen train " in refuse("generate", "--generator", run, "--support", tmp_path)
+    assert "finish it with weightgen train " in refuse("generate", "--generator", run, "--support", run)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     succeed("train", run / "recipe.yaml")

@@ -127,7 +127,7 @@ def test_unlabelled_images_help(make_features: MakeFeatures) -> None:
     [
         (torch.ones(4, 9), "same row for every class"),
         (torch.randn(4, 8), r"shape \[4, 8\]"),
-        (torch.full((4, 9), torch.nan), "shape"),
+        (torch.full((4, 9), torch.nan), "NaN or infinite"),
     ],
 )
 def test_a_classifier_that_says_nothing_is_refused(weight: torch.Tensor, words: str) -> None:
