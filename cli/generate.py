@@ -73,6 +73,7 @@ def generate(
     """
     output = Output(format, quiet)
     from weightgen.runs.generation import write_head
+    from weightgen.specs import is_features
 
     with output.progress() as progress:
         written = write_head(
@@ -96,7 +97,12 @@ def generate(
         share = f"{100 * one['probability']:.0f} %"
         lines.append(f"label next: {one['image']} (looks like {one['looks_like']}, {share})")
     output.result(written, "\n".join(lines))
-    output.remark(f"next: weightgen predict --head {written['head']} IMAGE_OR_FOLDER")
+    following = (
+        f"export {written['head']} --onnx FILE"
+        if is_features(support)
+        else f"predict --head {written['head']} IMAGE_OR_FOLDER"
+    )
+    output.remark(f"next: weightgen {following}")
 
 
 def written_sentence(written: Mapping[str, Any]) -> str:

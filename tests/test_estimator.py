@@ -100,12 +100,13 @@ def test_a_trained_generator_serves_features_of_its_own_backbone(trained: Path) 
     [
         ({}, [1, 1, 1, 1], "one class only"),
         ({"classifier_weight": np.ones((3, 4))}, [0, 1, 0, 1], r"shape \[3, 4\]; give \[classes, 12\]"),
-        ({"num_inference_steps": 0}, [0, 1, 0, 1], "steps is 0"),
+        ({"num_inference_steps": 0}, [0, 1, 0, 1], "num_inference_steps == 0, must be >= 1"),
+        ({"num_samples": 1.5}, [0, 1, 0, 1], "num_samples must be an instance of int"),
         ({"generator": "nowhere"}, [0, 1, 0, 1], "is not a generator folder"),
         ({"generator": "nowhere", "classifier_weight": np.ones((3, 12))}, [0, 1, 0, 1], "belongs to the universal"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(options: dict[str, Any], labels: list[int], message: str) -> None:
     features = np.random.default_rng(0).normal(size=(4, WIDTH))
-    with pytest.raises(InputError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         WeightGenerationClassifier(**options).fit(features, labels)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
@@ -68,9 +69,13 @@ class WeightGenerationClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, X: Any, y: Any) -> WeightGenerationClassifier:  # noqa: N803 - scikit-learn's names
         """Write the classifier for labelled features.
 
-        Raises ValueError for arrays that scikit-learn refuses, and InputError, which is one, for a single class, other
-        features than the generator's, and a generator that writes more than a last layer.
+        Raises ValueError for arrays that scikit-learn refuses and numbers below 1, TypeError for numbers that are not
+        whole, and InputError, which is a ValueError, for a single class, other features than the generator's, and a
+        generator that writes more than a last layer.
         """
+        for name in ("num_inference_steps", "num_samples"):
+            if (number := getattr(self, name)) is not None:
+                check_scalar(number, name, Integral, min_val=1)
         X, y = validate_data(self, X, y, dtype=np.float32)  # noqa: N806
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)

@@ -15,6 +15,7 @@ from tiny_runs import invoke, refuse, succeed
 
 from weightgen.backbones import construction
 from weightgen.backbones.backbone import Backbone
+from weightgen.errors import InputError
 from weightgen.heads.head import load_head
 from weightgen.runs.generator_training import LEAVES_ALL
 from weightgen.universal.generator import universal_generator
@@ -108,6 +109,46 @@ def test_what_would_stop_the_next_run_is_refused_before_anything_is_written(fold
     assert {path for path in folder.rglob("*")} - before == {folder / "backbone.safetensors"}
 
 
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("head", "'head' is not a name of timm's, but a directory; write local-dir:head"),
+        ("./notes", "'./notes' is not a name of timm's, but a file; give one in safetensors"),
+        ("plain.safetensors", "names no architecture; save it again with the metadata"),
+        ("conv4", "pretrain this one in a run: weightgen train metadiff backbone.model=conv4"),
+    ],
+)
+def test_what_is_no_backbone_is_refused_with_what_would_be(folder, named, message):
+    (folder / "head").mkdir()
+    (folder / "notes").write_text("x")
+    save_file({"weight": torch.ones(2, 2)}, "plain.safetensors")
+    assert message in refuse("generate", "--support", str(photographs(folder / "photos")), "--backbone", named)
+
+
+def test_a_directory_named_as_a_model_of_timm_does_not_hide_it(folder):
+    (folder / "test_efficientnet").mkdir()
+    with pytest.raises(InputError, match=r"cannot download|offers no safetensors"):
+        Backbone.named("test_efficientnet")
+
+
+def test_features_of_another_width_are_named_by_their_file(folder):
+    save_file({"features": torch.randn(4, 5)}, "narrow.safetensors")
+    arguments = ("--support", features(), "--unlabelled", "features:narrow.safetensors")
+    assert "narrow.safetensors: features are 5 wide, and those of the backbone 'features' 7" in refuse(
+        "generate", *arguments
+    )
+
+
+def test_a_head_of_features_is_exported_next(folder):
+    printed = succeed("generate", "--support", features(), "--out", "head")
+    assert "next: weightgen export head --onnx FILE" in printed.stderr
+
+
+def test_a_split_of_other_data_is_refused(folder):
+    arguments = ("evaluate", "universal", "--data", features(), "--split", "validation")
+    assert "--split validation is of the run's own classes" in refuse(*arguments)
+
+
 def test_a_backbone_of_choice_and_its_classifier(folder):
     support = photographs(folder / "photos")
     printed = succeed("generate", "--support", str(support), "--backbone", network(9), "--out", "head")
@@ -179,7 +220,7 @@ REFUSED = {
     "images beside features": (lambda f: [features(), "--unlabelled", str(f)], "do not go together"),
     "features of another width": (
         lambda f: [features(), "--backbone", network(9)],
-        "features are 7 wide, and those of 'test_efficientnet'",
+        "features are 7 wide, and those of the backbone 'test_efficientnet' 256",
     ),
 }
 

@@ -182,7 +182,7 @@ def test_half_a_classifier_or_one_of_another_width_is_refused(tmp_path):
 
 def test_features_of_another_width_are_refused():
     values, labels = features()
-    with pytest.raises(InputError, match="features are 7 wide, and those of 'conv4' 6"):
+    with pytest.raises(InputError, match="features are 7 wide, and those of the backbone 'conv4' 6"):
         features_of(
             Backbone.create(model="conv4", options={"width": 6}), feature_data(values, labels), data_fingerprint=""
         )

@@ -70,6 +70,14 @@ def test_find_images_walks_down_sorted(tmp_path):
     assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == ["a.JPG", "b.png", "sub/c.webp"]
 
 
+def test_images_outside_the_class_folders_are_named(tmp_path, caplog):
+    fill(tmp_path, "ant/1.png", "bee/1.png", "stray.png")
+    (tmp_path / "notes.txt").write_text("no image")
+    assert list(find_classes(tmp_path)) == ["ant", "bee"]
+    (record,) = caplog.records
+    assert "passed over images outside its class folders: stray.png; move them" in record.getMessage()
+
+
 def test_find_images_survives_link_loops(tmp_path):
     fill(tmp_path, "a.png", "sub/b.png")
     (tmp_path / "sub" / "up").symlink_to(tmp_path)

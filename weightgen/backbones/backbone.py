@@ -331,7 +331,10 @@ def _read_packaged(model: str) -> tuple[Path, dict[str, Tensor], dict[str, str]]
 def _architecture_of(path: Path, metadata: Mapping[str, str], model: str | None) -> str:
     named = metadata.get("architecture")
     if named is None and model is None:
-        raise InputError(f"{path}: its metadata names no architecture; add model: NAME next to checkpoint")
+        raise InputError(
+            f"{path}: its metadata names no architecture; save it again with the metadata "
+            '{"architecture": NAME}, timm\'s name, or add model: NAME next to checkpoint in a recipe'
+        )
     if named is not None and model is not None and model.partition(".")[0] != named.partition(".")[0]:
         raise InputError(f"{path}: is a '{named}', not a '{model}'; remove model")
     return model or str(named)

@@ -33,12 +33,16 @@ def timm_name(model: str) -> str:
 
 def check_name(model: str) -> None:
     """Raise InputError, with the nearest right names, for a name that timm does not know."""
+    architecture, _, tag = model.partition(".")
+    place = Path(model).expanduser()
+    if not timm.is_model(architecture) and place.exists():
+        is_what = f"a directory; write {LOCAL_DIR}{model}" if place.is_dir() else "a file; give one in safetensors"
+        raise InputError(f"backbone: '{model}' is not a name of timm's, but {is_what}")
     if set(model) & set(":/\\"):
         raise InputError(
             f"backbone: '{model}' is not a name of timm's; write {HUB}OWNER/NAME for a model on the hub, "
             f"{LOCAL_DIR}DIR for one in a folder, or pypi:efficientnet-lite0 for the one that comes with weightgen"
         )
-    architecture, _, tag = model.partition(".")
     if not timm.is_model(architecture):
         raise InputError(f"backbone: timm has no model '{architecture}'{nearest(architecture, timm.list_models())}")
     tagged = timm.list_pretrained(f"{architecture}.*") if tag else []
@@ -149,8 +153,9 @@ def published(model: str) -> tuple[str, str]:
     config = timm.get_pretrained_cfg(model)
     if config is None or not config.hf_hub_id:
         raise InputError(
-            f"backbone: timm offers no safetensors weights for '{model}'; name other weights, or pretrain it here: "
-            f"backbone.model={model.partition('.')[0]} backbone.pretraining.steps=500"
+            f"backbone: timm offers no safetensors weights for '{model}'; name a model with weights, or pretrain this "
+            f"one in a run: weightgen train metadiff backbone.model={model.partition('.')[0]} "
+            "backbone.pretraining.steps=500"
         )
     return config.hf_hub_id, config.hf_hub_filename or "model.safetensors"
 

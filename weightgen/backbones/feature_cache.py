@@ -63,7 +63,7 @@ def features_of(
     """
     names = tuple(dataset.features["label"].names)
     if FEATURES in dataset.column_names:
-        values = checked_features(feature_values(dataset), backbone, turned=quarter_turns > 0)
+        values = _checked(dataset, backbone, turned=quarter_turns > 0)
         return Features(values, torch.tensor(dataset["label"][:]), names)
     turned = f"turned {quarter_turns}" if quarter_turns else ""
     path = cache_path(backbone, data_fingerprint or fingerprint(dataset), turned)
@@ -192,14 +192,13 @@ def feature_batches(
         yield values
 
 
-def checked_features(
-    values: Float[Tensor, "images feature"], backbone: Backbone, *, turned: bool = False
-) -> Float[Tensor, "images feature"]:
-    """The values. Raises InputError where they are not of the backbone's width, or would have to be turned."""
+def _checked(dataset: datasets.Dataset, backbone: Backbone, *, turned: bool = False) -> Float[Tensor, "images feature"]:
+    """Features as given. Raises InputError where they are not of the backbone's width, or would have to be turned."""
+    values = feature_values(dataset)
     if values.shape[1] != backbone.feature_width:
         raise InputError(
-            f"data: features are {values.shape[1]} wide, and those of '{backbone.architecture}' "
-            f"{backbone.feature_width}; give features of the same network"
+            f"{dataset.info.description or 'data'}: features are {values.shape[1]} wide, and those of the "
+            f"backbone '{backbone.architecture}' {backbone.feature_width}; give features of the same network"
         )
     if turned:
         raise InputError("data.turned: features cannot be turned; give images, or set turned: false")

@@ -106,7 +106,7 @@ def feature_data(
             )
         _check_values(crops.flatten(1), where, "crops")
         crops = crops.float()[order]
-    return _dataset(values.float()[order], codes[order], kept, rows=order, crops=crops)
+    return _dataset(values.float()[order], codes[order], kept, rows=order, crops=crops, where=where)
 
 
 def open_features(spec: str, *, fewest: int = 2) -> Dataset:
@@ -138,7 +138,7 @@ def unlabelled_features(spec: str) -> Dataset:
     values = tensors["features"]
     _check_values(values, shown(path))
     nothing = torch.zeros(len(values), dtype=torch.int64)
-    return _dataset(values.float(), nothing, ["unlabelled"], rows=torch.arange(len(values)))
+    return _dataset(values.float(), nothing, ["unlabelled"], rows=torch.arange(len(values)), where=shown(path))
 
 
 def read_classifier(spec: str) -> tuple[int, dict[str, Tensor]]:
@@ -183,7 +183,7 @@ def _check_values(values: Tensor, where: str, what: str = "features") -> None:
 
 
 def _dataset(
-    values: Tensor, labels: Tensor, names: Sequence[str], *, rows: Tensor, crops: Tensor | None = None
+    values: Tensor, labels: Tensor, names: Sequence[str], *, rows: Tensor, where: str, crops: Tensor | None = None
 ) -> Dataset:
     lists = {COLUMN: values} if crops is None else {COLUMN: values, CROPS: crops.flatten(1)}
     columns: dict[str, pa.Array] = {"row": pa.array(rows.numpy())}
@@ -192,4 +192,4 @@ def _dataset(
         flat, length = pa.array(tensor.contiguous().view(-1).numpy()), tensor.shape[1]
         columns[name] = pa.FixedSizeListArray.from_arrays(flat, length)
         kinds[name] = ListOf(Value("float32"), length=length)
-    return labelled_table(pa.table(columns), labels.numpy(), names, kinds=kinds)
+    return labelled_table(pa.table(columns), labels.numpy(), names, kinds=kinds, where=where)

@@ -47,9 +47,9 @@ def find_classes(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
     classes. Passed over: hidden files and folders, what desktops leave behind, files beside the class folders, files
     that are not images, links back to the folder or above it. Any other name is fine.
 
-    Logs one warning of files that may be meant as images and are none. Raises InputError when the folder
-    is missing, a class has no image, two classes are the same folder or have names that look alike, or there are fewer
-    than `fewest` classes, 1 or 2.
+    Logs a warning of images beside the class folders, and one of files that may be meant as images and are none. Raises
+    InputError when the folder is missing, a class has no image, two classes are the same folder or have names that look
+    alike, or there are fewer than `fewest` classes, 1 or 2.
     """
     here = folder.resolve()
     subfolders = [path for path in _entries(folder) if path.is_dir() and path.resolve() not in (here, *here.parents)]
@@ -75,6 +75,8 @@ def find_classes(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
             f"{shown(folder)}: has one class only ({shown(subfolders[0])}); add a folder for another class"
         )
     _remark(folder, passed_over)
+    if beside := [path for path in _entries(folder) if not path.is_dir() and _is_image(path)]:
+        _warn(folder, "images outside its class folders", beside, "move them into one, if they belong to a class")
     return dict(sorted(classes.items()))
 
 
@@ -161,14 +163,15 @@ def _instead(others: list[Path]) -> str:
 
 
 def _remark(folder: Path, others: list[Path]) -> None:
-    if not others:
-        return
-    names = [shown(path.relative_to(folder)) for path in others[:_NAMED]]
-    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-    logging.getLogger(__name__).warning(
-        f"{shown(folder)}: passed over what is not an image of a known kind: {', '.join(names)}{more}; "
-        "convert images among them to PNG or JPEG"
-    )
+    if others:
+        _warn(folder, "what is not an image of a known kind", others, "convert images among them to PNG or JPEG")
+
+
+def _warn(folder: Path, what: str, paths: list[Path], remedy: str) -> None:
+    """Log that files were passed over."""
+    names = [shown(path.relative_to(folder)) for path in paths[:_NAMED]]
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    logging.getLogger(__name__).warning(f"{shown(folder)}: passed over {what}: {', '.join(names)}{more}; {remedy}")
 
 
 def open_support(support: str | Path | Dataset, *, fewest: int = 2) -> Dataset:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, Features, Image
+from datasets import ClassLabel, Dataset, DatasetInfo, Features, Image
 from datasets.fingerprint import generate_random_fingerprint
 from datasets.table import InMemoryTable
 from PIL import Image as PILImage
@@ -218,12 +218,15 @@ def _dataset(images: pa.ChunkedArray, labels: np.ndarray, names: Sequence[str]) 
     return labelled_table(pa.table({"image": images}), labels, names, kinds={"image": Image(decode=False)})
 
 
-def labelled_table(columns: pa.Table, labels: np.ndarray, names: Sequence[str], *, kinds: Mapping[str, Any]) -> Dataset:
-    """Columns of these `datasets` types with a column `label` of classes, without a copy."""
+def labelled_table(
+    columns: pa.Table, labels: np.ndarray, names: Sequence[str], *, kinds: Mapping[str, Any], where: str = ""
+) -> Dataset:
+    """Columns of these `datasets` types with a column `label` of classes, without a copy; `where` describes it."""
     schema = Features({**kinds, "label": ClassLabel(names=list(names))}).arrow_schema
     table = columns.append_column("label", pa.array(labels.astype(np.int64))).cast(schema)
     # A fingerprint of datasets' own making would be a hash of the whole table, pickled.
-    return Dataset(InMemoryTable(table), fingerprint=generate_random_fingerprint())
+    info = DatasetInfo(description=where)
+    return Dataset(InMemoryTable(table), info=info, fingerprint=generate_random_fingerprint())
 
 
 def _labels(dataset: Dataset) -> np.ndarray:

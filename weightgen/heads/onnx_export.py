@@ -144,7 +144,7 @@ def export_onnx(head: Head, file: Path | str, *, preprocessing: bool = False) ->
         "input": name,
         "outputs": list(_OUTPUTS),
         "classes": list(head.class_names),
-        "preprocessing": "in the file" if preprocessing else "in the metadata",
+        "preprocessing": "none" if name == "features" else "in the file" if preprocessing else "in the metadata",
         "largest_difference": differences[0],
     }
 

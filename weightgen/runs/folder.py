@@ -108,6 +108,7 @@ class RunFolder:
         if data is not None and absolute_spec(data) != recipe.data.source:
             images = open_data(data, seed=recipe.seed)
             if data_fingerprint(images) != data_fingerprint(open_data(recipe.data.source, seed=recipe.seed)):
+                _check_split(split, data)
                 warn_of_kind(images, pipeline, where=data)
                 return JudgedImages(images, data, parts)
         images, own = getattr(parts, split), getattr(recipe.data, split)
@@ -145,6 +146,7 @@ class PackagedRun(RunFolder):
         """All of `data`. Raises InputError where none are given."""
         if data is None:
             raise InputError(f"{self.path}: has no images of its own to be evaluated on; give --data SPEC")
+        _check_split(split, data)
         images = open_data(data, seed=self.recipe().seed)
         warn_of_kind(images, pipeline, where=data)
         return JudgedImages(images, data, None)
@@ -171,6 +173,13 @@ def chosen_run(named: Path | None, *, data: str | None, backbone: str | None, ru
     if backbone is not None:
         raise InputError(f"--backbone: {named} has a backbone of its own; leave it out, or name universal as the run")
     return newest_run(runs) if named is None else RunFolder(named)
+
+
+def _check_split(split: str, data: str) -> None:
+    if split != "novel":
+        raise InputError(
+            f"--split {split} is of the run's own classes, and --data {data} is not its data; leave one out"
+        )
 
 
 def run_folder(recipe: Recipe, name: str, runs: Path) -> RunFolder:
