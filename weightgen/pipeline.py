@@ -38,6 +38,8 @@ from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain,
 from weightgen.schedulers.schedulers import check_scheduler, no_noise, swap_scheduler
 from weightgen.seeds import generator as seeded
 
+_AT_ONCE = 2**21  # numbers of a support in one pass of the chain; eight megabytes
+
 
 class WeightGenerationPipeline(GeneratorPipeline):
     """Denoises noise into parameters of a frozen backbone, its head or others; a diffusers pipeline.
@@ -191,8 +193,14 @@ class WeightGenerationPipeline(GeneratorPipeline):
     ) -> GeneratedHeads:
         """Heads for a batch of episodes of what they act on: raw features, or pixels (`ParameterSpace.takes_images`).
 
-        Episodes may be ragged or padded. Each has a generator of its own, so that no head depends on its neighbours.
+        Episodes may be ragged or padded. Each has a generator of its own, so that no head depends on its neighbours:
+        large batches are written in parts that a cache holds, unless their chains are watched.
         """
+        together = max(1, _AT_ONCE // max(1, episode.support[0].numel()))
+        divides = not self.space.takes_images and "watch" not in chosen and len(generators) == len(episode)
+        if len(episode) > together and divides:
+            parts = [slice(start, start + together) for start in range(0, len(episode), together)]
+            return LinearHeads.concatenated([self.heads(episode[i], generators[i], **chosen).linear for i in parts])
         inside = self._standardised(episode)
         heads = self._heads(inside, generators, inputs=episode.support_only(), **chosen)
         others = self.of_another_kind(inside).nonzero()[:, 0].cpu()
@@ -364,8 +372,9 @@ class WeightGenerationPipeline(GeneratorPipeline):
         heads = [self._decoded(tokens, own.counts, features, lambda: inputs) for tokens, own, features in each]
         if len(heads) == 1:
             return heads[0]
-        linear = [each.linear for each in heads]  # one by one, each in a feature space of its own
-        return LinearHeads(torch.cat([head.weight for head in linear]), torch.cat([head.bias for head in linear]))
+        return LinearHeads.concatenated(
+            [each.linear for each in heads]
+        )  # one by one, each in a feature space of its own
 
     def _written(
         self,

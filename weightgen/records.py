@@ -349,6 +349,11 @@ class LinearHeads:
         """Class probabilities of the mixture of all draws."""
         return self.logits(features).softmax(-1).to(self.weight)
 
+    @classmethod
+    def concatenated(cls, parts: Sequence[LinearHeads]) -> LinearHeads:
+        """The heads of several batches as one batch."""
+        return cls(torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts]))
+
     def replaced(self, which: Int[Tensor, " others"], others: LinearHeads) -> LinearHeads:
         """The same batch with other heads for some of its episodes."""
         weight, bias = self.weight.clone(), self.bias.clone()

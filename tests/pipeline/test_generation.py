@@ -105,6 +105,26 @@ def test_a_batch_of_two_is_two_of_one(make_generator: MakeGenerator, draw_episod
         torch.testing.assert_close(single, both[i : i + 1], rtol=1e-4, atol=1e-4)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("options", [{}, {"samples": 3}], ids=["one", "draws"])
+def test_a_large_batch_is_written_in_parts_that_change_nothing(
+    drawing: WeightGenerationPipeline, draw_episode: DrawEpisode, monkeypatch: pytest.MonkeyPatch, options: dict
+) -> None:
+    episode = draw_episode(batch=5)
+    whole = drawing.heads(episode, noise(5), **options).linear
+    monkeypatch.setattr("weightgen.pipeline._AT_ONCE", 2 * episode.support[0].numel())
+    seen: list[int] = []
+    space = type(drawing.space)
+    features = space.features
+    monkeypatch.setattr(space, "features", lambda self, given: seen.append(len(given)) or features(self, given))
+    parts = drawing.heads(episode, noise(5), **options).linear
+    assert seen == [2, 2, 1]
+    torch.testing.assert_close(parts.weight, whole.weight, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parts.bias, whole.bias, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="4 random generators for 5 episodes"):
+        drawing.heads(episode, noise(4), **options)
+
+
 @pytest.fixture
 def rows_from(pipeline: WeightGenerationPipeline, monkeypatch: pytest.MonkeyPatch) -> Callable[..., torch.Tensor]:
     """Rows of an episode where every chain starts from the given noise."""

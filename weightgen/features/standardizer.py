@@ -233,7 +233,11 @@ class Standardizer(ModelMixin, ConfigMixin):
 
     def base(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Raw features of base images, whose class means are prototypes, in the generator's space."""
-        return (self._unit_length(values) - self.mean) @ self.matrix.mT
+        if not self.config.unit_length:
+            return (values - self.mean) @ self.matrix.mT
+        away = values - self.origin  # scaled behind the product, in place: a batch is passed over less often
+        lengths = away.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        return (away @ self.matrix.mT).mul_(self.length / lengths).add_(self.matrix @ (self.origin - self.mean))
 
     def support(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         """Raw features of the images that a head is written from, labelled or not, in the generator's space."""
@@ -247,7 +251,7 @@ class Standardizer(ModelMixin, ConfigMixin):
 
     def standardize(self, episode: Episode) -> Episode:
         """The same episode in the generator's space; absent images are 0."""
-        support = self.support(episode.support) * episode.support_mask[..., None]
+        support = self.support(episode.support).mul_(episode.support_mask[..., None])
         unlabelled, query, crops = episode.unlabelled, episode.query, episode.crops  # mostly none
         if unlabelled.numel():
             unlabelled = self.support(unlabelled) * episode.unlabelled_mask[..., None]
