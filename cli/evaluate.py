@@ -121,11 +121,10 @@ def evaluate(
     Example: weightgen evaluate runs/metadiff-1a2b3c4d --data flowers/ --ways 5 --shots 1 --shots 5
     """
     output = Output(format, quiet)
-    if not output.first:
-        return
     from weightgen.errors import InputError
     from weightgen.runs.evaluation_run import evaluate_run
     from weightgen.runs.folder import chosen_run
+    from weightgen.training.learner import all_processes
 
     from .tables import print_evaluations
 
@@ -161,6 +160,7 @@ def evaluate(
             unlabelled=extra,
             seed=seed,
             report=report,
+            accelerator=all_processes(),
             progress=progress,
         )
     output.result(evaluations, lambda console: print_evaluations(console, evaluations))
@@ -186,10 +186,9 @@ def transfer(
     Example: weightgen transfer runs/transfer-metadiff-1a2b3c4d --data flowers/ --test 0.5 --report report/
     """
     output = Output(format, quiet)
-    if not output.first:
-        return
     from weightgen.runs.folder import chosen_run
     from weightgen.runs.transfer_evaluation import evaluate_transfer
+    from weightgen.training.learner import all_processes
 
     from .tables import print_transfer
 
@@ -203,6 +202,7 @@ def transfer(
             methods=_names(methods),
             seed=seed,
             report=report,
+            accelerator=all_processes(),
             progress=progress,
         )
     output.result(compared, lambda console: print_transfer(console, compared))

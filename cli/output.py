@@ -96,12 +96,12 @@ class _Remarks(logging.Handler):
 class Output:
     """Where a command prints: `result` once, `remark` for people, `progress` while it works.
 
-    Of several processes that torchrun or accelerate started, only the `first` prints, and evaluates.
+    Of several processes that torchrun or accelerate started, only the first prints.
     """
 
     def __init__(self, format: Format, quiet: bool) -> None:
-        self.first = os.environ.get("RANK", "0") == "0"
-        quiet = quiet or not self.first
+        self._first = os.environ.get("RANK", "0") == "0"
+        quiet = quiet or not self._first
         self.format, self.quiet = format, quiet
         if quiet:  # other libraries read these when they are imported, which commands do after this
             os.environ.update(
@@ -115,7 +115,7 @@ class Output:
 
     def result(self, data: Any, text: str | Callable[[Console], None]) -> None:
         """Print `data` as JSON, or `text`, or what `text` prints."""
-        if not self.first:
+        if not self._first:
             return
         if self.format is Format.json:
             write_json(data)

@@ -33,6 +33,7 @@ def train(
     output = Output(format, quiet)
     from weightgen.runs.evaluation_run import evaluate_run
     from weightgen.runs.training_run import train_run
+    from weightgen.training.learner import all_processes
 
     from .tables import print_evaluations
 
@@ -40,8 +41,9 @@ def train(
     with output.progress() as progress:
         trained = train_run(chosen, run, fresh=fresh, progress=progress)
         report = report or run.path / "report"
-        judged = output.first and chosen.data.keeps_novel
-        evaluations = evaluate_run(run, report=report, progress=progress) if judged else []
+        judged = chosen.data.keeps_novel
+        together = all_processes()
+        evaluations = evaluate_run(run, report=report, accelerator=together, progress=progress) if judged else []
     if not trained:
         output.remark(f"{run.path} was trained already; --fresh trains it again")
     data = {"run": str(run.path), "trained": trained, "evaluations": evaluations}

@@ -1,6 +1,7 @@
 """Run by `torchrun`: commands of weightgen with few episodes to choose by, whose second process may be killed.
 
 Arguments: the step at which it is killed, 0 for never, and those of the commands, with `then` between two of them.
+At the end each process says on stderr how many images it has computed features of.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import signal
 import sys
 
 import pytest
+import torch
 from tiny_runs import hurry
 from weightgen.cli.main import app
 
+from weightgen.backbones.backbone import Backbone
 from weightgen.training.learner import Learner
 
 hurry(pytest.MonkeyPatch())
@@ -28,6 +31,15 @@ def counted(learner: Learner, loss: object) -> None:
 
 
 Learner.descend = counted  # type: ignore[method-assign]
+forward, seen = Backbone.forward, []
+
+
+def noted(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
+    seen.append(len(images))
+    return forward(backbone, images)
+
+
+Backbone.forward = noted  # type: ignore[method-assign]
 for then, words in itertools.groupby(sys.argv[2:], "then".__eq__):
     try:
         if not then:
@@ -35,3 +47,4 @@ for then, words in itertools.groupby(sys.argv[2:], "then".__eq__):
     except SystemExit as end:
         if end.code:
             raise
+print(f"process {os.environ['RANK']} computed features of {sum(seen)} images", file=sys.stderr)

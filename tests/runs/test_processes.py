@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import two_zoo_processes
 from safetensors.torch import save_file
@@ -36,10 +38,20 @@ LOST = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:544] Connection cl
 @pytest.fixture(scope="session")
 def jobs(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what each job left, and its `out` and `err`. Of two processes: `zoo`; `calm`, a training and an
-    evaluation; `killed`, the training whose second process was killed; and `resumed`, the same command there. Of one:
-    `again`, a training that was killed again and again."""
+    evaluation of features; `judged`, an evaluation of images; `killed`, the training whose second process was killed;
+    and `resumed`, the same command there. Of one: `again`, a training that was killed again and again."""
     place = shared_place(tmp_path_factory)
     return once(place, "processes", lambda: launched(tmp_path_factory.mktemp("processes"), images))
+
+
+def judging(images: Path, folder: Path) -> tuple[str, ...]:
+    """Of images whose features nobody has kept, by a network in `folder`."""
+    torch.manual_seed(0)
+    network = folder / "network.safetensors"
+    tensors = timm.create_model("test_efficientnet", num_classes=3).state_dict()
+    save_file(tensors, network, {"architecture": "test_efficientnet"})
+    sizes = ("--ways", "3", "--shots", "1", "--queries", "2", "--episodes", "4")
+    return ("evaluate", "universal", *EVALUATE[1:], "--data", str(images), "--backbone", str(network), *sizes)
 
 
 def launched(folder: Path, images: Path) -> Path:
@@ -53,6 +65,7 @@ def launched(folder: Path, images: Path) -> Path:
         ("again", None, False, killed, ".", "metadiff", f"data={images}", *TINY, *OFTEN),
         ("zoo", None, True, two_zoo_processes.__file__, ".", json.dumps(ZOO)),
         ("calm", None, True, hurried, "0", *train, "then", *EVALUATE),
+        ("judged", None, True, hurried, "0", *judging(images, folder)),
         ("killed", None, True, hurried, "3", *train),
         ("resumed", "killed", True, hurried, "0", *train),
     ]
@@ -73,6 +86,19 @@ def test_two_processes_print_once_and_evaluate_as_one(jobs: Path) -> None:
     assert trained["trained"]
     assert said.count("generator: ") == 1
     alone = json.loads(succeed(*EVALUATE, jobs / "calm" / trained["run"]).stdout)
+    for method, other in zip(alone[0]["methods"], both[0]["methods"], strict=True):
+        assert {**method, "ms_per_episode": 0} == {**other, "ms_per_episode": 0}
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_images_that_they_are_judged_on(
+    jobs: Path, images: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    both = json.loads((jobs / "judged" / "out").read_text())
+    computed = re.findall(r"process \d computed features of (\d+) images", (jobs / "judged" / "err").read_text())
+    assert len(computed) == 2 and min(map(int, computed)) > 0
+    monkeypatch.setenv("WEIGHTGEN_CACHE", str(tmp_path))
+    alone = json.loads(succeed(*judging(images, tmp_path)).stdout)
     for method, other in zip(alone[0]["methods"], both[0]["methods"], strict=True):
         assert {**method, "ms_per_episode": 0} == {**other, "ms_per_episode": 0}
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import datasets
 import torch
+from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor
 
@@ -58,6 +59,7 @@ def evaluate_run(
     unlabelled: UnlabelledDraw | None = None,
     seed: int = 0,
     report: Path | None = None,
+    accelerator: Accelerator | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Compare a run's generator with baselines; one JSON-ready object per number of shots.
@@ -73,6 +75,8 @@ def evaluate_run(
         unlabelled: images without labels that every method sees beside the support; none if None.
         report: folder for report.html, report.md, results.json and pictures: the steps-accuracy curve, and the chain
             beside the paths of the fits that the generator learnt from, if it did.
+        accelerator: of all processes that call this together and share the images whose features are missing; all but
+            the first are done then, and return nothing. This process alone, on the CPU, if None.
 
     Raises:
         InputError: unfinished run, unknown method, unusable data, or too few classes or images.
@@ -88,7 +92,10 @@ def evaluate_run(
     choose = partial(chosen_methods, methods, protocol="episodes", pipeline=pipeline, **given)
     looks = pipeline.conditioner.uses_crops
     choose(crops=looks)  # refused before any work
-    setting = Setting.of(run, data=data, split=split, episodes=total, seed=seed, progress=progress)
+    shared: dict[str, Any] = {"accelerator": accelerator, "progress": progress}
+    setting = Setting.of(run, data=data, split=split, episodes=total, seed=seed, **shared)
+    if accelerator is not None and not accelerator.is_main_process:
+        return []
     names = choose(crops=looks and setting.unseen.crops is not None)
     evaluated = [_evaluate(setting, names, each, progress=progress) for each in sizes]
     results, details = [one for one, _ in evaluated], [of for _, of in evaluated]
@@ -162,6 +169,7 @@ class Setting:
         split: Literal["novel", "validation"] = "novel",
         episodes: int,
         seed: int,
+        accelerator: Accelerator | None = None,
         progress: Progress | None = None,
     ) -> Setting:
         """A run's generator and images; the arguments are those of `evaluate_run`."""
@@ -169,11 +177,12 @@ class Setting:
         judged = run.judged_images(pipeline, data, split=split)
         known = pipeline.class_names
         images = judged.images if known is None else select_classes(judged.images, known)
-        unseen = _seen(pipeline, images, progress=progress)
+        shared: dict[str, Any] = {"accelerator": accelerator, "progress": progress}
+        unseen = _seen(pipeline, images, **shared)
         inputs = pixels_of(pipeline.backbone, images) if pipeline.space.takes_images else unseen
         training = None
         if judged.parts is not None:
-            training = base_features(recipe.data, pipeline.backbone, judged.parts, progress=progress)
+            training = base_features(recipe.data, pipeline.backbone, judged.parts, **shared)
         return cls(recipe, pipeline, unseen, inputs, training, judged.source, run.path.absolute().name, episodes, seed)
 
     @property
@@ -189,9 +198,9 @@ class Setting:
         return Episodes(sampler, sizes, self.episodes, self.seed, inputs=inputs)
 
 
-def _seen(pipeline: WeightGenerationPipeline, images: datasets.Dataset, *, progress: Progress | None) -> Features:
+def _seen(pipeline: WeightGenerationPipeline, images: datasets.Dataset, **shared: Any) -> Features:
     """Features of the images, with crops where the generator looks at them, or leaves supports to one that does."""
-    features = features_of(pipeline.backbone, images, progress=progress)
+    features = features_of(pipeline.backbone, images, **shared)
     looks = pipeline.conditioner.uses_crops
     if not looks and pipeline.alternative is not None and pipeline.config.kind_limits:
         ways, draw = min(_WAYS_OF_KIND, len(features.class_names)), generator(0, "kind")
@@ -199,7 +208,7 @@ def _seen(pipeline: WeightGenerationPipeline, images: datasets.Dataset, *, progr
         looks = bool(pipeline.of_another_kind(pipeline.standardizer.standardize(drawn)).any())
     if not looks:
         return features
-    return replace(features, crops=crops_of(pipeline.backbone, images, most=None, progress=progress))
+    return replace(features, crops=crops_of(pipeline.backbone, images, most=None, **shared))
 
 
 def _evaluate(

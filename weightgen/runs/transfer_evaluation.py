@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+
 from weightgen.backbones.feature_cache import features_of
 from weightgen.data.labelled import data_fingerprint
 from weightgen.data.sources import open_data
@@ -28,6 +30,7 @@ def evaluate_transfer(
     methods: Sequence[str] | None = None,
     seed: int = 0,
     report: Path | None = None,
+    accelerator: Accelerator | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Compare a run's generator with baselines on training sets of several sizes; one JSON-ready object per size.
@@ -39,6 +42,7 @@ def evaluate_transfer(
         methods: names among the registered methods and their variants; all of the protocol if None. The raw cosine
             centroid is always among them.
         report: folder for report.html, report.md, results.json and learning_curve.png.
+        accelerator: of all processes, as in `evaluate_run`.
 
     Raises:
         InputError: unfinished run, a generator of parts, unknown method, unusable data, or classes that differ.
@@ -52,7 +56,10 @@ def evaluate_transfer(
             "give another run"
         )
     chosen_methods(methods, protocol="transfer", pipeline=pipeline)  # an unknown name should not wait for features
-    train, judged = _features(run, pipeline, data, test, share=share, seed=seed, progress=progress)
+    shared: dict[str, Any] = {"accelerator": accelerator, "progress": progress}
+    train, judged = _features(run, pipeline, data, test, share=share, seed=seed, **shared)
+    if accelerator is not None and not accelerator.is_main_process:
+        return []
     given: dict[str, Any] = {"sizes": sizes, "methods": methods, "seed": seed, "report": report, "progress": progress}
     return compare_on(run, pipeline, train, judged, data=data, test=test, **given)
 
@@ -114,7 +121,7 @@ def _features(
     *,
     share: float | None,
     seed: int,
-    progress: Progress | None,
+    **shared: Any,
 ) -> tuple[Features, Features]:
     images = run.judged_images(pipeline, data).images
     fingerprint = data_fingerprint(images)
@@ -122,10 +129,10 @@ def _features(
         judged = open_data(test, seed=run.recipe().seed)
         if data_fingerprint(judged) == fingerprint:
             raise InputError(f"--test {test} is the training set; give other images, or a share of it such as 0.5")
-    train = features_of(pipeline.backbone, images, data_fingerprint=fingerprint, progress=progress)
+    train = features_of(pipeline.backbone, images, data_fingerprint=fingerprint, **shared)
     if share is not None:
         return held_out(train, share, seed=seed)
-    return train, features_of(pipeline.backbone, judged, progress=progress)
+    return train, features_of(pipeline.backbone, judged, **shared)
 
 
 def held_out_share(test: str) -> float | None:

@@ -1,5 +1,6 @@
 """What training changes: weights, their average, the optimiser, and the best average so far."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -33,6 +34,11 @@ def new_accelerator(
     return Accelerator(
         mixed_precision=precision, cpu=cpu, kwargs_handlers=[unused], log_with=tracker, project_dir=folder
     )
+
+
+def all_processes() -> Accelerator | None:
+    """Of the processes that torchrun has started; None where this one is alone."""
+    return new_accelerator() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
 
 
 class Learner:
