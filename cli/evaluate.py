@@ -183,7 +183,7 @@ def transfer(
 ) -> None:
     """Compare a generator with baselines, each making one head for all classes of a training set.
 
-    Example: weightgen transfer runs/transfer-metadiff-1a2b3c4d --data flowers/ --test 0.5 --report report/
+    Example: weightgen transfer runs/metadiff-1a2b3c4d --data flowers/ --test 0.5 --report report/
     """
     output = Output(format, quiet)
     from weightgen.runs.folder import chosen_run

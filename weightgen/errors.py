@@ -14,6 +14,13 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
+def check_positive(**options: int) -> None:
+    """Raise InputError, which names the option of a component, for a number below 1."""
+    for name, number in options.items():
+        if number < 1:
+            raise InputError(f"{name} is {number}; it must be 1 or more")
+
+
 def check_least(least: int, **numbers: float | None) -> None:
     """Raise InputError, which names the flag, for a number below `least`; None is no number."""
     for name, number in numbers.items():

@@ -61,11 +61,16 @@ def is_litter(name: str) -> bool:
 
 
 def check_folder(path: Path, *, what: str) -> None:
-    """Raise InputError where no folder can be made, for a file lies there or above it; `what` would be in it."""
+    """Raise InputError where no folder can be written, for a file lies there or above it, or permission lacks.
+
+    `what` would be in it.
+    """
     for each in (path, *path.parents):
         if os.path.lexists(each):
             if not each.is_dir():
                 raise InputError(f"{shown(each)}: is a file; name a folder for {what}")
+            if not os.access(each, os.W_OK):
+                raise InputError(f"{shown(each)}: cannot be written to; name another folder for {what}")
             return
 
 

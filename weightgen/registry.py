@@ -9,6 +9,7 @@ import inspect
 import re
 import typing
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ _ROOT = Path(__file__).parent
 _MOST_NAMED = 12
 
 
-def names(kind: str) -> list[str]:
-    """Names of one kind's components, without importing any."""
+@cache
+def names(kind: str) -> tuple[str, ...]:
+    """Names of one kind's components, sorted, without importing any."""
     if kind not in KINDS:
         raise InputError(f"unknown kind of component '{kind}'{nearest(kind, KINDS)}")
-    return sorted(path.stem for path in (_ROOT / kind).glob("*.py") if not path.stem.startswith("_"))
+    return tuple(sorted(path.stem for path in (_ROOT / kind).glob("*.py") if not path.stem.startswith("_")))
 
 
 def summary(kind: str, name: str) -> str:
@@ -63,6 +65,7 @@ def _type(annotation: str) -> Any:
         return Any
 
 
+@cache
 def _source(kind: str, name: str) -> ast.ClassDef:
     tree = ast.parse((_ROOT / kind / f"{name}.py").read_text(encoding="utf-8"))
     for node in tree.body:
@@ -104,10 +107,14 @@ def create(kind: str, name: str, options: Mapping[str, Any], **given: Any) -> An
     """
     component = get(kind, name)
     check_options(option_types(component), options, place=f"{kind}.{name}", given=given)
+    for key, parameter in inspect.signature(component.__init__).parameters.items():
+        needed = parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
+        if needed and key not in {*given, *options}:
+            raise InputError(f"{kind}.{name}: option '{key}' is missing; add it")
     try:
         return component(**given, **options)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{kind}.{name}: {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:  # the last of memory that there is not
+        raise InputError(f"{kind}.{name}: {reason(error)}") from error
 
 
 def check_options(

@@ -181,9 +181,9 @@ def flip(zoo: Path) -> None:
 
 
 ZOO: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    "gone": (shutil.rmtree, "", "is missing, so the zoo is unfinished"),
-    "empty": (lambda zoo: [path.unlink() for path in zoo.iterdir()], "index.json", "so the zoo is unfinished"),
-    "unfinished": (lambda zoo: (zoo / "index.json").unlink(), "index.json", "fit it to the end, or give its folder"),
+    "gone": (shutil.rmtree, "", "is not a directory; fit one by weightgen zoo build"),
+    "empty": (lambda zoo: [path.unlink() for path in zoo.iterdir()], "", "holds no finished zoo"),
+    "unfinished": (lambda zoo: (zoo / "index.json").unlink(), "", "holds no finished zoo"),
     "index of nothing": (lambda zoo: (zoo / "index.json").write_text("{}"), "index.json", "is not the index of a zoo"),
     "index cut short": (cut("index.json"), "index.json", "is not valid JSON"),
     "shard cut short": (cut("shard-00000.safetensors"), "shard-00000.safetensors", "is not a whole safetensors file"),
@@ -205,7 +205,7 @@ def test_a_zoo_that_was_tampered_with(
     harm(zoo)
     for given in (zoo, *([zoo.parent] if zoo.exists() else [])):
         complaint = refuse("zoo", "info", given)
-        assert complaint.startswith(f"{zoo}/{name}")
+        assert complaint.startswith(str(zoo / name))
         assert said in complaint
 
 
@@ -216,11 +216,11 @@ def test_something_else_than_a_zoo(trained: Path, tmp_path: Path, wrong: str) ->
     given = trained / "generator" if wrong == "generator" else tmp_path / wrong
     said = refuse("zoo", "info", given)
     assert str(given) in said
-    assert "the zoo is unfinished" in said
+    assert "fit one by weightgen zoo build" in said
 
 
 def test_a_run_without_a_zoo(trained: Path) -> None:
-    assert "the zoo is unfinished" in refuse("zoo", "info", trained)
+    assert "holds no finished zoo" in refuse("zoo", "info", trained)
 
 
 @pytest.mark.parametrize("arguments", [("zoo", "build"), ("zoo", "info"), ("zoo", "bild", "mcdi")], ids=" ".join)

@@ -32,6 +32,12 @@ WRONG = {
     "one way": ("training.ways=[1, 3]", "training: ways starts at 1"),
     "one way to evaluate": ("evaluation.ways=1", "evaluation.ways: input should be greater than or equal to 2"),
     "no shots to evaluate": ("evaluation.shots=[]", "evaluation.shots: tuple should have at least 1 item"),
+    "one number of two": ("training.ways=[2]", "training.ways: must be a list such as [5, 20]"),
+    "three numbers of two": ("training.ways=[1, 2, 3]", "training.ways: must be a list such as [5, 20]"),
+    "a number for a list": ("evaluation.shots=5000", "evaluation.shots: must be a list such as [1, 5]"),
+    "a range that falls": ("evaluation.shots=[5-1]", "a range from more to less; write 1-5"),
+    "half a range": ("evaluation.shots=[1-]", "neither a number nor a range such as 1-10"),
+    "a yes for a number": ("seed=true", "seed: input should be a valid integer"),
     "null": ("seed=null", "seed: input should be a valid integer"),
     "two sources of weights": ("backbone.pretrained=true", "give one of pretrained, checkpoint and pretraining"),
     "weights and pretraining": ("backbone.model=resnet50.a1_in1k", "names weights, and pretraining starts from random"),
@@ -49,6 +55,12 @@ MISFITS = {
     "a word for a number": ("denoiser.rounds=many", "denoiser.rounds: input should be a valid integer (got 'many')"),
     "a word for a yes": ("denoiser.linear=maybe", "denoiser.linear: input should be a valid boolean (got 'maybe')"),
     "a number below": ("denoiser.rounds=0", "rounds is 0; it must be 1 or more"),
+    "no width": ("denoiser.width=0", "width is 0; it must be 1 or more"),
+    "a depth below": ("denoiser.depth=-1", "depth is -1; it must be 1 or more"),
+    "more than memory holds": ("denoiser.width=1000000", "can't allocate memory"),
+    "an option that is missing": ("selector=lora", "selectors.lora: option 'target_modules' is missing; add it"),
+    "no chain": ("scheduler.num_train_timesteps=0", "scheduler.num_train_timesteps is 0; give a whole number from 1"),
+    "a text for a chain": ("scheduler.num_train_timesteps=1e3", "is '1e3'; give a whole number from 1"),
     "a weight below 0": ("objective.weight=-1.0", "weight is -1.0"),
     "heads that do not divide": ("denoiser.width=65", "width 65 is no multiple of heads 4"),
     "a draw scheduler for noise alone": (
@@ -102,6 +114,12 @@ def test_a_wrong_override_is_named(override: str, said: str) -> None:
 @pytest.mark.parametrize(("override", "said"), MISFITS.values(), ids=MISFITS)
 def test_a_component_that_does_not_fit_is_named(override: str, said: str) -> None:
     assert said in refused(override)
+
+
+def test_other_data_are_taken_with_all_their_classes() -> None:
+    assert load_recipe("specialise").data.classes == 100
+    assert load_recipe("specialise", ["data=birds"]).data.classes is None
+    assert load_recipe("specialise", ["data.classes=7", "data=birds"]).data.classes == 7
 
 
 def test_an_override_changes_one_option_and_nothing_else() -> None:

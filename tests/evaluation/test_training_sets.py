@@ -63,7 +63,7 @@ def test_classes_that_differ_are_named() -> None:
         aligned(numbered(2, 2, 2, 2), numbered(2, 2))
     with pytest.raises(InputError, match="the training set has no class 'b', which the test set has; give a training"):
         aligned(numbered(2), numbered(2, 2))
-    with pytest.raises(InputError, match="1 test images leave no interval"):
+    with pytest.raises(InputError, match="--test leaves 1 test images, and an interval needs 2"):
         aligned(numbered(2, 2), numbered(1, 0))
 
 

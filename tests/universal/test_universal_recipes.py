@@ -107,6 +107,8 @@ def test_specialising_starts_from_the_shipped_weights(spec: Any, tmp_path: Path)
     [
         ("metadiff", "data.spaces=[features:x.safetensors]", "one feature width"),
         ("universal", "data.spaces=[glyphs]", "names no backbone"),
+        ("universal", "data.spaces=[glyphs@]", "names no backbone"),
+        ("universal", "data.spaces=[glyphs@resnet51]", "timm has no model 'resnet51'"),
         ("universal", "standardizer.map=whiten", "standardizer.map: classifier"),
         ("metadiff", "training.start=universal", "take the recipe specialise"),
     ],

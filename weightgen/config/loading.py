@@ -20,6 +20,7 @@ from weightgen.specs import FEATURES, LOCAL_DIR, absolute_path, changed, changed
 
 FROM_SCRATCH = ("conv4", "resnet12")
 """Backbones that nobody has published weights of: named alone, they keep the recipe's pretraining."""
+_OTHER_DATA = ("data=", "data.source=")
 _FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")  # the others are refused where they are opened
 
 
@@ -69,7 +70,9 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
         InputError: one line that names the first wrong key and the nearest right one.
     """
     path = recipe_path(name)
-    content = _parse(path)
+    content, overrides = _parse(path), list(overrides)
+    if any(override.startswith(_OTHER_DATA) for override in overrides) and isinstance(content.get("data"), dict):
+        content["data"].pop("classes", None)  # so many of the recipe's own images
     for override in overrides:
         _apply(content, override)
     return check(_settled(content, [Recipe]), source=str(path))
@@ -210,13 +213,18 @@ def _backbone(content: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _explain(error: ValidationError) -> str:
     """The first problem of a recipe in one line."""
-    first = error.errors()[0]
+    every = error.errors()
+    own = [one for one in every if one["type"] == "value_error" and one["loc"][:-1] == every[0]["loc"][:-1]]
+    first = own[0] if own else every[0]  # of the kinds that a value may have, that which says what is wrong with it
     path = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
         section = _model_at(path[:-1])
         return f"unknown key '{'.'.join(path)}'{nearest(path[-1], section.model_fields)}"
     names = [part for part in path if not _is_type_word(part)]
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] in ("tuple_type", "too_long") or (first["type"] == "missing" and path[-1].isdecimal()):
+        default = _model_at(names[:-1]).model_fields[names[-1]].get_default()
+        return f"{'.'.join(names)}: must be a list such as {list(default)}"
     if first["type"] == "missing":
         return f"key '{'.'.join(names)}' is missing; add it"
     given = first.get("input")

@@ -230,7 +230,7 @@ class EvaluationOptions(Section):
 class Recipe(Section):
     """Every choice of a run."""
 
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
     """Decides everything random."""
     data: DataOptions = DataOptions()
     backbone: BackboneOptions

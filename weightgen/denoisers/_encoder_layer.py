@@ -11,8 +11,6 @@ class EncoderLayer(nn.TransformerEncoderLayer):
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
-        if heads < 1:
-            raise ValueError(f"heads is {heads}; it must be 1 or more")
         if width % heads:
             raise ValueError(f"width {width} is no multiple of heads {heads}")
         super().__init__(width, heads, 2 * width, dropout, activation="gelu", batch_first=True, norm_first=True)

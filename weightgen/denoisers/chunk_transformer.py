@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from weightgen.denoisers._encoder_layer import EncoderLayer
 from weightgen.denoisers._ordered import OrderedDenoiser
+from weightgen.errors import check_positive
 from weightgen.records import Condition
 
 
@@ -39,6 +40,7 @@ class ChunkTransformer(OrderedDenoiser):
         heads: int = 4,
         dropout: float = 0.0,
     ) -> None:
+        check_positive(width=width, depth=depth, heads=heads)
         super().__init__(
             feature_width=feature_width,
             sizes=sizes,

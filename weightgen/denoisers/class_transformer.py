@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from weightgen.denoisers._soft_assignment import SoftAssignment
+from weightgen.errors import check_positive
 from weightgen.features.gaussian_posterior import GaussianPosterior
 from weightgen.interfaces import Denoise, Denoiser
 from weightgen.records import Condition
@@ -69,10 +70,7 @@ class ClassTransformer(Denoiser):
         linear: bool | None = None,
     ) -> None:
         super().__init__()
-        if bands < 1:
-            raise ValueError(f"bands is {bands}; it must be 1 or more")
-        if rounds < 1:
-            raise ValueError(f"rounds is {rounds}; it must be 1 or more")
+        check_positive(width=width, depth=depth, heads=heads, bands=bands, rounds=rounds)
         if linear is None:
             linear = base_classes >= _CLASSES_PER_FEATURE * feature_width
             self.register_to_config(linear=linear)
@@ -294,8 +292,6 @@ class PairAttention(nn.Module):
 
     def __init__(self, *, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        if heads < 1:
-            raise ValueError(f"heads is {heads}; it must be 1 or more")
         if width % heads:
             raise ValueError(f"width {width} is no multiple of heads {heads}")
         self.heads = heads

@@ -8,7 +8,7 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from weightgen.errors import InputError
+from weightgen.errors import InputError, check_positive
 from weightgen.features.gaussian_posterior import mean_given_noisy
 from weightgen.features.leave_one_out import loo_logits, loo_mask
 from weightgen.interfaces import Denoiser
@@ -47,8 +47,7 @@ class LearntDescent(Denoiser):
     @register_to_config
     def __init__(self, *, num_train_timesteps: int = 1000, width: int = 32, rounds: int = 3) -> None:
         super().__init__()
-        if rounds < 1:
-            raise ValueError(f"rounds is {rounds}; it must be 1 or more")
+        check_positive(width=width, rounds=rounds)
         self.rounds = rounds
         self.register_buffer("signal", torch.ones(num_train_timesteps))
         self.embed = nn.Sequential(nn.Linear(_FACTS_OF_ALL + _FACTS_OF_CLASS, width), nn.SiLU())

@@ -8,6 +8,7 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from weightgen.errors import check_positive
 from weightgen.features.ridge_rows import (
     FACT_DEVIATIONS,
     FACTS,
@@ -55,8 +56,7 @@ class RidgeTransformer(Denoiser):
     @register_to_config
     def __init__(self, *, num_train_timesteps: int = 1000, width: int = 48, rounds: int = 6) -> None:
         super().__init__()
-        if rounds < 1:
-            raise ValueError(f"rounds is {rounds}; it must be 1 or more")
+        check_positive(width=width, rounds=rounds)
         self.rounds = rounds
         self.register_buffer("signal", torch.ones(num_train_timesteps))
         self.register_buffer("shift", torch.tensor(USUAL_FACTS))

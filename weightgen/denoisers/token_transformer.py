@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from weightgen.denoisers._encoder_layer import EncoderLayer
+from weightgen.errors import check_positive
 from weightgen.features.gaussian_posterior import mean_given_noisy
 from weightgen.interfaces import Denoiser
 from weightgen.records import Condition
@@ -51,6 +52,7 @@ class TokenTransformer(Denoiser):
         knows_segment: bool = False,
     ) -> None:
         super().__init__()
+        check_positive(width=width, depth=depth, heads=heads)
         self.register_buffer("signal", torch.ones(num_train_timesteps))
         self.embed_segment = nn.Linear(_TIME_WIDTH, width) if knows_segment else None
         if knows_segment:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from weightgen.denoisers._ordered import OrderedDenoiser
+from weightgen.errors import check_positive
 from weightgen.records import Condition
 
 _CHANNELS_OF_A_HEAD = 32  # fixed in diffusers' attention
@@ -42,8 +43,7 @@ class Unet1d(OrderedDenoiser):
     ) -> None:
         if width < 1 or width % _CHANNELS_OF_A_HEAD:
             raise ValueError(f"width is {width}; it must be a multiple of {_CHANNELS_OF_A_HEAD}")
-        if depth < 1:
-            raise ValueError(f"depth is {depth}; it must be 1 or more")
+        check_positive(depth=depth)
         super().__init__(
             feature_width=feature_width,
             sizes=sizes,

@@ -115,7 +115,9 @@ def aligned(train: Features, test: Features) -> Features:
             "give a training set of the same classes"
         )
     if len(test.labels) < 2:
-        raise InputError(f"{len(test.labels)} test images leave no interval to print; give at least 2")
+        raise InputError(
+            f"--test leaves {len(test.labels)} test images, and an interval needs 2; give a larger share, or others"
+        )
     return test.of_classes(train.class_names)
 
 

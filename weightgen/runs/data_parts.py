@@ -146,7 +146,7 @@ def space_specs(options: DataOptions) -> list[tuple[str, str]]:
     pairs = []
     for spec in options.spaces:
         source, _, named = spec.rpartition("@")
-        if not source and not spec.startswith(FEATURES):
+        if not (source and named) and not spec.startswith(FEATURES):
             raise InputError(f"data.spaces: {spec} names no backbone; write SPEC@BACKBONE or features:FILE.safetensors")
         pairs.append((source or spec, named))
     return pairs
@@ -189,7 +189,7 @@ def _split(options: DataOptions, names: tuple[str, ...], *, seed: int, pretraini
     if isinstance(backbone, int) and backbone > len(names) // 2:
         raise InputError(
             f"data.backbone_classes is {backbone} and {options.source} has {len(names)} classes; "
-            f"lower it to {len(names) // 2} or less, or set 0 to share the base classes"
+            "it may be half of them at most; set 0 to share the base classes"
         )
     shares = {
         part: 0 if isinstance(value, str) else value

@@ -21,7 +21,7 @@ from weightgen.checkpoint import CheckpointFolder
 from weightgen.config.build import build_backbone, build_space, build_targets, check_backbone, check_components
 from weightgen.config.loading import to_yaml, with_absolute_paths
 from weightgen.config.names import check_names
-from weightgen.config.recipe import Recipe
+from weightgen.config.recipe import BackboneOptions, Recipe
 from weightgen.data.feature_data import has_features
 from weightgen.data.labelled import class_counts, class_names
 from weightgen.data.sources import open_data
@@ -114,6 +114,9 @@ def check_run(recipe: Recipe) -> None:
     for source in spaces if local else ():
         open_data(source, seed=recipe.seed)
     check_backbone(recipe.backbone, seed=recipe.seed)
+    for named in dict.fromkeys(named for _, named in space_specs(data) if named):
+        given = {"checkpoint": named} if named.endswith(".safetensors") else {"model": named, "pretrained": True}
+        check_backbone(BackboneOptions.model_validate(given), seed=recipe.seed)
     if parts is not None:
         _check_sizes(recipe, parts)
 
@@ -211,6 +214,7 @@ def _reported(
 def _check_novel(recipe: Recipe, novel: datasets.Dataset) -> None:
     """Refuse novel classes that the evaluation after the training could not use."""
     counts, names, options = class_counts(novel), class_names(novel), recipe.evaluation
+    kept = "data.test_images" if recipe.data.test_images else "data.novel"
     if len(names) < options.ways:
         raise InputError(
             f"data.novel: gives {len(names)} classes and evaluation.ways is {options.ways}; raise it, lower the ways, "
@@ -219,7 +223,7 @@ def _check_novel(recipe: Recipe, novel: datasets.Dataset) -> None:
     fewest, wanted = int(counts.argmin()), options.judged_shots[-1] + options.queries
     if counts[fewest] < wanted:
         raise InputError(
-            f"class '{names[fewest]}' of data.novel has {counts[fewest]} images, and evaluation.shots with "
+            f"class '{names[fewest]}' of {kept} has {counts[fewest]} images, and evaluation.shots with "
             f"evaluation.queries need {wanted}; lower them or take the class out"
         )
 

@@ -92,6 +92,9 @@ def build_scheduler(name: str, options: Mapping[str, Any]) -> SchedulerMixin:
             raise InputError(f"scheduler.{name} has no option '{key}'{nearest(key, taken)}")
         if key in _ALWAYS and options[key] != _ALWAYS[key]:
             raise InputError(f"scheduler.{key} must be {_ALWAYS[key]!r} for parameters, which have no bounds; drop it")
+    chain = options.get("num_train_timesteps", 1)
+    if type(chain) is not int or chain < 1:
+        raise InputError(f"scheduler.num_train_timesteps is {chain!r}; give a whole number from 1, such as 1000")
     fixed = {key: value for key, value in _ALWAYS.items() if key in taken}
     # Defaults too are given by name: diffusers passes only what was, and another scheduler has other defaults.
     try:

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import update_bn
 
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.construction import without_prefix
-from weightgen.errors import InputError
+from weightgen.errors import InputError, check_positive
 from weightgen.interfaces import AdaptsBackbone, FitProblem, GeneratedHeads, ParameterSpace, Selector
 from weightgen.parameter_spaces import ChainEnd
 from weightgen.records import PADDING_BIAS, Condition, Episode, LinearHeads
@@ -66,8 +66,7 @@ class Chunks(ParameterSpace, AdaptsBackbone):
     @register_to_config
     def __init__(self, *, selector: Mapping[str, Any], sizes: Sequence[int], token_width: int = 64) -> None:
         super().__init__()
-        if token_width < 1:
-            raise ValueError(f"token_width is {token_width}; it must be 1 or more")
+        check_positive(token_width=token_width)
         for name, value in (("mean", 0.0), ("scale", 1.0), ("end", 0.0)):
             self.register_buffer(name, torch.full((sum(sizes),), value))
 

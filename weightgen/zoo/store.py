@@ -63,7 +63,8 @@ class ZooFolder:
         """The finished zoo. Raises InputError when the index or a shard is missing, damaged, or of another zoo."""
         path = self.path / "index.json"
         if not path.exists():
-            raise InputError(f"{path}: is missing, so the zoo is unfinished; fit it to the end, or give its folder")
+            wrong = "holds no finished zoo" if self.path.is_dir() else "is not a directory"
+            raise InputError(f"{self.path}: {wrong}; fit one by weightgen zoo build, or give its run")
         index = read_json(path)
         if isinstance(index, dict) and index.get("format", _FORMAT) != _FORMAT:
             raise InputError(f"{path}: has format {index['format']}, this version reads {_FORMAT}; fit the zoo again")
