@@ -25,7 +25,7 @@ from weightgen.backbones.feature_cache import crops_of, feature_batches, pixels_
 from weightgen.data.images import open_support, open_unlabelled
 from weightgen.data.labelled import class_names
 from weightgen.episodes.dataset_episode import MOST_SAMPLED, class_places, dataset_episode, episode_of
-from weightgen.errors import InputError
+from weightgen.errors import InputError, check_positive
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, text_hash
 from weightgen.heads.head import Head
@@ -196,10 +196,9 @@ class WeightGenerationPipeline(GeneratorPipeline):
         Episodes may be ragged or padded. Each has a generator of its own, so that no head depends on its neighbours:
         large batches are written in parts that a cache holds, unless their chains are watched.
         """
-        together = max(1, _AT_ONCE // max(1, episode.support[0].numel()))
-        divides = not self.space.takes_images and "watch" not in chosen and len(generators) == len(episode)
-        if len(episode) > together and divides:
-            parts = [slice(start, start + together) for start in range(0, len(episode), together)]
+        size = max(1, _AT_ONCE // max(1, episode.support[0].numel()))
+        parts = [slice(start, start + size) for start in range(0, len(episode), size)]
+        if len(parts) > 1 and not self.space.takes_images and "watch" not in chosen and len(generators) == len(episode):
             return LinearHeads.concatenated([self.heads(episode[i], generators[i], **chosen).linear for i in parts])
         inside = self._standardised(episode)
         heads = self._heads(inside, generators, inputs=episode.support_only(), **chosen)
@@ -308,11 +307,9 @@ class WeightGenerationPipeline(GeneratorPipeline):
     ) -> Episode:
         """A data set in the generator's space, from raw features in the order of its labels, and others beside them."""
         places = class_places(names, self.class_names)  # before any feature is computed
-        standardised = (self.standardizer.support(values.to(self.device)) for values in batches)
-        inside: dict[str, Any] = {
-            name: None if values is None else self.standardizer.support(values.to(self.device))
-            for name, values in more.items()
-        }
+        read = self.standardizer.support
+        standardised = (read(values.to(self.device)) for values in batches)
+        inside: dict[str, Any] = {name: read(one.to(self.device)) for name, one in more.items() if one is not None}
         draw, classes = seeded(0, "sampled images"), int(labels.max()) + 1
         episode = dataset_episode(standardised, labels, classes=classes, generator=draw, **inside)
         return replace(episode, classes=places.to(episode.classes))
@@ -337,9 +334,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """
         samples = self.config.samples if samples is None else samples
         scheduler, steps = self.chain(steps, samples)
-        for name, number in (("steps", steps), ("samples", samples)):
-            if number < 1:
-                raise InputError(f"{name} is {number}; it must be 1 or more")
+        check_positive(steps=steps, samples=samples)
         if len(generators) != len(episode):
             raise InputError(f"{len(generators)} random generators for {len(episode)} episodes; give one for each")
         for which, own, features in spaces or self.conditioner.in_spaces(episode, self.standardizer):
@@ -370,11 +365,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """Heads for a standardised batch of episodes; `inputs` are the same of what heads act on."""
         each = self._denoised(episode, generators, **chosen)
         heads = [self._decoded(tokens, own.counts, features, lambda: inputs) for tokens, own, features in each]
-        if len(heads) == 1:
-            return heads[0]
-        return LinearHeads.concatenated(
-            [each.linear for each in heads]
-        )  # one by one, each in a feature space of its own
+        # of several each is in a feature space of its own
+        return heads[0] if len(heads) == 1 else LinearHeads.concatenated([each.linear for each in heads])
 
     def _written(
         self,
