@@ -186,10 +186,10 @@ def _split(options: DataOptions, names: tuple[str, ...], *, seed: int, pretraini
         return split_classes(
             kept, backbone_classes=backbone, validation=present["validation"], novel=present["novel"], seed=seed
         )
-    if isinstance(backbone, int) and backbone > len(names) // 2:
+    if isinstance(backbone, int) and backbone > (half := len(names) // 2):
         raise InputError(
             f"data.backbone_classes is {backbone} and {options.source} has {len(names)} classes; "
-            "it may be half of them at most; set 0 to share the base classes"
+            f"{f'lower it to {half} or less, or ' if half else ''}set 0 to share the base classes"
         )
     shares = {
         part: 0 if isinstance(value, str) else value
