@@ -15,7 +15,7 @@ def reason(error: BaseException) -> str:
 
 
 def check_positive(**options: int) -> None:
-    """Raise InputError, which names the option, for a number below 1."""
+    """Raise InputError, which names the option of a component, for a number below 1."""
     for name, number in options.items():
         if number < 1:
             raise InputError(f"{name} is {number}; it must be 1 or more")

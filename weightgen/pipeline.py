@@ -25,7 +25,7 @@ from weightgen.backbones.feature_cache import crops_of, feature_batches, pixels_
 from weightgen.data.images import open_support, open_unlabelled
 from weightgen.data.labelled import class_names
 from weightgen.episodes.dataset_episode import MOST_SAMPLED, class_places, dataset_episode, episode_of
-from weightgen.errors import InputError, check_positive
+from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, text_hash
 from weightgen.heads.head import Head
@@ -334,7 +334,9 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """
         samples = self.config.samples if samples is None else samples
         scheduler, steps = self.chain(steps, samples)
-        check_positive(steps=steps, samples=samples)
+        for name, number in (("steps", steps), ("samples", samples)):
+            if number < 1:
+                raise InputError(f"{name} is {number}; it must be 1 or more")
         if len(generators) != len(episode):
             raise InputError(f"{len(generators)} random generators for {len(episode)} episodes; give one for each")
         for which, own, features in spaces or self.conditioner.in_spaces(episode, self.standardizer):
@@ -365,7 +367,6 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """Heads for a standardised batch of episodes; `inputs` are the same of what heads act on."""
         each = self._denoised(episode, generators, **chosen)
         heads = [self._decoded(tokens, own.counts, features, lambda: inputs) for tokens, own, features in each]
-        # of several each is in a feature space of its own
         return heads[0] if len(heads) == 1 else LinearHeads.concatenated([each.linear for each in heads])
 
     def _written(
