@@ -15,6 +15,11 @@ def is_features(source: object) -> bool:
     return str(source).startswith(FEATURES)
 
 
+def is_place(backbone: str) -> bool:
+    """Whether the name of a backbone is a path, or holds one."""
+    return backbone.startswith((FEATURES, LOCAL_DIR)) or Path(backbone).expanduser().exists()
+
+
 def absolute_spec(spec: str) -> str:
     """A SPEC whose path, if it is one, is written in full."""
     return changed(spec, absolute_path)

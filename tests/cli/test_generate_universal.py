@@ -169,6 +169,25 @@ def test_a_backbone_without_classifier_says_so(folder):
     assert "comes without a pretrained linear classifier" in printed.stderr
 
 
+@pytest.mark.parametrize("rewrite", [(), ("--rewrite",)])
+def test_a_head_is_extended_with_the_backbone_that_it_names(folder, monkeypatch, rewrite):
+    own = Backbone.named(network(9))
+    monkeypatch.setattr(Backbone, "named", {"resnet18.a1_in1k": own, "file.safetensors": own}.__getitem__)
+    (folder / "file.safetensors").touch()
+    head = ("generate", "--support", str(photographs(folder / "photos")), "--out", "head", "--backbone")
+    Image.new("RGB", (9, 9), "green").save(folder / "photos" / "wren" / "other.png")
+    (folder / "more" / "robin").mkdir(parents=True)
+    Image.new("RGB", (9, 9), "red").save(folder / "more" / "robin" / "0.png")
+    succeed(*head, "resnet18.a1_in1k")
+    for name in ("once", "twice"):
+        (folder / "more" / "robin").rename(folder / "more" / name)
+        succeed("generate", "--support", "more", "--extend", "head", *rewrite)
+        (folder / "more" / name).rename(folder / "more" / "robin")
+    assert load_head("head").class_names == ("heron", "wren", "once", "twice")
+    succeed("generate", "--support", "photos", "--out", "head", "--backbone", "file.safetensors")
+    assert "backbone_name" not in load_head("head").provenance
+
+
 def test_a_folder_whose_name_begins_like_a_features_file_is_a_folder(folder):
     photographs(folder / "features_of_birds")
     arguments = ("generate", "--support", "features_of_birds", "--backbone", network(9), "--format", "json")

@@ -25,9 +25,11 @@ from weightgen.runs.folder import RunFolder, finished_runs, newest_run
 from weightgen.runs.generator_training import LEAVES_ALL
 from weightgen.runs.image_kind import introduced, warn_of_kind
 from weightgen.seeds import generator as seeded
-from weightgen.specs import is_features
+from weightgen.specs import is_features, is_place
 from weightgen.universal.generator import NAME as UNIVERSAL
 from weightgen.universal.generator import universal_generator
+
+_NAMED = "backbone_name"  # in the provenance, for the head to be extended without saying it again
 
 
 class Drawn(TypedDict, total=False):
@@ -60,7 +62,8 @@ def write_head(
         support: folder with one sub-folder of images per class, or `features:FILE.safetensors`; of new classes where a
             head is extended.
         unlabelled: folder, or `features:FILE`, of further images of these classes, unsorted.
-        backbone: name or file of the network that the universal generator writes the head for.
+        backbone: name or file of the network that the universal generator writes the head for; where a head is extended
+            and it is None, the name that the head was written with.
         generator: a run folder, a generator folder, or `universal`; None takes the newest finished run under `runs`,
             and the universal generator where there is none, for features, and where a backbone is named.
         extend: folder of the head to extend, written by this generator; its old images are not needed.
@@ -97,7 +100,8 @@ def write_head(
             raise InputError(f"{option}: {place} lies in the support, where folders are classes; name one elsewhere")
     old = None if extend is None else load_head(extend)
     chosen_generator = generator or _default_generator(support, backbone, old, runs)
-    pipeline = open_generator(chosen_generator, backbone=backbone, support=support)
+    network = backbone if old is None or str(chosen_generator) != UNIVERSAL else backbone or old.provenance.get(_NAMED)
+    pipeline = open_generator(chosen_generator, backbone=network, support=support)
     start = time.perf_counter()
     chosen: dict[str, Any] = {
         "num_inference_steps": steps,
@@ -117,6 +121,8 @@ def write_head(
         head = head.with_provenance(**{key: str(note) for key, note in notes.items() if note is not None})
     else:
         head = pipeline.extend(old, dataset, rewrite=rewrite, **chosen)
+    if network is not None and not is_place(network):  # what lies in a place may have moved by then
+        head = head.with_provenance(**{_NAMED: network})
     head.save_pretrained(target)
     if remark is not None:
         introduce(chosen_generator, pipeline, remark)
