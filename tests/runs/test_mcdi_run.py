@@ -36,6 +36,7 @@ def test_a_run_folder_holds_its_zoo(walked: Path) -> None:
             "recipe.yaml",
             "metrics.jsonl",
             "timing.json",
+            "data.json",
             "checkpoints",
             "backbone",
             "zoo",

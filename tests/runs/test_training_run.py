@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tiny_runs import TINY, bytes_below, files_below, refuse, succeed
 from weightgen.config.loading import load_recipe
 from weightgen.files import read_tensors
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.runs import evaluation_run
+from weightgen.runs import data_parts, evaluation_run
 from weightgen.runs.folder import RunFolder, newest_run
 
 
@@ -30,7 +31,8 @@ def one_method(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_folder_holds_what_it_should(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} == {
-        *("recipe.yaml", "metrics.jsonl", "timing.json", "checkpoints", "backbone", "generator", "report", "README.md")
+        *("recipe.yaml", "data.json", "metrics.jsonl", "timing.json", "README.md"),
+        *("checkpoints", "backbone", "generator", "report"),
     }
     assert not [name for name in files_below(trained) if Path(name).suffix in (".bin", ".pkl", ".pt", ".pth", ".ckpt")]
     assert {path.name for path in (trained / "generator").iterdir()} == {
@@ -84,6 +86,22 @@ def test_a_finished_run_is_left_alone_and_says_so(trained: Path, images: Path, n
     assert (trained / "generator" / "model_index.json").stat().st_mtime_ns == stamp
 
 
+def test_a_run_is_of_the_images_that_it_was_trained_on(
+    trained: Path, images: Path, one_method: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a generator would be judged by a split in which it has seen the novel classes."""
+    before, said = bytes_below(trained), f"{trained}: the images of {images} are not those that this run was trained on"
+    again = ("train", "metadiff", f"data={images}", *TINY, "--out", trained.parent)
+    monkeypatch.setattr(data_parts, "data_fingerprint", lambda images: f"other {len(images)}")
+    for words in (again, ("evaluate", trained), ("compare", *again[1:-2], "--runs", trained.parent)):
+        assert said in refuse(*words)
+    assert bytes_below(trained) == before
+    monkeypatch.undo()
+    read = RunFolder(trained).parts(RunFolder(trained).recipe())
+    other = replace(read, validation=read.validation.select(range(1, len(read.validation))))
+    assert other.fingerprint() != read.fingerprint()
+
+
 def test_fresh_starts_over_and_ends_with_the_same_bits(
     trained: Path, images: Path, tmp_path: Path, no_evaluation: None
 ) -> None:
@@ -115,7 +133,10 @@ def test_a_runs_own_recipe_continues_it(
         patch.setattr(
             WeightGenerationPipeline, "save_pretrained", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
         )
-        assert refuse("train", "metadiff", "data=here.parquet", *TINY, "--quiet", code=1) == "full"
+        assert (
+            refuse("train", "metadiff", "data=here.parquet", *TINY, "--quiet", code=1)
+            == "full; make room, or write elsewhere"
+        )
     (run,) = (tmp_path / "runs").iterdir()
     assert "finish it with weightgen train " in refuse("generate", "--generator", run, "--support", run)
     (tmp_path / "elsewhere").mkdir()

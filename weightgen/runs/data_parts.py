@@ -14,11 +14,12 @@ from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.feature_cache import features_of, features_with_crops, pixels_of
 from weightgen.config.recipe import DataOptions
 from weightgen.data.class_splits import ClassSplit, named_split, split_classes
-from weightgen.data.labelled import class_counts, class_names, select_classes
+from weightgen.data.labelled import class_counts, class_names, data_fingerprint, select_classes
 from weightgen.data.sources import open_data
 from weightgen.errors import InputError
 from weightgen.evaluation.training_sets import held_out_rows
 from weightgen.features.standardizer import Standardizer
+from weightgen.files import text_hash
 from weightgen.records import TURNED, Features, Progress
 from weightgen.seeds import generator
 from weightgen.specs import FEATURES
@@ -37,6 +38,11 @@ class DataParts:
     validation: datasets.Dataset
     novel: datasets.Dataset
     further: tuple[datasets.Dataset, ...] = ()
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any image, label or class name."""
+        each = {id(images): images for images in (self.backbone, self.base, self.validation, self.novel, *self.further)}
+        return text_hash(*map(data_fingerprint, each.values()))
 
     def learnt_counts(self) -> dict[str, int]:
         """Images of every class that the generator learns from."""

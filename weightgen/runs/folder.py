@@ -10,13 +10,13 @@ from datasets import Dataset
 from weightgen.backbones.backbone import Backbone
 from weightgen.backbones.packaged import DEFAULT_BACKBONE
 from weightgen.config.build import import_components
-from weightgen.config.loading import load_recipe, recipe_hash, with_portable_paths
+from weightgen.config.loading import load_recipe, recipe_hash, to_yaml, with_portable_paths
 from weightgen.config.names import recipe_path
 from weightgen.config.recipe import Recipe
 from weightgen.data.labelled import data_fingerprint
 from weightgen.data.sources import open_data
 from weightgen.errors import InputError
-from weightgen.files import check_folder, read_json
+from weightgen.files import check_folder, read_json, write_json, write_text
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.runs.data_parts import DataParts, open_parts
 from weightgen.runs.image_kind import warn_of_kind
@@ -24,7 +24,7 @@ from weightgen.specs import absolute_spec, is_features
 from weightgen.universal.generator import NAME as UNIVERSAL
 from weightgen.universal.generator import universal_generator
 
-_RECIPE = "recipe.yaml"
+_RECIPE, _DATA = "recipe.yaml", "data.json"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class JudgedImages:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`runs/<recipe>-<hash>`: recipe.yaml, metrics.jsonl, timing.json, checkpoints/, backbone/, generator/, …."""
+    """`runs/<recipe>-<hash>`: recipe.yaml, data.json, metrics.jsonl, timing.json, checkpoints/, generator/, …."""
 
     path: Path
     has_base_classes: ClassVar[bool] = True
@@ -64,6 +64,24 @@ class RunFolder:
         """
         path = self.path / "timing.json"
         return float(read_json(path)["training_seconds"]) if path.exists() else None
+
+    def parts(self, recipe: Recipe) -> DataParts:
+        """The data of its recipe, split. Raises InputError where it is of no use, or not what the run began with."""
+        parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
+        path = self.path / _DATA
+        if path.exists() and read_json(path)["fingerprint"] != parts.fingerprint():
+            raise InputError(
+                f"{self.path}: the images of {recipe.data.source} are not those that this run was trained on; put them "
+                f"back, or train it anew with weightgen train {self.path / _RECIPE} --fresh"
+            )
+        return parts
+
+    def keep(self, recipe: Recipe, parts: DataParts) -> None:
+        """Write down its recipe, and which images it begins with."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.path / _RECIPE, to_yaml(recipe))
+        if not (self.path / _DATA).exists():
+            write_json(self.path / _DATA, {"fingerprint": parts.fingerprint()})
 
     def recipe(self) -> Recipe:
         """The resolved recipe. Raises InputError when the folder holds no run."""
@@ -104,7 +122,7 @@ class RunFolder:
         That they are of another kind than the generator knows is logged. Raises InputError where there are none.
         """
         recipe = self.recipe()
-        parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
+        parts = self.parts(recipe)
         if data is not None and absolute_spec(data) != recipe.data.source:
             images = open_data(data, seed=recipe.seed)
             if data_fingerprint(images) != data_fingerprint(open_data(recipe.data.source, seed=recipe.seed)):

@@ -60,6 +60,7 @@ def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: 
     check_components(recipe)
     recipe = with_absolute_paths(recipe)
     if run.finished and not fresh:
+        run.parts(recipe)
         if run.recipe() != recipe:  # the project was moved: its run finds the data again
             write_text(run.path / "recipe.yaml", to_yaml(recipe))
         return False
@@ -144,15 +145,15 @@ def prepared(
     """All that comes before the generator learns, or came before it learnt: backbone, features, space, targets."""
     build_targets(recipe).check()
     space_specs(recipe.data)  # one that names no backbone is refused before any work
-    parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
+    pretraining = recipe.backbone.pretraining is not None
+    parts = open_parts(recipe.data, seed=recipe.seed, pretraining=pretraining) if fresh else run.parts(recipe)
     backbone = build_backbone(recipe.backbone, seed=recipe.seed)
     _check_sizes(recipe, parts)
     if fresh and accelerator.is_main_process:
         (run.path / "generator" / "model_index.json").unlink(missing_ok=True)  # unfinished from here on, if killed
         shutil.rmtree(run.path, ignore_errors=True)
     accelerator.wait_for_everyone()
-    run.path.mkdir(parents=True, exist_ok=True)
-    write_text(run.path / "recipe.yaml", to_yaml(recipe))
+    run.keep(recipe, parts)
     metrics = MetricsFile(run.path / "metrics.jsonl")
     if recipe.backbone.pretraining is not None:
         backbone = _pretrained(recipe, backbone, parts, run, metrics, accelerator, progress=progress)
