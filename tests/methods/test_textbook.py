@@ -181,6 +181,16 @@ def test_joint_eigenbasis_diagonalises_both(statistics: ClassStatistics) -> None
     torch.testing.assert_close(basis.into @ basis.back, torch.eye(7), atol=1e-4, rtol=0)
 
 
+def test_joint_eigenbasis_of_few_classes_of_many_features() -> None:
+    """Class means then vary along few axes, and alike along all others, which an eigendecomposition may not survive."""
+    values, labels = torch.randn(12, 300, generator=torch.Generator().manual_seed(0)), torch.arange(4)
+    few = ClassStatistics.of(Features(values, labels.repeat_interleave(3), ("a", "b", "c", "d")))
+    basis = joint_eigenbasis(few, within=0.5, between=0.0)
+    assert int((basis.between > 1e-4 * basis.between.max()).sum()) <= 3
+    torch.testing.assert_close(basis.into.mT @ few.between @ basis.into, basis.between.diag(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(basis.into @ basis.back, torch.eye(300), atol=1e-3, rtol=0)
+
+
 def test_whitening_pays_where_noise_is_anisotropic(
     features: Features, gaussian_features: Callable[..., Features], statistics: ClassStatistics
 ) -> None:

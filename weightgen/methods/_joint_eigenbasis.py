@@ -57,8 +57,9 @@ def joint_eigenbasis(statistics: ClassStatistics, *, within: float, between: flo
 @lru_cache(maxsize=12)
 def _unshrunk_between(statistics: ClassStatistics, within: float) -> JointEigenbasis:
     factor = torch.linalg.cholesky(shrink_to_isotropic(statistics.within, within))  # Σ_w = L Lᵀ
-    half = torch.linalg.solve_triangular(factor, statistics.between, upper=False)
-    whitened = torch.linalg.solve_triangular(factor, half.mT, upper=False)  # L⁻¹ Σ_b L⁻ᵀ
-    eigenvalues, rotation = torch.linalg.eigh((whitened + whitened.mT) / 2)
+    # L⁻¹ Σ_b L⁻ᵀ by its root, which has few columns: as a whole it has one eigenvalue, 0, in all other directions
+    rotation, lengths, _ = torch.linalg.svd(torch.linalg.solve_triangular(factor, statistics.between_root, upper=False))
+    between = lengths.new_zeros(len(rotation))
+    between[: len(lengths)] = lengths.square()
     into = torch.linalg.solve_triangular(factor.mT, rotation, upper=True)  # V = L⁻ᵀ U
-    return JointEigenbasis(into, back=rotation.mT @ factor.mT, between=eigenvalues.clamp(min=0))
+    return JointEigenbasis(into, back=rotation.mT @ factor.mT, between=between)
