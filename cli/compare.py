@@ -44,10 +44,13 @@ def compare(
     """
     output = Output(format, quiet)
     from weightgen.evaluation.leaderboard import write_board_page
+    from weightgen.files import check_folder
     from weightgen.runs.comparison_run import compare_recipes
 
     from .tables import print_leaderboard
 
+    if report is not None:
+        check_folder(report, what="the page")
     with output.progress() as progress:
         board = compare_recipes(
             [word for word in recipes if "=" not in word],

@@ -1,5 +1,7 @@
 """The `weightgen` command and its sub-commands; `--help` imports nothing heavy."""
 
+import errno
+import os
 import sys
 from typing import Any
 
@@ -22,6 +24,7 @@ class OneLineErrors(TyperGroup):
         prepare_streams()
         streams = sys.stdout, sys.stderr  # typer puts others in their place when a reader has gone
         try:
+            _check_current_folder()
             code = super().main(*args, **{**extra, "standalone_mode": False})
             sys.stdout.flush()
         except (Exception, SystemExit) as error:
@@ -39,6 +42,16 @@ class OneLineErrors(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
 
+def _check_current_folder() -> None:
+    """Raise InputError where it is gone: libraries end the process then, or name nothing."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        from weightgen.errors import InputError
+
+        raise InputError("the current folder has been deleted; change to one that exists") from None
+
+
 def _failure(error: BaseException) -> tuple[str, int] | None:
     """Message and exit code of an expected failure, None for a defect."""
     # typer and rich leave by exit 1 when the reader of a pipe has gone
@@ -54,7 +67,8 @@ def _failure(error: BaseException) -> tuple[str, int] | None:
         return "another process of this run has ended; start the same command again, and it goes on from its files", 1
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}", 1
+        remedy = "; make room, or write elsewhere" if error.errno == errno.ENOSPC else ""
+        return f"{where}{error.strerror or error}{remedy}", 1
     return None
 
 

@@ -41,13 +41,14 @@ def cp(recipe: RecipeArgument, target: Annotated[Path, typer.Argument(help="File
     """
     from weightgen.config.names import recipe_path
     from weightgen.errors import InputError
-    from weightgen.files import write_bytes
+    from weightgen.files import check_folder, write_bytes
 
     source = recipe_path(recipe)
     if target.is_dir():
         target = target / source.name
     if target.exists():
         raise InputError(f"{target}: exists already; choose another name")
+    check_folder(target.parent, what="the recipe")
     write_bytes(target, _SCHEMA.sub(lambda line: line[1] + _placed(line[2], source), source.read_bytes()))
 
 

@@ -58,8 +58,12 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(
         monkeypatch.setattr(files.os, "fdopen", _full_disk)
     else:
         monkeypatch.setattr(files.os, moment, fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space") as full:
         write_bytes(path, b"new" * 1000)
+    assert full.value.filename == str(path)
+    with pytest.raises(OSError, match="No space") as full, new_folder(tmp_path / "whole") as folder:
+        write_bytes(folder / "b.txt", b"new")
+    assert full.value.filename == str(tmp_path / "whole" / "b.txt")
     monkeypatch.undo()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]

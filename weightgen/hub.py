@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from weightgen.errors import InputError, reason
 from weightgen.files import write_text
@@ -33,8 +35,13 @@ def push_folder(
         The repository's address.
 
     Raises:
-        InputError: HF_HUB_OFFLINE is set, or the hub refuses or cannot be reached; nothing is made when saving fails.
+        InputError: not a repository's name, HF_HUB_OFFLINE is set, or the hub refuses or cannot be reached; nothing
+            is made when saving fails.
     """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise InputError(f"{repo_id!r} is not the name of a repository ({reason(error)}); give OWNER/NAME") from error
     if constants.HF_HUB_OFFLINE:
         raise InputError(f"{repo_id}: cannot be pushed while HF_HUB_OFFLINE is set; unset it")
     with tempfile.TemporaryDirectory() as temporary:

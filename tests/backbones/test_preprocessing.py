@@ -95,6 +95,10 @@ def test_key_does_not_tell_lists_from_tuples():
         ({"input_size": (2, 28, 28)}, "in_chans is 2"),
         ({"mean": (0.1, 0.2)}, "mean has 2 values"),
         ({"interpolation": "cubist"}, "cubist"),
+        ({"crop_pct": -1}, "crop_pct is -1; it must be above 0"),
+        ({"input_size": (1, 0, 28)}, "input_size is .*; it must be of 1 or more"),
+        ({"mean": (float("nan"),)}, "mean is .*nan.*; it must be finite"),
+        ({"std": (0.0,)}, "std is .*; it must be above 0"),
     ],
 )
 def test_impossible_settings_are_refused(change, message):

@@ -425,6 +425,23 @@ def test_a_command_that_cannot_be_understood(
     assert files_below(tmp_path) == set()
 
 
+def test_a_recipe_is_copied_to_where_a_folder_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    assert refuse("recipes", "cp", "metadiff", "file/mine.yaml") == "file: is a file; name a folder for the recipe"
+    succeed("recipes", "cp", "metadiff", "new/mine.yaml")
+
+
+@pytest.mark.parametrize("arguments", [("components",), ("generate", "--support", "photos")], ids=" ".join)
+def test_a_folder_that_is_gone_is_no_place_to_work_in(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert refuse(*arguments) == "the current folder has been deleted; change to one that exists"
+
+
 def test_an_interruption(trained: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

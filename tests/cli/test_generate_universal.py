@@ -169,6 +169,18 @@ def test_a_backbone_without_classifier_says_so(folder):
     assert "comes without a pretrained linear classifier" in printed.stderr
 
 
+def test_a_newest_run_that_cannot_be_read_is_said_to_have_been_taken(folder):
+    for name in ("recipe.yaml", "generator/model_index.json"):
+        (folder / "runs/old" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "runs/old" / name).write_text("training: {spaces: 3}")
+    given = ("generate", "--support", str(photographs(folder / "photos")), "--backbone", network(9))
+    line = refuse(*given[:3])
+    assert line.startswith("runs/old/recipe.yaml: key 'backbone' is missing")
+    assert line.endswith("; or name another than this newest run: --generator RUN, or universal")
+    assert "newest" not in refuse(*given[:3], "--generator", "runs/old")
+    succeed(*given)
+
+
 @pytest.mark.parametrize("rewrite", [(), ("--rewrite",)])
 def test_a_head_is_extended_with_the_backbone_that_it_names(folder, monkeypatch, rewrite):
     own = Backbone.named(network(9))

@@ -56,7 +56,9 @@ def test_the_classes_that_stay_are_untouched_to_the_last_bit(make, head: Head, g
     torch.testing.assert_close(new, old[:, kept], rtol=1e-6, atol=1e-6)
     assert torch.equal(after.support.statistics.counts, head.support.statistics.counts[kept])
     assert torch.equal(after.support.sample, head.support.sample[kept])
-    assert after.provenance == {**head.provenance, "edited": f"removed {head.class_names[gone]!r}"}
+    images = str(int(head.support.statistics.counts[kept].sum()))
+    note = {"support_images": images, "edited": f"removed {head.class_names[gone]!r}"}
+    assert after.provenance == {**head.provenance, **note}
 
 
 @torch.no_grad()
@@ -136,8 +138,9 @@ def test_two_classes_may_swap_their_names_and_back(head: Head, tmp_path: Path) -
 
 
 def test_a_head_without_support_summary_can_be_edited(make, tmp_path: Path) -> None:
-    edited = make().head().remove([QUOTED]).rename({CAT: "cat"})
-    assert edited.support is None
+    head = make().head().with_provenance(support_images="9")
+    edited = head.remove([QUOTED]).rename({CAT: "cat"})
+    assert edited.support is None and "support_images" not in edited.provenance
     edited.save_pretrained(tmp_path / "head")
     assert set(contents(tmp_path / "head")) == {"README.md", "config.json", "head.safetensors", "model.safetensors"}
 

@@ -215,6 +215,12 @@ def edit_tensors(folder: Path, name: str, change) -> None:
     save_file(tensors, folder / name, metadata)
 
 
+def edit_metadata(folder: Path, name: str, **values: str | None) -> None:
+    with safe_open(folder / name, "pt") as opened:
+        metadata = {**opened.metadata(), **values}
+    save_file(load_file(folder / name), folder / name, {key: one for key, one in metadata.items() if one is not None})
+
+
 DAMAGE = {
     "no config": (lambda f: (f / "config.json").unlink(), "config.json: cannot be read"),
     "no model": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors: cannot be read"),
@@ -232,6 +238,14 @@ DAMAGE = {
     "unknown option": (lambda f: edit_json(f, model_args={"widht": 6}), "widht"),
     "pickle by option": (lambda f: edit_json(f, model_args={"checkpoint_path": "x.pt"}), "checkpoint_path"),
     "no arguments": (lambda f: edit_json(f, model_args=[6]), "'model_args' is not of type dict"),
+    "an impossible crop": (
+        lambda f: edit_json(f, pretrained_cfg={"input_size": [3, 32, 32], "crop_pct": -1}),
+        "config.json: backbone: crop_pct is -1; it must be above 0",
+    ),
+    "no backbone named": (
+        lambda f: edit_metadata(f, "head.safetensors", backbone_weights=None),
+        "do not say which backbone it is for (backbone_weights); generate the head again",
+    ),
     "no input size": (lambda f: edit_json(f, pretrained_cfg={"input_size": [1]}), "config.json: "),
     "cut model": (
         lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]),

@@ -173,6 +173,25 @@ def test_a_file_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("photo.jpg", r"photo.jpg: is another file than an ONNX one; name one such as .*photo\.onnx"),
+        ("birds/model.safetensors", "is another file"),
+        ("birds/birds.onnx", "lies in a head folder, which holds nothing else; write the ONNX file elsewhere"),
+    ],
+)
+def test_neither_another_file_nor_a_head_is_spoilt(make, tmp_path: Path, file: str, message: str) -> None:
+    head = on_features()
+    head.save_pretrained(tmp_path / "birds")
+    for name in ("photo.jpg", "birds/model.safetensors"):
+        (tmp_path / name).write_bytes(b"kept")
+    with pytest.raises(InputError, match=message):
+        export_onnx(head, tmp_path / file)
+    assert {(tmp_path / name).read_bytes() for name in ("photo.jpg", "birds/model.safetensors")} == {b"kept"}
+    assert not (tmp_path / "birds" / "birds.onnx").exists()
+
+
 @pytest.mark.slow
 def test_the_command_writes_a_file_that_the_example_serves(make, pictures: Path, tmp_path: Path) -> None:
     head, file = make().head(), tmp_path / "birds.onnx"

@@ -117,6 +117,11 @@ def test_wrong_places_are_refused_in_one_line(tmp_path: Path) -> None:
     for place in ("file", "sorted"):
         with pytest.raises(InputError, match="is a file"):
             ClassFolders(tmp_path / place, ["ant", "bee"])
+    (tmp_path / "heads" / "birds").mkdir(parents=True)
+    (tmp_path / "heads" / "birds" / "head.safetensors").touch()
+    for place in ("birds", "birds/sorted"):
+        with pytest.raises(InputError, match=r"lies in a head folder, .* write the sorted images elsewhere"):
+            ClassFolders(tmp_path / "heads" / place, ["ant", "bee"])
     inside = ClassFolders(tmp_path / "photos" / "sorted", ["ant"])
     inside.check_apart([tmp_path / "photos"])  # which does not exist
     (tmp_path / "photos").mkdir()

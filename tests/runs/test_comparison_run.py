@@ -83,6 +83,20 @@ def test_what_cannot_be_compared_is_refused(place: Path, words: tuple[str, ...],
     assert not (place / "runs").exists()
 
 
+def test_a_place_that_the_page_cannot_have_is_refused_before_any_training(place: Path) -> None:
+    (place / "notes.txt").touch()
+    (place / "photos" / "ant").mkdir(parents=True)
+    (place / "begun" / "parts").mkdir(parents=True)
+    for option, name, message in (
+        ("--out", "notes.txt", "notes.txt: is a file; name a folder for the page"),
+        ("--report", "notes.txt", "notes.txt: is a file; name a folder for the page"),
+        ("--out", "photos", "photos: holds 'ant', which is not of a comparison; name a new or empty folder"),
+        ("--out", "begun", "recipe 'metadif'"),
+    ):
+        assert message in compare("metadif", option, name, code=2)
+    assert files_below(place) == {"data.parquet", "notes.txt", "photos", "photos/ant", "begun", "begun/parts"}
+
+
 def test_another_backbone_is_refused(place: Path) -> None:
     flow = (Path(comparison_run.__file__).parents[2] / "recipes" / "flow.yaml").read_text()
     (place / "wide.yaml").write_text(flow.replace("model: conv4", "model: resnet12"))

@@ -1,6 +1,7 @@
 """From the pictures of a data set to what the network sees: decoded by threads, then timm's evaluation transform."""
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,12 +44,25 @@ class Preprocessing:
         for key in ("mean", "std"):
             if len(self.config[key]) != channels:
                 raise InputError(f"backbone: {key} has {len(self.config[key])} values for {channels} channels")
+        self._check_numbers()
         try:
             self._geometry = create_transform(**self.config, normalize=False)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"backbone: timm cannot preprocess with {self.config}; check its options") from error
         self._mean = torch.tensor(self.config["mean"])[:, None, None]
         self._std = torch.tensor(self.config["std"])[:, None, None]
+
+    def _check_numbers(self) -> None:
+        """Raise InputError for numbers that timm takes and pictures end in an error or NaN by."""
+        right = {
+            "input_size": ("of 1 or more", all(side >= 1 for side in self.config["input_size"])),
+            "crop_pct": ("above 0 and finite", 0 < self.config["crop_pct"] < math.inf),
+            "mean": ("finite", all(map(math.isfinite, self.config["mean"]))),
+            "std": ("above 0 and finite", all(0 < value < math.inf for value in self.config["std"])),
+        }
+        for key, (wanted, holds) in right.items():
+            if not holds:
+                raise InputError(f"backbone: {key} is {self.config[key]}; it must be {wanted}")
 
     @property
     def input_size(self) -> tuple[int, int, int]:

@@ -61,6 +61,7 @@ def check_target(folder: Path) -> None:
     Raises InputError.
     """
     check_folder(folder, what="the head")
+    check_beside(folder.parent, what="this head")
     if not folder.exists():
         return
     present = {path.name for path in folder.iterdir() if not is_litter(path.name)}  # litter outlives the replacement
@@ -68,6 +69,13 @@ def check_target(folder: Path) -> None:
     if foreign or (present and _HEAD not in present):
         other = foreign[0] if foreign else min(present)
         raise InputError(f"{folder}: holds '{other}', which is not a file of a head; name a new or empty folder")
+
+
+def check_beside(place: Path, *, what: str) -> None:
+    """Raise InputError where `what` would be written into a head folder, which holds nothing else."""
+    for folder in (place, *place.parents):
+        if (folder / _HEAD).is_file():
+            raise InputError(f"{place}: lies in a head folder, which holds nothing else; write {what} elsewhere")
 
 
 def write_head(folder: Path, head: Head) -> None:

@@ -32,7 +32,7 @@ from weightgen.hub import local_folder, push_folder
 from weightgen.records import LinearHeads, Progress
 
 _FEWEST = 2
-_OF_THE_CLASSES = ("leave_one_out", "threshold")  # notes that hold for the classes that a head was written with
+_OF_THE_CLASSES = ("leave_one_out", "threshold", "support_images")  # notes on the classes that a head was written with
 _MOST_NAMED = 20
 
 
@@ -315,12 +315,11 @@ class Head:
             how: see `extension_note`.
         """
         rows = LinearHeads(new.weight.float().cpu(), new.bias.float().cpu())
-        images = int(support.statistics.counts.sum())
         return self._changed(
             draws=self.draws.joined(rows),
             mean=self.mean.joined(rows.mean()),
             class_names=(*self.class_names, *names),
-            provenance={**self.provenance, "support_images": images, **self.extension_note(names, how=how)},
+            provenance={**self.provenance, **self.extension_note(names, how=how)},
             support=support,
         )
 
@@ -337,8 +336,9 @@ class Head:
     def _changed(self, **changes: Any) -> Head:
         fields = {name: getattr(self, name) for name in HeadFields.__annotations__} | changes
         if len(fields["class_names"]) != len(self.class_names):
-            kept = fields["provenance"].items()
-            fields["provenance"] = {key: value for key, value in kept if key not in _OF_THE_CLASSES}
+            support, kept = fields["support"], fields["provenance"].items()
+            images = {} if support is None else {"support_images": int(support.statistics.counts.sum())}
+            fields["provenance"] = {**{key: value for key, value in kept if key not in _OF_THE_CLASSES}, **images}
         return Head(**fields)
 
 
@@ -362,6 +362,8 @@ def _completed(provenance: Mapping[str, object], backbone: Backbone) -> dict[str
     Raises InputError when it names other weights than the backbone's.
     """
     weights = backbone.weights_hash()
+    if not provenance.get("backbone_weights", weights):
+        raise InputError("the metadata do not say which backbone it is for (backbone_weights); generate the head again")
     if provenance.get("backbone_weights", weights) != weights:
         raise InputError(
             f"the backbone's weights (model.safetensors) are {weights}, and the head was written for "

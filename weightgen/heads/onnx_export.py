@@ -18,6 +18,7 @@ from weightgen.backbones.preprocessing import KEYS, Preprocessing
 from weightgen.errors import InputError, reason
 from weightgen.extras import require
 from weightgen.files import check_folder, write_bytes
+from weightgen.heads.folder import check_beside
 from weightgen.heads.head import Head
 from weightgen.records import LinearHeads
 
@@ -101,7 +102,7 @@ def export_onnx(head: Head, file: Path | str, *, preprocessing: bool = False) ->
 
     Args:
         head: its features come from any timm backbone, with generated parts or without, or are given as such.
-        file: is replaced, whole or not at all.
+        file: an older ONNX file there is replaced, whole or not at all.
         preprocessing: take pictures, `images` uint8 [batch, height, width, channels] of any size, and resize, crop and
             normalise them; else `images` are float [batch, channels, height, width], preprocessed as the metadata
             say. A head on given features takes `features` [batch, width].
@@ -111,7 +112,7 @@ def export_onnx(head: Head, file: Path | str, *, preprocessing: bool = False) ->
 
     Raises:
         InputError: onnx, onnxscript or onnxruntime is missing, torch cannot export the backbone, the file would be too
-            large or is a directory, or preprocessing that ONNX does not know.
+            large, is a directory, another kind of file or in a head folder, or preprocessing that ONNX does not know.
 
     Example::
 
@@ -121,6 +122,9 @@ def export_onnx(head: Head, file: Path | str, *, preprocessing: bool = False) ->
     file = Path(file)
     if file.is_dir():
         raise InputError(f"{file}: is a directory; name a file such as {file / 'head.onnx'}")
+    if file.exists() and file.suffix != ".onnx":
+        raise InputError(f"{file}: is another file than an ONNX one; name one such as {file.with_suffix('.onnx')}")
+    check_beside(file, what="the ONNX file")
     check_folder(file.parent, what="the file")
     name, network, axes = _prepared(head, preprocessing=preprocessing)
     size = sum(one.numel() * one.element_size() for one in network.state_dict().values())

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from weightgen.errors import InputError
-from weightgen.files import check_folder, is_litter, shown
+from weightgen.files import check_folder, is_litter, naming, shown
+from weightgen.heads.folder import check_beside
 from weightgen.heads.prediction import NONE_OF_THESE, Prediction
 
 _NONE = NONE_OF_THESE.replace(" ", "_")
@@ -35,12 +36,13 @@ class ClassFolders:
             be the same folder where case does not count are distinguished by a hash of the name.
         counts: "new" files, and those "already there" with the same content.
 
-    Raises InputError when a file lies where a folder should.
+    Raises InputError when a file lies where a folder should, or the folder in one of a head.
     """
 
     def __init__(self, folder: Path, class_names: Sequence[str], *, link: bool = False) -> None:
         self.folder, self.link, self.counts = folder, link, Counter[str]()
         self.names = {NONE_OF_THESE: _NONE} | folder_names(class_names)
+        check_beside(folder, what="the sorted images")
         for name in self.names.values():
             check_folder(folder / name, what="the sorted images")
 
@@ -113,6 +115,11 @@ def _linked(source: Path, target: Path) -> bool:
 def _copied(source: Path, target: Path) -> bool:
     if os.path.lexists(target):
         return False
+    with naming(target):
+        return _copied_whole(source, target)
+
+
+def _copied_whole(source: Path, target: Path) -> bool:
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".sorting.")
     os.close(descriptor)
     try:

@@ -16,7 +16,7 @@ from weightgen.errors import InputError, check_least
 from weightgen.evaluation.leaderboard import MethodScores, SeedScore, leaderboard, mean_of, write_leaderboard
 from weightgen.evaluation.scoring import EpisodeSizes, Scores, score_all
 from weightgen.evaluation.tuning import BaseClassFolds
-from weightgen.files import new_folder, read_json, text_hash, write_json
+from weightgen.files import check_folder, new_folder, read_json, text_hash, write_json
 from weightgen.records import Progress
 from weightgen.runs.evaluation_run import Setting, chosen_sizes
 from weightgen.runs.folder import RunFolder, run_folder
@@ -73,6 +73,7 @@ def compare_recipes(
         InputError: a recipe that does not fit together or cannot be compared with the first one, or unusable data.
     """
     check_least(1, seeds=seeds)
+    _check_out(out)
     entries = _entries(names, list(overrides), data=data, seeds=seeds, runs=runs)
     first = entries[0].recipes[0]
     asked: dict[str, Any] = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes}
@@ -98,6 +99,14 @@ def compare_recipes(
     )
     write_leaderboard(out, board)
     return board
+
+
+def _check_out(out: Path) -> None:
+    """Raise InputError where the page cannot be written, or would be among other things."""
+    check_folder(out, what="the page")
+    present = {path.name for path in out.iterdir()} if out.exists() else set()
+    if present and not present & {_PARTS, "leaderboard.json"}:
+        raise InputError(f"{out}: holds '{min(present)}', which is not of a comparison; name a new or empty folder")
 
 
 def _entries(

@@ -1,7 +1,8 @@
 """A head for a user's folder, or further classes for a head, from whichever generator is meant."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -101,7 +102,8 @@ def write_head(
     old = None if extend is None else load_head(extend)
     chosen_generator = generator or _default_generator(support, backbone, old, runs)
     network = backbone if old is None or str(chosen_generator) != UNIVERSAL else backbone or old.provenance.get(_NAMED)
-    pipeline = open_generator(chosen_generator, backbone=network, support=support)
+    with _naming_the_default(unless=generator is not None or str(chosen_generator) == UNIVERSAL):
+        pipeline = open_generator(chosen_generator, backbone=network, support=support)
     start = time.perf_counter()
     chosen: dict[str, Any] = {
         "num_inference_steps": steps,
@@ -263,6 +265,17 @@ def _default_generator(support: str | Path, backbone: str | None, extended: Head
     if extended is not None:
         universal = extended.provenance.get("generator") == UNIVERSAL
     return Path(UNIVERSAL) if universal else newest_run(runs).path
+
+
+@contextlib.contextmanager
+def _naming_the_default(*, unless: bool) -> Iterator[None]:
+    """Say of a run that cannot be opened that it was taken for being the newest."""
+    try:
+        yield
+    except InputError as error:
+        if unless:
+            raise
+        raise InputError(f"{error}; or name another than this newest run: --generator RUN, or universal") from error
 
 
 def open_generator(
