@@ -1,7 +1,7 @@
 """The universal generator trained without a backbone, or without data sets, and judged on what it has not seen.
 
 python benchmarks/unseen.py OUT.md DATA@BACKBONE=SPEC … [judged=DATA,DATA] [learnt=DATA,DATA] [unseen=DATA,DATA]
-    [without=BACKBONE,BACKBONE] [steps=1200] [episodes=600] [shots=1,2,5,10,20] [all=1,5] [unlabelled=75] [methods=A,B]
+    [without=BACKBONE,BACKBONE] [steps=2400] [episodes=600] [shots=1,2,5,10,20] [all=1,5] [unlabelled=75] [methods=A,B]
 
 DATA and BACKBONE are names for the tables, SPECs those of `data.spaces`: SPEC@BACKBONE or features:FILE.safetensors.
 For every backbone (or those of `without`) the recipe `universal` trains on the data sets `learnt` as all others see
@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> None:
     given = dict(argument.split("=", 1) for argument in rest)
     spaces = [Space(*name.split("@"), given.pop(name)) for name in list(given) if "@" in name]
     listed = {name: words(given.pop(name, "")) for name in ("learnt", "judged", "unseen", "without", "methods")}
-    steps, episodes = int(given.pop("steps", 1200)), int(given.pop("episodes", 600))
+    steps, episodes = int(given.pop("steps", 2400)), int(given.pop("episodes", 600))
     beside = int(given.pop("unlabelled", 75))
     settings = [(5, int(k), 0) for k in words(given.pop("shots", "1,2,5,10,20"))]
     settings += [(ALL, int(k), 0) for k in words(given.pop("all", "1,5"))]

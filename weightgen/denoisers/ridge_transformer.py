@@ -45,6 +45,8 @@ class RidgeTransformer(Denoiser):
 
     Options:
         width: of the networks. rounds: of expectation–maximisation, where there are unlabelled images.
+        by_evidence: what the networks add counts by the share of images beyond one a class, unlabelled ones among them;
+            one image of each class, and nothing else, says too little of a feature space to correct anything by.
     """
 
     prediction_type = "sample"
@@ -54,10 +56,12 @@ class RidgeTransformer(Denoiser):
     spread: Tensor
 
     @register_to_config
-    def __init__(self, *, num_train_timesteps: int = 1000, width: int = 48, rounds: int = 6) -> None:
+    def __init__(
+        self, *, num_train_timesteps: int = 1000, width: int = 48, rounds: int = 6, by_evidence: bool = False
+    ) -> None:
         super().__init__()
         check_positive(width=width, rounds=rounds)
-        self.rounds = rounds
+        self.rounds, self.by_evidence = rounds, by_evidence
         self.register_buffer("signal", torch.ones(num_train_timesteps))
         self.register_buffer("shift", torch.tensor(USUAL_FACTS))
         self.register_buffer("spread", torch.tensor(FACT_DEVIATIONS))
@@ -88,6 +92,8 @@ class RidgeTransformer(Denoiser):
         facts = SupportFacts.of(condition)
         table = (facts.table - self.shift) / self.spread
         numbers = self.numbers(table).clamp(-_FURTHEST, _FURTHEST) if learnt else table.new_zeros(len(table), 7)
+        share = self._evidence(condition) if self.by_evidence else table.new_ones(len(table))
+        numbers = share[:, None] * numbers
         labelled = WeightedImages.labelled(condition)
         images = WeightedImages.with_crops(condition)
         if condition.unlabelled.shape[1]:
@@ -95,10 +101,14 @@ class RidgeTransformer(Denoiser):
         beside = condition.unlabelled_mask.any(-1)
         rows, _ = images.rows(torch.where(beside, _PENALTY * numbers[:, 0].exp(), ridge_penalty(condition)))
         if learnt:
-            rows = rows + self._from_others(rows, images, facts, table, condition)
+            rows = rows + share[:, None, None] * self._from_others(rows, images, facts, table, condition)
         length = condition.space.prior_variance.sum().sqrt()  # of prototypes, whose entries have unit scale
         rows = length * nn.functional.normalize(rows, dim=-1)
         return rows, _UNKNOWN * numbers[:, 1, None, None].exp() / condition.counts.clamp(min=1)[..., None]
+
+    def _evidence(self, condition: Condition) -> Float[Tensor, " batch"]:
+        images = condition.counts.sum(-1) + condition.unlabelled_mask.sum(-1)
+        return 1 - condition.mask.sum(-1) / images.clamp(min=1)
 
     def _beside_noise(self, rows: Tensor, unknown: Tensor) -> Denoise:
         def given_noisy(noisy: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
