@@ -192,6 +192,16 @@ def test_new_folder_puts_the_old_one_back_when_the_swap_fails(tmp_path: Path, mo
     assert os.listdir(tmp_path / "head") == ["a.txt"]
 
 
+def test_new_folder_leaves_no_rubbish_where_another_process_was_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    monkeypatch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(FileNotFoundError(2, "gone")))
+    with pytest.raises(FileNotFoundError), new_folder(tmp_path / "a"):
+        pass
+    assert os.listdir(tmp_path) == ["a"]
+
+
 def test_hash_changes_with_name_type_shape_and_value() -> None:
     base = torch.arange(6.0)
     variants = [

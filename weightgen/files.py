@@ -197,18 +197,19 @@ def new_folder(path: Path) -> Iterator[Path]:
             raise
         if path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            os.replace(path, old / path.name)
             try:
-                os.replace(temporary, path)
-            except BaseException:
-                os.replace(old / path.name, path)
-                raise
-            else:
+                os.replace(path, old / path.name)  # another process may have done so just now
+                try:
+                    os.replace(temporary, path)
+                except BaseException:
+                    os.replace(old / path.name, path)
+                    raise
                 for entry in (old / path.name).iterdir():
                     if is_litter(entry.name) and not (path / entry.name).exists():
                         os.replace(entry, path / entry.name)
             finally:
-                shutil.rmtree(old)
+                if path.exists():  # else the old one could not be put back, and is all there is
+                    shutil.rmtree(old)
         else:
             os.replace(temporary, path)
     finally:
