@@ -162,7 +162,7 @@ def test_a_full_disk_behind_stdout_is_one_line() -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-    assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device; make room, or write elsewhere\n")
 
 
 def bad_files(folder: Path, good: Path) -> int:

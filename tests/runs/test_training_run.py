@@ -98,8 +98,8 @@ def test_a_run_is_of_the_images_that_it_was_trained_on(
     assert bytes_below(trained) == before
     monkeypatch.undo()
     read = RunFolder(trained).parts(RunFolder(trained).recipe())
-    other = replace(read, validation=read.validation.select(range(1, len(read.validation))))
-    assert other.fingerprint() != read.fingerprint()
+    (whole,) = read.opened
+    assert replace(read, opened=(whole.select(range(1, len(whole))),)).fingerprint() != read.fingerprint()
 
 
 def test_fresh_starts_over_and_ends_with_the_same_bits(

@@ -31,6 +31,7 @@ class DataParts:
 
     novel: classes for the final figures, or further images of the base classes (`data.test_images`).
     further: joins `base` in what the generator learns from.
+    opened: the data sets that these parts were taken from, each whole.
     """
 
     backbone: datasets.Dataset
@@ -38,11 +39,11 @@ class DataParts:
     validation: datasets.Dataset
     novel: datasets.Dataset
     further: tuple[datasets.Dataset, ...] = ()
+    opened: tuple[datasets.Dataset, ...] = ()
 
     def fingerprint(self) -> str:
-        """16 hex digits that change with any image, label or class name."""
-        each = {id(images): images for images in (self.backbone, self.base, self.validation, self.novel, *self.further)}
-        return text_hash(*map(data_fingerprint, each.values()))
+        """16 hex digits that change with any image, label or class name, and not with how they are split."""
+        return text_hash(*map(data_fingerprint, self.opened))
 
     def learnt_counts(self) -> dict[str, int]:
         """Images of every class that the generator learns from."""
@@ -70,12 +71,17 @@ def open_parts(options: DataOptions, *, seed: int, pretraining: bool) -> DataPar
     if options.test_images:
         out = held_out_rows(torch.from_numpy(class_counts(base)), class_names(base), options.test_images, seed=seed)
         base, test = (base.select(rows.nonzero()[:, 0].tolist()) for rows in (~out, out))
+    validation = _part(options.validation, images, split.validation, seed=seed)
+    novel = _part(options.novel, images, split.novel, seed=seed) if test is None else test
+    further = tuple(open_data(spec, seed=seed) for spec in options.further)
+    own = ((options.validation, validation), (options.novel, novel))
     parts = DataParts(
         backbone=select_classes(images, split.backbone) if split.backbone else base,
         base=base,
-        validation=_part(options.validation, images, split.validation, seed=seed),
-        novel=_part(options.novel, images, split.novel, seed=seed) if test is None else test,
-        further=tuple(open_data(spec, seed=seed) for spec in options.further),
+        validation=validation,
+        novel=novel,
+        further=further,
+        opened=(images, *further, *(part for option, part in own if isinstance(option, str))),
     )
     _check_disjoint(parts if test is None else replace(parts, novel=select_classes(images, ())))
     return parts
