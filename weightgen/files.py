@@ -93,7 +93,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Errors of the system name `path`, not a temporary file, nor nothing as where the disk is full."""
+    """What the system refuses names `path`, in place of a temporary file, or of nothing where the disk is full."""
     try:
         yield
     except OSError as error:
