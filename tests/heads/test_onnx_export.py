@@ -177,7 +177,7 @@ def test_a_file_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatc
     ("file", "message"),
     [
         ("photo.jpg", r"photo.jpg: is another file than an ONNX one; name one such as .*photo\.onnx"),
-        ("birds/model.safetensors", "is another file"),
+        ("birds/model.safetensors", "lies in a head folder"),
         ("birds/birds.onnx", "lies in a head folder, which holds nothing else; write the ONNX file elsewhere"),
     ],
 )

@@ -122,9 +122,9 @@ def export_onnx(head: Head, file: Path | str, *, preprocessing: bool = False) ->
     file = Path(file)
     if file.is_dir():
         raise InputError(f"{file}: is a directory; name a file such as {file / 'head.onnx'}")
+    check_beside(file, what="the ONNX file")
     if file.exists() and file.suffix != ".onnx":
         raise InputError(f"{file}: is another file than an ONNX one; name one such as {file.with_suffix('.onnx')}")
-    check_beside(file, what="the ONNX file")
     check_folder(file.parent, what="the file")
     name, network, axes = _prepared(head, preprocessing=preprocessing)
     size = sum(one.numel() * one.element_size() for one in network.state_dict().values())
