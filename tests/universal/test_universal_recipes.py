@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ TINY = [
 def spec(make_features: MakeFeatures, tmp_path: Path) -> Callable[..., str]:
     """Writes features of a width, and names them."""
 
-    def written(width: int, *, classifier: bool = True, crops: bool = False) -> str:
-        features = make_features(width=width, images=12, seed=width)
+    def written(width: int, *, classifier: bool = True, crops: bool = False, seed: int = 0) -> str:
+        features = make_features(width=width, images=12, seed=width + seed)
         path = tmp_path / f"{width}{'-crops' * crops}.safetensors"
         draw = torch.Generator().manual_seed(width)
         head = {"classifier.weight": torch.randn(5, width, generator=draw), "classifier.bias": torch.zeros(5)}
@@ -57,6 +58,18 @@ def test_a_generator_learns_from_spaces_of_other_widths_and_the_same_again(spec:
     alone = trained("universal", source, tmp_path / "c", "training.steps=4")
     assert all(torch.equal(value, again[name]) for name, value in first.items())
     assert any(not torch.equal(value, alone[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_images_of_a_space_are_refused(spec: Any, tmp_path: Path, finished: bool) -> None:
+    source, changes = spec(9), (f"data.spaces=[{spec(14)}]", "training.steps=1")
+    trained("universal", source, tmp_path / "a", *changes)
+    if not finished:
+        shutil.rmtree(tmp_path / "a" / "generator")
+    trained("universal", source, tmp_path / "a", *changes)
+    spec(14, seed=1)
+    with pytest.raises(InputError, match=r"images of data\.spaces are not those .* --fresh"):
+        trained("universal", source, tmp_path / "a", *changes)
 
 
 @pytest.mark.parametrize("of", ["source", "space"])

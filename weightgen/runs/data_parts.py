@@ -153,6 +153,11 @@ def space_features(
     return each
 
 
+def spaces_fingerprint(options: DataOptions, *, seed: int) -> str:
+    """16 hex digits that change with any image, label or class name of `data.spaces`."""
+    return text_hash(*(data_fingerprint(open_data(source, seed=seed)) for source, _ in space_specs(options)))
+
+
 def space_specs(options: DataOptions) -> list[tuple[str, str]]:
     """SPEC and backbone of each of `data.spaces`; features bring their own. Raises InputError where one is missing."""
     pairs = []

@@ -18,7 +18,7 @@ from weightgen.data.sources import open_data
 from weightgen.errors import InputError
 from weightgen.files import check_folder, read_json, write_json, write_text
 from weightgen.pipeline import WeightGenerationPipeline
-from weightgen.runs.data_parts import DataParts, open_parts
+from weightgen.runs.data_parts import DataParts, open_parts, spaces_fingerprint
 from weightgen.runs.image_kind import warn_of_kind
 from weightgen.specs import absolute_spec, is_features
 from weightgen.universal.generator import NAME as UNIVERSAL
@@ -70,18 +70,31 @@ class RunFolder:
         parts = open_parts(recipe.data, seed=recipe.seed, pretraining=recipe.backbone.pretraining is not None)
         path = self.path / _DATA
         if path.exists() and read_json(path)["fingerprint"] != parts.fingerprint():
-            raise InputError(
-                f"{self.path}: the images of {recipe.data.source} are not those that this run was trained on; put them "
-                f"back, or train it anew with weightgen train {self.path / _RECIPE} --fresh"
-            )
+            raise self._changed(recipe.data.source)
         return parts
+
+    def check_spaces(self, recipe: Recipe) -> None:
+        """Raise InputError where images of `data.spaces` are not those that the run began with."""
+        path = self.path / _DATA
+        known = read_json(path).get("spaces") if path.exists() else None
+        if known is not None and known != spaces_fingerprint(recipe.data, seed=recipe.seed):
+            raise self._changed("data.spaces")
+
+    def _changed(self, source: str) -> InputError:
+        return InputError(
+            f"{self.path}: the images of {source} are not those that this run was trained on; put them "
+            f"back, or train it anew with weightgen train {self.path / _RECIPE} --fresh"
+        )
 
     def keep(self, recipe: Recipe, parts: DataParts) -> None:
         """Write down its recipe, and which images it begins with."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.path / _RECIPE, to_yaml(recipe))
         if not (self.path / _DATA).exists():
-            write_json(self.path / _DATA, {"fingerprint": parts.fingerprint()})
+            known = {"fingerprint": parts.fingerprint()}
+            if recipe.data.spaces:
+                known["spaces"] = spaces_fingerprint(recipe.data, seed=recipe.seed)
+            write_json(self.path / _DATA, known)
 
     def recipe(self) -> Recipe:
         """The resolved recipe. Raises InputError when the folder holds no run."""

@@ -61,6 +61,7 @@ def train_run(recipe: Recipe, run: RunFolder, *, fresh: bool = False, progress: 
     recipe = with_absolute_paths(recipe)
     if run.finished and not fresh:
         run.parts(recipe)
+        run.check_spaces(recipe)
         if run.recipe() != recipe:  # the project was moved: its run finds the data again
             write_text(run.path / "recipe.yaml", to_yaml(recipe))
         return False
@@ -147,6 +148,8 @@ def prepared(
     space_specs(recipe.data)  # one that names no backbone is refused before any work
     pretraining = recipe.backbone.pretraining is not None
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=pretraining) if fresh else run.parts(recipe)
+    if not fresh:
+        run.check_spaces(recipe)
     backbone = build_backbone(recipe.backbone, seed=recipe.seed)
     _check_sizes(recipe, parts)
     if fresh and accelerator.is_main_process:
