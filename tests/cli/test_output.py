@@ -169,14 +169,20 @@ def test_the_table_names_every_method_and_the_verdict(
     [
         (
             ("--unlabelled", "5", "--shares", "balanced", "--distractors", "0"),
-            {"images": 5, "concentration": None, "distractors": 0.0, "transductive": False},
+            {"images": 5, "fewest": 5, "concentration": None, "distractors": 0.0, "transductive": False},
         ),
         (
             ("--unlabelled", "5", "--shares", "0.5", "--distractors", "0.4"),
-            {"images": 5, "concentration": 0.5, "distractors": 0.4, "transductive": False},
+            {"images": 5, "fewest": 5, "concentration": 0.5, "distractors": 0.4, "transductive": False},
         ),
-        (("--unlabelled", "7"), {"images": 7, "concentration": 2.0, "distractors": 0.2, "transductive": False}),
-        (("--transductive",), {"images": 8, "concentration": None, "distractors": 0.0, "transductive": True}),
+        (
+            ("--unlabelled", "7"),
+            {"images": 7, "fewest": 7, "concentration": 2.0, "distractors": 0.2, "transductive": False},
+        ),
+        (
+            ("--transductive",),
+            {"images": 8, "fewest": 8, "concentration": None, "distractors": 0.0, "transductive": True},
+        ),
     ],
     ids=["balanced", "far from balanced", "unbalanced", "transductive"],
 )

@@ -67,6 +67,17 @@ def test_more_than_there_is_gives_what_there_is(sampler: EpisodeSampler) -> None
     assert (episode.unlabelled_mask.sum(-1) == 4 * 33).all()
 
 
+@pytest.mark.parametrize("wanted", [UnlabelledDraw(n, 2.0, d) for n in (5, 40, 500) for d in (0.0, 0.3)])
+def test_the_fewest_of_uneven_classes_are_no_more_than_any_episode_has(wanted: UnlabelledDraw) -> None:
+    labels = torch.arange(CLASSES).repeat_interleave(torch.tensor([7, 8, 9, 10, 11, 12, 13, 14, 40]))
+    sampler = EpisodeSampler(Features(torch.zeros(len(labels), 3), labels, tuple("abcdefghi")))
+    fewest = sampler.fewest_unlabelled(ways=4, shots=2, queries=5, unlabelled=wanted)
+    drawn = draw(sampler, wanted, batch=3000).unlabelled_mask.sum(-1).min()
+    assert fewest <= drawn <= wanted.images
+    if not wanted.distractors:  # with them, the smallest classes cannot be both an episode's and others
+        assert fewest == drawn
+
+
 def test_support_and_queries_are_the_same_whatever_comes_along(sampler: EpisodeSampler) -> None:
     plain = draw(sampler, None)
     assert plain.unlabelled.shape == (60, 0, 3)

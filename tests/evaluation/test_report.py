@@ -45,29 +45,33 @@ def test_keys_are_the_contract() -> None:
 
 
 @pytest.mark.parametrize(
-    ("draw", "expected", "words"),
+    ("draw", "fewest", "expected", "words"),
     [
         (
             UnlabelledDraw(40),
-            {"images": 40, "concentration": 2.0, "distractors": 0.2, "transductive": False},
+            None,
+            {"images": 40, "fewest": 40, "concentration": 2.0, "distractors": 0.2, "transductive": False},
             "5-way 1-shot with 40 unlabelled images (Dirichlet(2) shares, 20 % of other classes)",
         ),
         (
             UnlabelledDraw(7, concentration=None, distractors=0.0),
-            {"images": 7, "concentration": None, "distractors": 0.0, "transductive": False},
-            "5-way 1-shot with 7 unlabelled images (balanced, 0 % of other classes)",
+            5,
+            {"images": 7, "fewest": 5, "concentration": None, "distractors": 0.0, "transductive": False},
+            "5-way 1-shot with up to 7 unlabelled images (balanced, 0 % of other classes)",
         ),
         (
             UnlabelledDraw(7, transductive=True),
-            {"images": 75, "concentration": None, "distractors": 0.0, "transductive": True},
+            75,
+            {"images": 75, "fewest": 75, "concentration": None, "distractors": 0.0, "transductive": True},
             "5-way 1-shot with its 75 queries as unlabelled images",
         ),
     ],
 )
 def test_the_unlabelled_images_are_told(
-    draw: UnlabelledDraw, expected: dict[str, Any], words: str, tmp_path: Path
+    draw: UnlabelledDraw, fewest: int | None, expected: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
-    result = episodes_json([OURS, RIDGE], **SETTING, backbone="conv4", generator="runs/metadiff", unlabelled=draw)
+    where = {"backbone": "conv4", "generator": "runs/metadiff"}
+    result = episodes_json([OURS, RIDGE], **SETTING, **where, unlabelled=draw, fewest_unlabelled=fewest)
     assert result["unlabelled"] == expected
     assert setting_words(result) == words
     write_report(tmp_path, [result], [])

@@ -114,6 +114,16 @@ class EpisodeSampler:
         rows, there = (torch.cat(pieces, 1) for pieces in zip(*parts, strict=True))
         return self.features.values[rows], there
 
+    def fewest_unlabelled(self, *, ways: int, shots: Shots, queries: int, unlabelled: UnlabelledDraw | None) -> int:
+        """How many unlabelled images an episode has at least; fewer than asked for where small classes run out."""
+        if unlabelled is None:
+            return 0
+        if unlabelled.transductive:
+            return ways * queries
+        counts, others = self._counts.sort().values, unlabelled.distractor_images
+        left = int((counts[:ways] - fewest_and_most(shots)[1] - queries).sum())
+        return min(unlabelled.images - others, left) + min(others, int(counts[: unlabelled.extra_classes].sum()))
+
     def check(self, *, ways: int, shots: Shots, queries: int, unlabelled: UnlabelledDraw | None = None) -> None:
         """Raise InputError if episodes of this size cannot be drawn."""
         shots = fewest_and_most(shots)[1]

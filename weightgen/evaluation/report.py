@@ -48,6 +48,7 @@ def episodes_json(
     shots: Shots,
     chain: str | None = None,
     unlabelled: UnlabelledDraw | None = None,
+    fewest_unlabelled: int | None = None,
     **setting: Any,
 ) -> dict[str, Any]:
     """One comparison on episodes as `evaluate --format json` prints it and `results.json` keeps it.
@@ -57,6 +58,7 @@ def episodes_json(
     None, which JSON has no other word for.
 
     Args:
+        fewest_unlabelled: how many unlabelled images an episode has at least, where classes may run out of them.
         setting: "data", "episodes", "seed", "backbone" and "generator".
     """
     return {
@@ -66,7 +68,9 @@ def episodes_json(
         "methods": _methods(results, _EPISODE_KEYS),
         "verdict": verdict(results),
         "chain": chain,
-        "unlabelled": None if unlabelled is None else _unlabelled(unlabelled, queries=ways * queries),
+        "unlabelled": None
+        if unlabelled is None
+        else _unlabelled(unlabelled, fewest_unlabelled, queries=ways * queries),
     }
 
 
@@ -112,7 +116,8 @@ def setting_words(comparison: Results) -> str:
         return f"{said} with its {extra['images']} queries as unlabelled images"
     shares = "balanced" if extra["concentration"] is None else f"Dirichlet({extra['concentration']:g}) shares"
     others = f"{100 * extra['distractors']:g} % of other classes"
-    return f"{said} with {extra['images']} unlabelled images ({shares}, {others})"
+    number = f"{'up to ' if extra['fewest'] < extra['images'] else ''}{extra['images']}"
+    return f"{said} with {number} unlabelled images ({shares}, {others})"
 
 
 def size_table(comparisons: Sequence[Results], key: str) -> list[tuple[str, ...]]:
@@ -383,11 +388,13 @@ _TRANSFER = (
 )
 
 
-def _unlabelled(draw: UnlabelledDraw, *, queries: int) -> dict[str, Any]:
+def _unlabelled(draw: UnlabelledDraw, fewest: int | None, *, queries: int) -> dict[str, Any]:
     """What `draw` comes to: where the queries serve, as many as there are, balanced, and none of another class."""
     own = draw.transductive
+    images = queries if own else draw.images
     return {
-        "images": queries if own else draw.images,
+        "images": images,
+        "fewest": images if fewest is None else fewest,
         "concentration": None if own else draw.concentration,
         "distractors": 0.0 if own else draw.distractors,
         "transductive": own,

@@ -243,6 +243,7 @@ def _evaluate(
             parts={part: lacking for part, lacking in PARTS.items() if lacking in scores},
             inductive=INDUCTIVE if INDUCTIVE in scores else None,
         ),
+        fewest_unlabelled=tasks.sampler.fewest_unlabelled(**sizes),
         **sizes,
     )
     return result, Details.of(scores, result["methods"], setting.unseen.class_names)
