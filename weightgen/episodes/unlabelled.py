@@ -1,6 +1,7 @@
 """Which unlabelled images come with an episode, and how they are drawn."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -47,6 +48,20 @@ class UnlabelledDraw:
     def extra_classes(self) -> int:
         """Classes needed beside those of the episode."""
         return DISTRACTOR_CLASSES if self.distractor_images else 0
+
+    def as_json(self, *, queries: int, fewest: int | None = None) -> dict[str, Any]:
+        """What it comes to: queries that serve themselves are as many as there are, balanced, none of another class.
+
+        queries: of an episode. fewest: unlabelled images that an episode has at least; all that are asked for if None.
+        """
+        images = queries if self.transductive else self.images
+        return {
+            "images": images,
+            "fewest": images if fewest is None else fewest,
+            "concentration": None if self.transductive else self.concentration,
+            "distractors": 0.0 if self.transductive else self.distractors,
+            "transductive": self.transductive,
+        }
 
 
 def pick(

@@ -68,9 +68,7 @@ def episodes_json(
         "methods": _methods(results, _EPISODE_KEYS),
         "verdict": verdict(results),
         "chain": chain,
-        "unlabelled": None
-        if unlabelled is None
-        else _unlabelled(unlabelled, fewest_unlabelled, queries=ways * queries),
+        "unlabelled": unlabelled and unlabelled.as_json(queries=ways * queries, fewest=fewest_unlabelled),
     }
 
 
@@ -386,16 +384,3 @@ _TRANSFER = (
     Column("seconds", "seconds", _value("seconds", in_seconds)),
     _DRIFT,
 )
-
-
-def _unlabelled(draw: UnlabelledDraw, fewest: int | None, *, queries: int) -> dict[str, Any]:
-    """What `draw` comes to: where the queries serve, as many as there are, balanced, and none of another class."""
-    own = draw.transductive
-    images = queries if own else draw.images
-    return {
-        "images": images,
-        "fewest": images if fewest is None else fewest,
-        "concentration": None if own else draw.concentration,
-        "distractors": 0.0 if own else draw.distractors,
-        "transductive": own,
-    }
