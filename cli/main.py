@@ -3,7 +3,8 @@
 import errno
 import os
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -25,6 +26,7 @@ class OneLineErrors(TyperGroup):
         streams = sys.stdout, sys.stderr  # typer puts others in their place when a reader has gone
         try:
             _check_current_folder()
+            _check_empty(extra.get("args", args[0] if args else None) or sys.argv[1:])
             code = super().main(*args, **{**extra, "standalone_mode": False})
             sys.stdout.flush()
         except (Exception, SystemExit) as error:
@@ -52,6 +54,17 @@ def _check_current_folder() -> None:
         raise InputError("the current folder has been deleted; change to one that exists") from None
 
 
+def _check_empty(words: Sequence[str]) -> None:
+    """Raise InputError for an empty word: as a path it would be the current folder, and a variable may be unset."""
+    for i, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if word == "" or (option.startswith("--") and equals and not value):
+            from weightgen.errors import InputError
+
+            named = option or (words[i - 1] if i and words[i - 1].startswith("--") else "an argument")
+            raise InputError(f"{named} is empty; give a value, or leave it out")
+
+
 def _failure(error: BaseException) -> tuple[str, int] | None:
     """Message and exit code of an expected failure, None for a defect."""
     # typer and rich leave by exit 1 when the reader of a pipe has gone
@@ -65,6 +78,8 @@ def _failure(error: BaseException) -> tuple[str, int] | None:
         return str(error), 2
     if isinstance(error, RuntimeError) and ("gloo" in str(error) or "nccl" in str(error).lower()):
         return "another process of this run has ended; start the same command again, and it goes on from its files", 1
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
+        return "there is not enough memory for this; ask for less at once (samples, images, width)", 1
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         remedy = "; make room, or write elsewhere" if error.errno == errno.ENOSPC else ""
@@ -76,8 +91,27 @@ app = typer.Typer(
     cls=OneLineErrors,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Writes classifier heads for frozen backbones instead of training them.",
 )
+
+
+def _print_version(asked: bool) -> bool:
+    if asked:
+        from weightgen import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def weightgen(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Writes classifier heads for frozen backbones instead of training them."""
+
+
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("predict")(predict.predict)

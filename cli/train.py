@@ -28,7 +28,7 @@ def train(
 
     An interrupted run continues by the same command, or by weightgen train RUN/recipe.yaml.
 
-    Example: weightgen train metadiff data=images.parquet training.steps=1000
+    Example: weightgen train metadiff data=images.parquet backbone=resnet50.a1_in1k training.steps=1000
     """
     output = Output(format, quiet)
     from weightgen.runs.evaluation_run import evaluate_run

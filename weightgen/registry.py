@@ -89,7 +89,9 @@ def get(kind: str, name: str) -> Any:
         try:
             module = importlib.import_module(name)
         except Exception as error:  # whatever a module outside weightgen raises when it is imported
-            raise InputError(f"{kind}: cannot import '{name}' ({reason(error)}); is it installed?") from error
+            raise InputError(
+                f"{kind}: cannot import '{name}' ({reason(error)}); install it, or name its directory in PYTHONPATH"
+            ) from error
     else:
         _known(kind, name)
         module = importlib.import_module(f"weightgen.{kind}.{name}")

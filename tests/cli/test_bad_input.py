@@ -312,7 +312,7 @@ EVALUATE: dict[str, tuple[tuple[str, ...], str]] = {
     "too many ways": (("--ways", "6"), "6 ways need 6 classes and there are 5; lower the ways"),
     "too many shots": (("--shots", "10"), "10 shots with 4 queries need 14; lower shots or queries"),
     "unknown method": (("--methods", "ridg"), "unknown method 'ridg'; did you mean 'ridge'?"),
-    "no method": (("--methods", ""), "unknown method ''"),
+    "no method": (("--methods", " "), "unknown method ''"),
     "a method twice": (("--methods", "ridge, ridge"), "method 'ridge' is named twice"),
     "no data": (("--data", "nowhere"), "nowhere: does not exist"),
     "no unlabelled images": (("--unlabelled", "0"), "--unlabelled is 0; it must be 1 or more"),
@@ -366,11 +366,27 @@ def test_a_file_above_what_is_to_be_written_is_refused_before_any_work(
     assert files_below(tmp_path) == {"file"}
 
 
-@pytest.mark.parametrize("flag", ["--support", "--backbone"])
+@pytest.mark.parametrize("flag", ["--support", "--backbone", "--unlabelled", "--report"])
 def test_an_empty_value_is_none_left_out(pictures: Path, tmp_path: Path, flag: str) -> None:
     given = {"--support": str(pictures / "support"), "--generator": "universal", "--out": str(tmp_path / "h"), flag: ""}
-    assert "''" in refuse("generate", *(word for pair in given.items() for word in pair))
+    said = f"{flag} is empty; give a value, or leave it out"
+    assert refuse("generate", *(word for pair in given.items() for word in pair)) == said
+    del given[flag]
+    assert refuse("generate", *(word for pair in given.items() for word in pair), f"{flag}=") == said
     assert files_below(tmp_path) == set()
+
+
+def test_an_empty_path_is_not_this_directory(head: Path) -> None:
+    assert refuse("predict", "--head", head, "") == "an argument is empty; give a value, or leave it out"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 15 TB")])
+def test_more_than_the_memory_holds_is_one_line(head: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("weightgen.heads.head.load_head", fail)
+    assert "not enough memory" in refuse("head", "info", head, code=1)
 
 
 @pytest.mark.parametrize("moment", ["fsync", "replace"])

@@ -19,6 +19,7 @@ from weightgen.cli.generate import written_sentence
 from weightgen.cli.options import Format
 from weightgen.cli.output import Output
 
+import weightgen
 from weightgen import registry
 from weightgen.files import read_tensors, tensors_hash
 from weightgen.runs.methods import chosen_methods
@@ -439,3 +440,7 @@ def test_nothing_asked_is_answered_with_help() -> None:
     for command in ((), ("recipes",), ("data",)):
         result = invoke(*command)
         assert "Usage" in result.output
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert succeed("--version").stdout == f"{weightgen.__version__}\n"

@@ -25,6 +25,7 @@ finally:
     "command",
     [
         "--help",
+        "--version",
         "train --help",
         "head info --help",
         "recipes ls",

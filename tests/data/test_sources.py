@@ -215,8 +215,9 @@ def hub(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub cache")
 
 
-def test_hub(hub):
+def test_hub(hub, caplog):
     dataset = open_data("hub:owner/name")
+    assert "hub:owner/name is read from owner/name in this directory, not from the hub" in caplog.text
     assert class_names(dataset) == tuple(COLOURS)
     assert list(dataset["label"]) == [0, 0, 1, 1, 1, 2, 2, 2, 2]
     assert colours_of(dataset)[8] == COLOURS["cat ü"]

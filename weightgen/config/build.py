@@ -26,7 +26,7 @@ from weightgen.schedulers.schedulers import (
     scheduler_class,
     swap_scheduler,
 )
-from weightgen.seeds import derive
+from weightgen.seeds import building_networks, derive
 from weightgen.spaces.class_rows import Readout
 from weightgen.specs import FEATURES, HUB, LOCAL_DIR
 
@@ -92,8 +92,7 @@ def build_generator(
     space = build_space(recipe, readout=readout, backbone=backbone, classes=classes)
     scheduler = build_scheduler(recipe.scheduler.name, _scheduler_options(recipe))
     given = _given(recipe, backbone.feature_width, classes=classes, space=space)
-    # Components draw their first weights from torch's global state; the caller's stays as it was.
-    with torch.random.fork_rng(devices=[]):
+    with building_networks():  # components draw their first weights from torch's own state
         torch.manual_seed(derive(recipe.seed, "components"))
         denoiser, conditioner = (_component(recipe, section, given) for section in ("denoiser", "conditioner"))
     denoiser.set_noise_levels(scheduler)

@@ -47,6 +47,14 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             return node.value
         return value if node.style in ("'", '"') else _Plain(value, node.value)
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuses a key that is given twice, of which YAML would keep the last."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"'{key}' is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
 
 for _tag in _Loader.plain_tags:
     _Loader.add_constructor(_tag, _Loader.plain)
@@ -111,13 +119,23 @@ def recipe_hash(recipe: Recipe) -> str:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = _yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); give a YAML file") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: is not a recipe; it must be a mapping of sections such as data and backbone")
+    return content
+
+
+def _yaml(text: str) -> Any:
+    """Raises YAMLError for what is not YAML, or has no end."""
+    content = yaml.load(text, _Loader)
+    try:
+        json.dumps(content, default=str, skipkeys=True)
+    except ValueError as error:
+        raise yaml.YAMLError("an anchor stands within itself") from error
     return content
 
 
@@ -142,10 +160,11 @@ def _value(text: str, override: str) -> Any:
     word = text.strip()
     if word.startswith(("[", "{", "'", '"')):
         try:
-            return yaml.load(text, _Loader)
+            return _yaml(text)
         except yaml.YAMLError as error:
+            why = getattr(error, "problem", None) or error
             raise InputError(
-                f"'{override}': the value is not valid YAML; quote it, names with special characters in single quotes"
+                f"'{override}': the value is not valid YAML ({why}); quote names with special characters"
             ) from error
     tag = _Loader("").resolve(yaml.ScalarNode, word, (True, False))
     value = _Loader("").plain(yaml.ScalarNode(tag, word)) if tag in _Loader.plain_tags else text
@@ -171,6 +190,8 @@ def _settled(value: Any, kinds: list[Any]) -> Any:
 
 
 def _is_text(value: Any, kinds: list[Any]) -> bool:
+    if isinstance(value, bool) and kinds and bool not in kinds:
+        return True  # no number: pydantic would take it for 0 or 1
     taken = type(value) in kinds or (isinstance(value, int) and not isinstance(value, bool) and float in kinds)
     return str in kinds and not taken
 
@@ -225,6 +246,8 @@ def _explain(error: ValidationError) -> str:
     if first["type"] in ("tuple_type", "too_long") or (first["type"] == "missing" and path[-1].isdecimal()):
         default = _model_at(names[:-1]).model_fields[names[-1]].get_default()
         return f"{'.'.join(names)}: must be a list such as {list(default)}"
+    if first["type"] == "int_from_float" and any(one["type"].startswith(("less_than", "greater")) for one in every):
+        return f"{'.'.join(names)}: must be a whole number, or a share between 0 and 1 (got {first['input']})"
     if first["type"] == "missing":
         return f"key '{'.'.join(names)}' is missing; add it"
     given = first.get("input")

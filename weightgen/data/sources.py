@@ -1,6 +1,7 @@
 """Where images come from: glyphs, an image folder, Parquet files or the hub, all as `datasets.Dataset`."""
 
 import glob
+import logging
 from pathlib import Path
 
 from datasets import Dataset, load_dataset
@@ -100,6 +101,8 @@ def _open_hub(spec: str) -> Dataset:
     name, _, split = place.partition(":")
     if not name:
         raise InputError(f"{spec}: names no data set; write 'hub:owner/name' or 'hub:owner/name:split'")
+    if Path(name).exists():  # `load_dataset` prefers it
+        logging.getLogger(__name__).warning(f"warning: {spec} is read from {name} in this directory, not from the hub")
     try:
         dataset = load_dataset(name, split=split or "train")
     except Exception as error:  # network, hub and data set code each have exceptions of their own

@@ -206,7 +206,8 @@ def _split(options: DataOptions, names: tuple[str, ...], *, seed: int, pretraini
     if isinstance(backbone, int) and backbone > (half := len(names) // 2):
         raise InputError(
             f"data.backbone_classes is {backbone} and {options.source} has {len(names)} classes; "
-            f"{f'lower it to {half} or less, or ' if half else ''}set 0 to share the base classes"
+            f"{f'lower it to {half} or less, or ' if half else ''}set 0 to share the base classes; a "
+            "pretrained backbone (backbone=NAME) needs none"
         )
     shares = {
         part: 0 if isinstance(value, str) else value

@@ -136,7 +136,7 @@ def write_head(
                 if any(limit > LEAVES_ALL for _, limit in limits)
                 else "on held-out classes it was more accurate than {}"
             )
-            remark(f"the universal generator wrote this head: {why.format(chosen_generator)}")
+            remark(f"the universal generator wrote this head, with the same backbone: {why.format(chosen_generator)}")
     written = {
         "head": str(target),
         "generator": str(chosen_generator),

@@ -19,6 +19,7 @@ from weightgen.data.labelled import encoded
 from weightgen.data.pictures import decoded
 from weightgen.files import shown
 from weightgen.pipeline import WeightGenerationPipeline
+from weightgen.universal.generator import NAME as UNIVERSAL
 
 _LOOKED_AT = 16  # images of a data set
 _CHROMA = 4.0  # mean difference of an image's channels, of 255, from which on it counts as coloured
@@ -72,9 +73,11 @@ def warn_of_kind(images: Dataset, pipeline: WeightGenerationPipeline, *, where: 
         why = f"this generator was trained on {_kind(trained_on)}"
     else:
         return
+    packaged = pipeline.config.provenance and pipeline.config.provenance.get("generator") == UNIVERSAL
+    instead = "name another backbone" if packaged else "name the packaged generator, universal"
     logging.getLogger(__name__).warning(
-        f"warning: {shown(Path(where))} holds {given}, and {why}; heads for them are likely to be poor, train a "
-        "generator on images like these: weightgen train metadiff data=SPEC backbone=NAME"
+        f"warning: {shown(Path(where))} holds {given}, and {why}; heads for them are likely to be poor: {instead}, or "
+        "train one on images like these, weightgen train metadiff data=SPEC backbone=NAME"
     )
 
 

@@ -177,7 +177,9 @@ def check_scheduler(scheduler: SchedulerMixin, chain: Mapping[str, Any]) -> None
     """
     name, classes = type(scheduler).__name__, tuple(_classes().values())
     if not isinstance(scheduler, SchedulerMixin) or not isinstance(scheduler, classes):
-        raise InputError(f"scheduler {name} cannot run this chain; use one of {', '.join(scheduler_names())}")
+        rows = chain.get("prediction_type") == "sample"
+        fitting = [one for one in scheduler_names() if not rows or _takes_rows(_classes()[one])]
+        raise InputError(f"scheduler {name} cannot run this chain; use one of {', '.join(fitting)}")
     _check_takes(name, type(scheduler), chain)
     for key, given in chain_of(scheduler).items():
         if key in _TRAINED and given != chain.get(key, _TRAINED[key]):
@@ -215,8 +217,13 @@ def _check_takes(name: str, kind: type[SchedulerMixin], chain: Mapping[str, Any]
             f"scheduler '{name}' knows nothing of the {segments} segments that this generator was trained in; its own "
             "LocalDDPMScheduler alone visits their ends"
         )
-    if chain["prediction_type"] == "sample" and any(parent.__name__ in _NEVER_SAMPLE for parent in kind.__mro__):
+    if chain["prediction_type"] == "sample" and not _takes_rows(kind):
         raise InputError(f"scheduler '{name}' takes no denoiser that predicts clean rows; use DDIMScheduler")
+
+
+def _takes_rows(kind: type[SchedulerMixin]) -> bool:
+    """Whether it takes a denoiser that predicts clean rows."""
+    return not any(parent.__name__ in _NEVER_SAMPLE for parent in kind.__mro__)
 
 
 def input_signal(scheduler: SchedulerMixin) -> Float[Tensor, " steps"]:
