@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import pickletools
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,24 @@ def test_it_works_within_pipelines_and_searches(arrays: tuple[np.ndarray, np.nda
     search = GridSearchCV(chained, grid, cv=2, error_score="raise").fit(features, names)
     assert search.best_params_["weightgenerationclassifier__num_inference_steps"] in (1, 3)
     assert set(search.predict(features)) == set(NAMES)
+
+
+def test_fitting_and_predicting_leave_random_states_and_arrays_alone(arrays: tuple[np.ndarray, np.ndarray]) -> None:
+    features, labels = arrays[0].copy(), arrays[1]
+    features.setflags(write=False)  # as a DataFrame's are
+    before = torch.get_rng_state()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classifier = WeightGenerationClassifier(random_state=0).fit(features, labels)
+        classifier.predict(features)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+def test_features_whose_squares_are_no_numbers_are_refused(arrays: tuple[np.ndarray, np.ndarray], scale: float) -> None:
+    features, labels = arrays
+    with pytest.raises(InputError, match=r"X: its largest value is .*; scale it to about 1"):
+        WeightGenerationClassifier().fit(features * scale, labels)
 
 
 def test_a_pickle_holds_arrays_and_answers_the_same(arrays: tuple[np.ndarray, np.ndarray]) -> None:

@@ -3,9 +3,11 @@
 import hashlib
 import itertools
 
+import pytest
 import torch
 
-from weightgen.seeds import derive, generator
+from weightgen.errors import InputError
+from weightgen.seeds import building_networks, derive, generator
 
 
 def test_seeds_do_not_depend_on_the_process_or_the_machine() -> None:
@@ -33,3 +35,19 @@ def test_generator_ignores_the_global_state() -> None:
     torch.randn(3)
     assert torch.equal(torch.randn(5, generator=generator(2, "head")), first)
     assert not torch.equal(torch.randn(5, generator=generator(2, "query")), first)
+
+
+def test_building_networks_leaves_the_global_state_alone() -> None:
+    before = torch.get_rng_state()
+    with building_networks():
+        torch.nn.Linear(2, 3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_networks_are_not_built_in_another_precision() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(InputError, match=r"default dtype is torch\.float64; call"), building_networks():
+            pass
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -19,6 +19,10 @@ _MODULES = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     # Loaded on first use: `weightgen --help` must not wait for torch.
     if name in _MODULES:

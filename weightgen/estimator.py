@@ -23,6 +23,8 @@ from weightgen.seeds import generator as seeded
 from weightgen.universal.generator import NAME as UNIVERSAL
 from weightgen.universal.generator import universal_generator
 
+_LEAST = 1e-15  # squares of smaller numbers, or of larger ones than its inverse, leave single precision
+
 
 class WeightGenerationClassifier(ClassifierMixin, BaseEstimator):
     """Writes a linear classifier for features of a frozen network: `fit` is one run of the chain, nothing is trained.
@@ -80,7 +82,11 @@ class WeightGenerationClassifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise InputError(f"y: has one class only ({self.classes_[0]!r}); give features of two or more classes")
+            raise InputError(f"y: has one class only ({self.classes_[0]}); give features of two or more classes")
+        if not _LEAST < (largest := np.abs(X).max()) < 1 / _LEAST and largest:
+            raise InputError(
+                f"X: its largest value is {largest:g}, whose square leaves single precision; scale it to about 1"
+            )
         order = np.argsort(labels, kind="stable")
         features = Features(
             torch.from_numpy(X[order]), torch.from_numpy(labels[order]), tuple(map(str, range(len(self.classes_))))
@@ -96,7 +102,7 @@ class WeightGenerationClassifier(ClassifierMixin, BaseEstimator):
         """Probabilities [images, classes], in the order of `classes_`."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)  # noqa: N806
-        return draw_probabilities(self._heads, torch.from_numpy(X)).mean(0).numpy()
+        return draw_probabilities(self._heads, torch.tensor(X)).mean(0).numpy()
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """The most probable class of each row."""

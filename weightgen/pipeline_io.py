@@ -21,6 +21,7 @@ from weightgen.hub import local_folder, push_folder
 from weightgen.interfaces import Conditioner, Denoise, Denoiser, ParameterSpace
 from weightgen.registry import nearest
 from weightgen.schedulers.schedulers import chain_of, check_scheduler, is_noiseless, scheduler_class
+from weightgen.seeds import building_networks
 from weightgen.spaces.class_rows import ClassRows
 
 Own = TypeVar("Own", bound="GeneratorPipeline")
@@ -312,11 +313,12 @@ def load_component(place: Path, kind: type[Module], *, change: Change | None = N
     """
     config = {key: value for key, value in _config(place / "config.json").items() if not key.startswith("_")}
     config = {_renamed(key): value for key, value in config.items()}
-    try:
-        module = kind(**config)
-    except (TypeError, ValueError) as error:
-        reason = f"does not fit {kind.__name__} of this version ({error}); train the generator again"
-        raise InputError(f"{place / 'config.json'}: {reason}") from error
+    with building_networks():
+        try:
+            module = kind(**config)
+        except (TypeError, ValueError) as error:
+            reason = f"does not fit {kind.__name__} of this version ({error}); train the generator again"
+            raise InputError(f"{place / 'config.json'}: {reason}") from error
     tensors = {_renamed(key): tensor for key, tensor in read_tensors(place / _WEIGHTS).items()}
     wanted = module.state_dict()
     if change is not None:

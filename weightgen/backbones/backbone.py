@@ -177,11 +177,8 @@ class Backbone(nn.Module):
             raise InputError(f"head: {shapes} do not fit a backbone with {self.feature_width} features")
         model: Any = copy.deepcopy(self.trunk)
         device = next(model.parameters()).device
-        layer = nn.Linear(width, ways, device=device)
-        with torch.no_grad():
-            layer.weight.copy_(weight)
-            layer.bias.copy_(bias)
-        model.set_submodule(self.head_slot, layer)
+        own = (tensor.detach().clone().to(device) for tensor in (weight, bias))
+        model.set_submodule(self.head_slot, _linear(*own, width=width, source="head"))
         model.num_classes = ways
         model.pretrained_cfg["num_classes"] = ways
         return model.requires_grad_(True).eval()

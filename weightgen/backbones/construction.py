@@ -15,7 +15,7 @@ from weightgen.backbones import preprocessing
 from weightgen.errors import InputError, reason
 from weightgen.files import read_json, read_tensors
 from weightgen.registry import nearest
-from weightgen.seeds import derive
+from weightgen.seeds import building_networks, derive
 from weightgen.specs import HUB, LOCAL_DIR
 
 _RESERVED = (
@@ -113,7 +113,7 @@ def build(
     """
     _check_options(arguments)
     overlay = {} if weights is None else {"pretrained_cfg_overlay": {"file": str(weights), "custom_load": False}}
-    with torch.random.fork_rng(devices=[]):
+    with building_networks():
         torch.manual_seed(derive(seed, "backbone"))
         try:
             return timm.create_model(
