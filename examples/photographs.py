@@ -55,4 +55,6 @@ def write(out: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python photographs.py OUT")
     write(Path(sys.argv[1]))

@@ -13,9 +13,14 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
+if len(sys.argv) != 3:
+    sys.exit("usage: python serve_onnx.py FILE.onnx PORT")
 session = onnxruntime.InferenceSession(sys.argv[1])
 metadata = session.get_modelmeta().custom_metadata_map
-names, mode = json.loads(metadata["class_names"]), json.loads(metadata["preprocessing"])["mode"]
+names, preprocessing = (json.loads(metadata[key]) for key in ("class_names", "preprocessing"))
+if not preprocessing["in_file"]:
+    sys.exit(f"{sys.argv[1]}: takes preprocessed images; export it again with --preprocessing")
+LARGEST = 2**25  # bytes of a request
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -23,9 +28,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:  # noqa: D102 - the name that http.server asks for
         try:
-            image = Image.open(io.BytesIO(self.rfile.read(int(self.headers["Content-Length"]))))
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert(mode))
-        except (OSError, TypeError, ValueError):
+            length = int(self.headers["Content-Length"])
+            if not 0 < length <= LARGEST:
+                raise ValueError(length)
+            image = Image.open(io.BytesIO(self.rfile.read(length)))
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert(preprocessing["mode"]))
+        except (OSError, TypeError, ValueError, Image.DecompressionBombError):
             self.send_error(400, "not an image")
             return
         batch = pixels.reshape(1, *pixels.shape[:2], -1)
