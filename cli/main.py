@@ -26,7 +26,8 @@ class OneLineErrors(TyperGroup):
         streams = sys.stdout, sys.stderr  # typer puts others in their place when a reader has gone
         try:
             _check_current_folder()
-            _check_empty(extra.get("args", args[0] if args else None) or sys.argv[1:])
+            given = extra.get("args", args[0] if args else None)
+            _check_empty(sys.argv[1:] if given is None else given)
             code = super().main(*args, **{**extra, "standalone_mode": False})
             sys.stdout.flush()
         except (Exception, SystemExit) as error:

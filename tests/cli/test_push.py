@@ -121,7 +121,7 @@ def test_what_cannot_be_pushed_is_refused_in_one_line(
     assert "is not a directory" in refuse("push", tmp_path / "none", "me/birds")
     assert "is a generator, not a head" in refuse("push", trained / "generator", "me/birds")
     assert "not one of the hub's identifiers" in refuse("push", trained, "me/birds", "--license", "mine\n---")
-    for name in ("", "bad name/x y"):
+    for name in ("/", "bad name/x y"):
         assert f"{name!r} is not the name of a repository" in refuse("push", trained, name)
     assert hub_calls == []
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -67,7 +67,7 @@ def test_keys_are_the_contract() -> None:
         ),
     ],
 )
-def test_the_unlabelled_images_are_told(
+def test_the_unlabelled_images_are_described(
     draw: UnlabelledDraw, fewest: int | None, expected: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     where = {"backbone": "conv4", "generator": "runs/metadiff"}
