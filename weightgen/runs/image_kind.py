@@ -74,7 +74,11 @@ def warn_of_kind(images: Dataset, pipeline: WeightGenerationPipeline, *, where: 
     else:
         return
     packaged = pipeline.config.provenance and pipeline.config.provenance.get("generator") == UNIVERSAL
-    instead = "name another backbone" if packaged else "name the packaged generator, universal"
+    instead = (
+        "name another backbone"
+        if packaged
+        else "take the packaged generator (generate --generator universal, evaluate universal)"
+    )
     logging.getLogger(__name__).warning(
         f"warning: {shown(Path(where))} holds {given}, and {why}; heads for them are likely to be poor: {instead}, or "
         "train one on images like these, weightgen train metadiff data=SPEC backbone=NAME"
