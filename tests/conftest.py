@@ -7,5 +7,5 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
-        for plugin in ("made_up_core", "tiny_runs"):
+        for plugin in ("quick_checks", "made_up_core", "tiny_runs"):
             config.pluginmanager.import_plugin(plugin)

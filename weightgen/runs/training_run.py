@@ -112,13 +112,13 @@ def check_run(recipe: Recipe) -> None:
     specs = [data.source, *data.further, *spaces, *own]
     local = not any(spec.startswith("hub:") for spec in specs)
     pretraining = recipe.backbone.pretraining is not None
-    parts = open_parts(data, seed=recipe.seed, pretraining=pretraining) if local else None
-    for source in spaces if local else ():
-        open_data(source, seed=recipe.seed)
     check_backbone(recipe.backbone, seed=recipe.seed)
     for named in dict.fromkeys(named for _, named in space_specs(data) if named):
         given = {"checkpoint": named} if named.endswith(".safetensors") else {"model": named, "pretrained": True}
         check_backbone(BackboneOptions.model_validate(given), seed=recipe.seed)
+    parts = open_parts(data, seed=recipe.seed, pretraining=pretraining) if local else None  # glyphs are rendered here
+    for source in spaces if local else ():
+        open_data(source, seed=recipe.seed)
     if parts is not None:
         _check_sizes(recipe, parts)
 
