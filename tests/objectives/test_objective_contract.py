@@ -130,7 +130,7 @@ def test_descending_lowers_the_loss(objective: Objective, lesson: Lesson) -> Non
 
     before = judged()
     optimiser = torch.optim.Adam(lesson.denoiser.parameters(), lr=5e-3)
-    for step in range(16):
+    for step in range(28):
         optimiser.zero_grad()
         lesson.ask(objective, seed=step)["loss"].backward()
         torch.nn.utils.clip_grad_norm_(lesson.denoiser.parameters(), 1.0)
