@@ -29,7 +29,7 @@ TRAINING = (
     *("training.held_out_classes=0", "training.folds=2", "denoiser.width=16", "denoiser.depth=1"),
     *("evaluation.ways=3", "evaluation.shots=[2]", "evaluation.queries=3", "evaluation.episodes=4"),
 )
-OFTEN = ("backbone.pretraining.steps=3", "training.checkpoint_every=1")
+OFTEN = ("backbone.pretraining.steps=3", "training.steps=3", "training.checkpoint_every=1")
 """Of a training that is killed at every moment at which a file is renamed: as many in both stages."""
 EVALUATE = ("evaluate", "--methods", "generator,raw_centroid", "--format", "json")
 LOST = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:544] Connection closed by peer [127.0.0.1]:23456"

@@ -135,6 +135,25 @@ def test_what_cannot_learn_from_other_spaces_is_refused(recipe: str, change: str
         check_run(load_recipe(recipe, changes))
 
 
+def test_validation_accepts_what_training_does(spec: Any) -> None:
+    changes = (*TINY, f"data={spec(9)}", f"backbone={spec(9)}", f"data.spaces=[{spec(14)}]")
+    check_run(load_recipe("universal", changes))
+
+
+@pytest.mark.parametrize("change", ["backbone=resnet51", "data.spaces=[glyphs@resnet51]"])
+def test_a_backbone_that_timm_does_not_know_is_refused_before_images_are_opened(
+    change: str, spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("images were opened")
+
+    monkeypatch.setattr("weightgen.runs.training_run.open_parts", opened)
+    recipe = load_recipe("universal", [*TINY, f"data={spec(9)}", f"backbone={spec(9)}", change])
+    for refuse in (check_run, lambda recipe: train_run(recipe, RunFolder(tmp_path / "run"))):
+        with pytest.raises(InputError, match="timm has no model 'resnet51'"):
+            refuse(recipe)
+
+
 def test_a_space_without_a_backbone_is_refused_before_features_are_computed(spec: Any, tmp_path: Path) -> None:
     recipe = load_recipe("universal", [f"data={spec(9)}", f"backbone={spec(9)}", "data.spaces=[glyphs]"])
     with pytest.raises(InputError, match="names no backbone"):

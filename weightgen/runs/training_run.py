@@ -37,7 +37,7 @@ from weightgen.runs.generator_training import GeneratorTraining
 from weightgen.runs.image_kind import ImageKind
 from weightgen.runs.tracking import FOLDER, check_tracker, tracked
 from weightgen.seeds import derive
-from weightgen.specs import HUB
+from weightgen.specs import FEATURES, HUB
 from weightgen.training.learner import new_accelerator
 from weightgen.zoo.store import ZooFolder
 
@@ -112,10 +112,7 @@ def check_run(recipe: Recipe) -> None:
     specs = [data.source, *data.further, *spaces, *own]
     local = not any(spec.startswith("hub:") for spec in specs)
     pretraining = recipe.backbone.pretraining is not None
-    check_backbone(recipe.backbone, seed=recipe.seed)
-    for named in dict.fromkeys(named for _, named in space_specs(data) if named):
-        given = {"checkpoint": named} if named.endswith(".safetensors") else {"model": named, "pretrained": True}
-        check_backbone(BackboneOptions.model_validate(given), seed=recipe.seed)
+    _check_backbones(recipe)
     parts = open_parts(data, seed=recipe.seed, pretraining=pretraining) if local else None  # glyphs are rendered here
     for source in spaces if local else ():
         open_data(source, seed=recipe.seed)
@@ -145,7 +142,7 @@ def prepared(
 ) -> GeneratorTraining:
     """All that comes before the generator learns, or came before it learnt: backbone, features, space, targets."""
     build_targets(recipe).check()
-    space_specs(recipe.data)  # one that names no backbone is refused before any work
+    _check_backbones(recipe)  # by name; weights are downloaded once the images are known to be there
     pretraining = recipe.backbone.pretraining is not None
     parts = open_parts(recipe.data, seed=recipe.seed, pretraining=pretraining) if fresh else run.parts(recipe)
     if not fresh:
@@ -173,6 +170,15 @@ def prepared(
     if training.zoo_plan.targets.fitted:
         training.fit_zoo(ZooFolder(run.path / "zoo"), progress=progress)
     return training
+
+
+def _check_backbones(recipe: Recipe) -> None:
+    """Refuse the recipe's backbone or that of a space where it cannot be used, and a space that names none."""
+    check_backbone(recipe.backbone, seed=recipe.seed)
+    for named in dict.fromkeys(named for _, named in space_specs(recipe.data) if named):
+        file = named.lower().endswith(".safetensors") and not named.startswith(FEATURES)
+        given = {"checkpoint": named} if file else {"model": named, "pretrained": True}
+        check_backbone(BackboneOptions.model_validate(given), seed=recipe.seed)
 
 
 def _pretrained(
