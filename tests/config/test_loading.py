@@ -185,7 +185,7 @@ def test_paths_on_the_command_line_are_taken_as_they_are_written(name: str) -> N
     assert load_recipe("metadiff", [f"data={name}"]).data.source == name
 
 
-@pytest.mark.parametrize("name", [name for name in AS_WRITTEN if name not in ("0.50", "007", "0x1F", "1_000", "12:30")])
+@pytest.mark.parametrize("name", [name for name in AS_WRITTEN if name not in ("0.50", "007", "0x1F", "1_000")])
 def test_where_a_number_could_stand_only_a_number_is_one(name: str) -> None:
     assert load_recipe("metadiff", [f"data.novel={name}"]).data.novel == name
     assert load_recipe("metadiff", ["data.novel=0.50"]).data.novel == 0.5
@@ -203,6 +203,20 @@ def test_class_names_are_taken_as_they_are_written(section: str, tmp_path: Path)
     assert (getattr(recipe.data, section), recipe.data.source) == (names, "007")
     mine.write_text(to_yaml(recipe))  # as a run folder keeps it
     assert load_recipe(str(mine)) == recipe
+
+
+@pytest.mark.parametrize("written", ["010", "10", "+10", "0xA"])
+def test_a_leading_zero_makes_no_other_number(written: str, tmp_path: Path) -> None:
+    assert load_recipe("metadiff", [f"training.steps={written}"]).training.steps == 10
+    (tmp_path / "mine.yaml").write_text(
+        f"data: {{source: glyphs}}\nbackbone: {{model: conv4, pretraining: {{}}}}\ntraining: {{steps: {written}}}\n"
+    )
+    assert load_recipe(str(tmp_path / "mine.yaml")).training.steps == 10
+
+
+def test_a_time_is_no_number() -> None:
+    with pytest.raises(InputError, match=r"training\.steps: .*'12:30'"):
+        load_recipe("metadiff", ["training.steps=12:30"])
 
 
 def test_words_that_are_no_names_keep_their_meaning() -> None:

@@ -41,8 +41,11 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     plain_tags = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "null", "timestamp"))
 
     def plain(self, node: yaml.ScalarNode) -> Any:
+        if node.tag != "tag:yaml.org,2002:timestamp" and ":" in node.value:  # 12:30 is 750 to YAML 1.1
+            return node.value
         try:
-            value = yaml.SafeLoader.yaml_constructors[node.tag](self, node)
+            decimal = node.tag.endswith(":int") and node.value.lstrip("+-").isdecimal()  # 010 is 8 to YAML 1.1
+            value = int(node.value) if decimal else yaml.SafeLoader.yaml_constructors[node.tag](self, node)
         except ValueError:  # looks like a date and is none
             return node.value
         return value if node.style in ("'", '"') else _Plain(value, node.value)
