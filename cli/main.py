@@ -128,6 +128,3 @@ app.command("components")(recipes.components)
 app.add_typer(train.zoo, name="zoo")
 app.add_typer(data.app, name="data")
 app.command("doctor")(doctor.doctor)
-
-if __name__ == "__main__":
-    app()

@@ -1,5 +1,7 @@
 """The one exception for wrong input."""
 
+import traceback
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used.
@@ -10,8 +12,14 @@ class InputError(ValueError):
 
 
 def reason(error: BaseException) -> str:
-    """What another library's exception says, on one line that is not too long; its type where it says nothing."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """What another library's exception says, on one line that is not too long.
+
+    Where it says nothing, its type, or the assertion that failed: `assert dim % heads == 0`.
+    """
+    said = str(error)
+    if not said and isinstance(error, AssertionError):
+        said = traceback.extract_tb(error.__traceback__)[-1].line or ""
+    return " ".join(said.split())[:200] or type(error).__name__
 
 
 def check_positive(**options: int) -> None:

@@ -143,7 +143,7 @@ def test_a_reader_that_goes_away_ends_the_command_in_silence(
 
 @pytest.mark.parametrize("arguments", ["recipes schema", "--help"])
 def test_head_takes_a_line_from_the_command_itself(arguments: str) -> None:
-    script = f"{sys.executable} -m weightgen.cli.main {arguments} | head -1; echo ${{PIPESTATUS[0]}}"
+    script = f"{sys.executable} -m weightgen {arguments} | head -1; echo ${{PIPESTATUS[0]}}"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, check=True)
     *lines, code = done.stdout.splitlines()
@@ -157,7 +157,7 @@ def test_a_full_disk_behind_stdout_is_one_line() -> None:
         pytest.skip("no /dev/full")
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "weightgen.cli.main", "--help"],
+            [sys.executable, "-m", "weightgen", "--help"],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

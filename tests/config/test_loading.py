@@ -262,7 +262,7 @@ def test_a_missing_section_is_named(tmp_path: Path) -> None:
         (b"seed: [1\n", "is not valid YAML"),
         (
             b"seed: 1\ndata: {source: a}\nseed: 2\n",
-            "is not valid YAML ('seed' is given twice in \"<unicode string>\", line 3,",
+            "is not valid YAML ('seed' is given twice at line 3,",
         ),
         (b"data: &a {b: *a}\n", "is not valid YAML (an anchor stands within itself)"),
         (b"seed: \xff\xfe\n", "cannot be read"),

@@ -21,6 +21,7 @@ from weightgen.specs import HUB, LOCAL_DIR
 _RESERVED = (
     *("num_classes", "features_only", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"),
 )
+_REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 _LARGEST_SIDE = 65_535
 HEAD = "head.safetensors"
 """Lies beside a model whose classifier a generator wrote; one that knows its support images tells nothing of others."""
@@ -124,7 +125,7 @@ def build(
                 **overlay,
                 **arguments,
             )
-        except (TypeError, ValueError, RuntimeError, AssertionError, KeyError, AttributeError) as error:
+        except _REFUSALS as error:
             raise InputError(f"backbone.options: timm cannot build '{architecture}' so: {reason(error)}") from error
 
 

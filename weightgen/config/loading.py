@@ -128,7 +128,8 @@ def _parse(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); give a YAML file") from error
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
+        why = " ".join(str(error).split()).replace('in "<unicode string>", line', "at line")
+        raise InputError(f"{path}: is not valid YAML ({why})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: is not a recipe; it must be a mapping of sections such as data and backbone")
     return content
