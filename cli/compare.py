@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Format, FormatOption, QuietOption
+from .options import FormatOption, QuietOption
 from .output import Output
 
 
@@ -33,7 +33,7 @@ def compare(
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write the page as report.html here; --out has one too.")
     ] = None,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     quiet: QuietOption = False,
 ) -> None:
     """Train several recipes on the same classes and compare them on the same episodes, memorisation included.

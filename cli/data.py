@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Format, FormatOption, QuietOption
+from .options import FormatOption, QuietOption
 from .output import Output, facts
 
 app = typer.Typer(no_args_is_help=True, help="Look at image data, and take examples out of it.")
@@ -16,7 +16,7 @@ Spec = Annotated[
 
 
 @app.command("info")
-def info(spec: Spec, format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
+def info(spec: Spec, format: FormatOption = "text", quiet: QuietOption = False) -> None:
     """Say how many classes and images there are. Example: weightgen data info images.parquet"""
     output = Output(format, quiet)
     from weightgen.runs.data_tools import describe
@@ -33,7 +33,7 @@ def sample(
     shots: Annotated[int, typer.Option(help="Support images of a class.")] = 5,
     queries: Annotated[int, typer.Option(help="Query images of a class.")] = 10,
     seed: Annotated[int, typer.Option(help="Decides which.")] = 0,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     quiet: QuietOption = False,
 ) -> None:
     """Write one episode as image folders. Example: weightgen data sample glyphs --out example"""

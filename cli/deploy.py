@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Format, FormatOption, QuietOption
+from .options import FormatOption, QuietOption
 from .output import Output
 
 
@@ -18,7 +18,7 @@ def export(
             "--preprocessing", help="Put resizing, cropping and normalising into the file; it takes pictures then."
         ),
     ] = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     quiet: QuietOption = False,
 ) -> None:
     """Write a head and its backbone as one ONNX file, checked with onnxruntime.
@@ -45,7 +45,7 @@ def push(
         str | None,
         typer.Option(metavar="ID", help="Licence for the card, as the hub writes it: apache-2.0, cc-by-4.0 …"),
     ] = None,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     quiet: QuietOption = False,
 ) -> None:
     """Push a head, or a generator with its recipe and report, to the Hugging Face hub, with a card.

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .options import Format, FormatOption, QuietOption
+from .options import FormatOption, QuietOption
 from .output import Output, facts
 
 
-def doctor(format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
+def doctor(format: FormatOption = "text", quiet: QuietOption = False) -> None:
     """Show versions, devices, caches, what is missing and what fits this machine. Nothing is written or fetched.
 
     Example: weightgen doctor

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .options import Format, FormatOption, QuietOption
+from .options import FormatOption, QuietOption
 from .output import Output
 
 if TYPE_CHECKING:
@@ -44,20 +43,6 @@ ReportOption = Annotated[
 ]
 
 
-class Split(StrEnum):
-    """Classes of a run's own data."""
-
-    novel = "novel"
-    validation = "validation"
-
-
-class Protocol(StrEnum):
-    """What a method is given and judged by."""
-
-    episodes = "episodes"
-    transfer = "transfer"
-
-
 def evaluate(
     run: RunArgument = None,
     backbone: BackboneOption = None,
@@ -68,8 +53,9 @@ def evaluate(
         ),
     ] = None,
     protocol: Annotated[
-        Protocol, typer.Option(help="Episodes, or whole training sets as `weightgen transfer` compares them.")
-    ] = Protocol.episodes,
+        Literal["episodes", "transfer"],
+        typer.Option(help="Episodes, or whole training sets as `weightgen transfer` compares them."),
+    ] = "episodes",
     test: Annotated[
         str | None,
         typer.Option(
@@ -109,11 +95,12 @@ def evaluate(
         ),
     ] = False,
     split: Annotated[
-        Split, typer.Option(help="The run's own classes: novel ones, or those kept to look at while choosing options.")
-    ] = Split.novel,
+        Literal["novel", "validation"],
+        typer.Option(help="The run's own classes: novel ones, or those kept to look at while choosing options."),
+    ] = "novel",
     seed: SeedOption = 0,
     report: ReportOption = None,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     quiet: QuietOption = False,
 ) -> None:
     """Compare a generator with cheap baselines on the same episodes of unseen classes.
@@ -128,7 +115,7 @@ def evaluate(
 
     from .tables import print_evaluations
 
-    if protocol is Protocol.transfer:
+    if protocol == "transfer":
         of_episodes = {
             **{"--ways": ways, "--shots": shots, "--queries": queries, "--episodes": episodes},
             **{"--unlabelled": unlabelled, "--shares": shares, "--distractors": distractors},
@@ -151,7 +138,7 @@ def evaluate(
         evaluations = evaluate_run(
             chosen,
             data=data,
-            split=split.value,
+            split=split,
             ways=ways,
             shots=shots or None,
             queries=queries,
@@ -178,7 +165,7 @@ def transfer(
     methods: MethodsOption = None,
     seed: SeedOption = 0,
     report: ReportOption = None,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     quiet: QuietOption = False,
 ) -> None:
     """Compare a generator with baselines, each making one head for all classes of a training set.

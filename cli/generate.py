@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Format, FormatOption, QuietOption
+from .options import FormatOption, QuietOption
 from .output import Output
 
 _SHOWN = 10  # classes, and pairs of them
@@ -62,7 +62,7 @@ def generate(
         Path | None,
         typer.Option(metavar="DIR", help="Also write report.html here: one page on the head and its images."),
     ] = None,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     quiet: QuietOption = False,
 ) -> None:
     """Write a classifier head for a folder of images.

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from .options import Format, FormatOption, QuietOption
+from .options import FormatOption, QuietOption
 from .output import Output, facts, plain
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Out = Annotated[
 
 
 @app.command("info")
-def info(folder: Folder, format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
+def info(folder: Folder, format: FormatOption = "text", quiet: QuietOption = False) -> None:
     """Show a head's classes and its origin. Example: weightgen head info heads/birds"""
     output = Output(format, quiet)
     from weightgen.heads.head import load_head
@@ -40,7 +40,7 @@ def remove(
     folder: Folder,
     classes: Annotated[list[str], typer.Argument(metavar="CLASS…", help="Names of the classes; '--' before -names.")],
     out: Out = None,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     quiet: QuietOption = False,
 ) -> None:
     """Take classes out of a head; the weights of the others stay as they are.
@@ -55,7 +55,7 @@ def rename(
     folder: Folder,
     names: Annotated[list[str], typer.Argument(metavar="OLD=NEW…", help="Classes and their new names.")],
     out: Out = None,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     quiet: QuietOption = False,
 ) -> None:
     """Give classes of a head other names.

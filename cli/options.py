@@ -1,19 +1,12 @@
 """Arguments and options that several commands have in common."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-
-class Format(StrEnum):
-    """How results are printed."""
-
-    text = "text"
-    json = "json"
-
-
+Format = Literal["text", "json"]
+"""How results are printed."""
 FormatOption = Annotated[Format, typer.Option("--format", help="Print results as text, or as JSON on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress, no remarks.")]
 RecipeArgument = Annotated[

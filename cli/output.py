@@ -117,7 +117,7 @@ class Output:
         """Print `data` as JSON, or `text`, or what `text` prints."""
         if not self._first:
             return
-        if self.format is Format.json:
+        if self.format == "json":
             write_json(data)
         elif isinstance(text, str):
             plain(self.console, text)

@@ -5,17 +5,16 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from enum import StrEnum
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from .options import Format, QuietOption
+from .options import QuietOption
 from .output import Output, complain, utf8_stdout
 
 if TYPE_CHECKING:
@@ -23,15 +22,6 @@ if TYPE_CHECKING:
     from weightgen.heads.prediction import Prediction
 
 _ROWS = 500  # of a table: longer ones come in pieces, so that memory does not grow with the images
-
-
-class PredictFormat(StrEnum):
-    """How predictions are printed."""
-
-    text = "text"
-    json = "json"
-    jsonl = "jsonl"
-    csv = "csv"
 
 
 def predict(
@@ -57,7 +47,9 @@ def predict(
         typer.Option(metavar="DIR", help="Also copy the images into a folder per class; nothing is overwritten."),
     ] = None,
     link: Annotated[bool, typer.Option("--link", help="With --sort-into: symbolic links in place of copies.")] = False,
-    format: Annotated[PredictFormat, typer.Option(help="Print a table, JSON, JSON lines or CSV.")] = PredictFormat.text,
+    format: Annotated[
+        Literal["text", "json", "jsonl", "csv"], typer.Option(help="Print a table, JSON, JSON lines or CSV.")
+    ] = "text",
     quiet: QuietOption = False,
 ) -> None:
     """Classify images with a generated head: class, probability and uncertainty of each.
@@ -67,7 +59,7 @@ def predict(
     Example: weightgen predict --head heads/birds photos/ --format csv
     Example: weightgen predict --head heads/birds photos/ --threshold auto --sort-into sorted
     """
-    output = Output(Format.text, quiet)
+    output = Output("text", quiet)
     from weightgen.errors import InputError
     from weightgen.heads.head import load_head
     from weightgen.heads.sorting import ClassFolders
@@ -94,7 +86,7 @@ def predict(
         "json": _write_json,
         "jsonl": _write_lines,
     }
-    with output.progress(streams=format is not PredictFormat.text) as progress:
+    with output.progress(streams=format != "text") as progress:
         predictions = loaded.stream(given, progress=progress, failed=failed, **chosen)
         if folders is not None:
             predictions = _each(folders.put, predictions)

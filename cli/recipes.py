@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Format, FormatOption, OverridesArgument, QuietOption, RecipeArgument
+from .options import FormatOption, OverridesArgument, QuietOption, RecipeArgument
 from .output import Output, write_json
 
 _SCHEMA = re.compile(rb"\A(# yaml-language-server: \$schema=)(\S+)")
@@ -16,7 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes
 
 
 @app.command("ls")
-def ls(format: FormatOption = Format.text, quiet: QuietOption = False) -> None:
+def ls(format: FormatOption = "text", quiet: QuietOption = False) -> None:
     """List the recipes that come with weightgen. Example: weightgen recipes ls"""
     from weightgen.config.names import recipe_names, recipe_path
 
@@ -62,7 +62,7 @@ def _placed(schema: bytes, source: Path) -> bytes:
 def validate(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     quiet: QuietOption = False,
 ) -> None:
     """Check a recipe: refuse, before any work, all that weightgen train would refuse at once.
@@ -95,7 +95,7 @@ def schema() -> None:
 
 def components(
     kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="One kind only, such as denoisers.")] = None,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     quiet: QuietOption = False,
 ) -> None:
     """List what a recipe can name, with what it is. Example: weightgen components denoisers"""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from .options import Format, FormatOption, QuietOption, RecipeArgument
+from .options import FormatOption, QuietOption, RecipeArgument
 from .output import Output
 from .tables import print_grid
 
@@ -19,7 +19,7 @@ def sweep(
         typer.Argument(metavar="KEY=A,B,C…", help="Options with their values; every combination is a run."),
     ],
     out: Annotated[Path, typer.Option(help="Folder that holds run folders.")] = Path("runs"),
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     quiet: QuietOption = False,
 ) -> None:
     """Train a recipe with every combination of options, and sort the runs by accuracy on held-out base classes.

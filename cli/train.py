@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Format, FormatOption, FreshOption, OutOption, OverridesArgument, QuietOption, RecipeArgument
+from .options import FormatOption, FreshOption, OutOption, OverridesArgument, QuietOption, RecipeArgument
 from .output import Output
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def train(
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the report.", show_default="report/ of the run")
     ] = None,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     quiet: QuietOption = False,
 ) -> None:
     """Train a generator, and evaluate it on classes it never saw.
@@ -73,7 +73,7 @@ def build(
     overrides: OverridesArgument = None,
     out: OutOption = None,
     fresh: FreshOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     quiet: QuietOption = False,
 ) -> None:
     """Fit the zoo of a recipe in its run folder; weightgen train goes on from there.
@@ -96,7 +96,7 @@ def build(
 @zoo.command("info")
 def info(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A zoo, or the run folder that holds one.")],
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     quiet: QuietOption = False,
 ) -> None:
     """Show how many members a zoo has, how good they are, how long and how far apart.

@@ -44,9 +44,11 @@ class Conditioner(ModelMixin, ConfigMixin, ABC):
     sees_images: whether conditions depend on images at all.
     sees_coordinates: whether more of a vector counts than its length, its products, and its components along the axes.
     uses_crops: whether crops of support images make a difference.
+    gives_variance: whether its conditions say how much of each row they leave unknown.
     """
 
     uses_crops: ClassVar[bool] = False
+    gives_variance: bool = False
     adapts: ClassVar[bool] = False
     sees_images: ClassVar[bool] = True
     sees_coordinates: ClassVar[bool] = True
@@ -55,11 +57,6 @@ class Conditioner(ModelMixin, ConfigMixin, ABC):
     def class_names(self) -> tuple[str, ...] | None:
         """The only classes that it knows; `Episode.classes` are then places here. None: any classes."""
         return None
-
-    @property
-    def gives_variance(self) -> bool:
-        """Whether its conditions say how much of each row they leave unknown."""
-        return False
 
     def adapted(self, episode: Episode, standardizer: Standardizer) -> tuple[Episode, FeatureSpace]:
         """A standardised episode in the space that its rows are to live in, and that space."""
@@ -144,7 +141,12 @@ class Denoiser(ModelMixin, ConfigMixin, ABC):
         return self
 
     def set_noise_levels(self, scheduler: SchedulerMixin) -> None:
-        """Called once with the training scheduler, before training; keep what is needed in buffers."""
+        """Called once with the training scheduler, before training; keep what is needed in buffers.
+
+        A buffer `signal` [steps] gets ᾱ, or that of the segment at hand: how much of its target an input holds.
+        """
+        if isinstance(signal := getattr(self, "signal", None), Tensor):
+            signal.copy_(getattr(scheduler, "input_signal", scheduler.alphas_cumprod))
 
 
 @dataclass(frozen=True)

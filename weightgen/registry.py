@@ -44,14 +44,8 @@ def declared_options(kind: str, name: str) -> dict[str, Any]:
     if "." in name:
         return option_types(get(kind, name))
     _known(kind, name)
-    constructors = [node for node in _source(kind, name).body if getattr(node, "name", "") == "__init__"]
-    return constructor_options(constructors[0]) if constructors else {}
-
-
-def constructor_options(constructor: ast.stmt) -> dict[str, Any]:
-    """Keyword-only arguments and their types, of the source of a constructor."""
-    assert isinstance(constructor, ast.FunctionDef)
-    arguments = constructor.args.kwonlyargs
+    functions = [node for node in _source(kind, name).body if isinstance(node, ast.FunctionDef)]
+    arguments = [one for node in functions if node.name == "__init__" for one in node.args.kwonlyargs]
     return {one.arg: _type(ast.unparse(one.annotation) if one.annotation else "Any") for one in arguments}
 
 

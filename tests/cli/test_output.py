@@ -16,7 +16,6 @@ import yaml
 from generator_doubles import generator_double
 from tiny_runs import CLASSES, IMAGES_PER_CLASS, SHARED, files_below, invoke, refuse, succeed
 from weightgen.cli.generate import written_sentence
-from weightgen.cli.options import Format
 from weightgen.cli.output import Output
 
 import weightgen
@@ -432,7 +431,7 @@ def test_quiet_alone_turns_the_bars_of_other_libraries_off(images: Path, monkeyp
     assert done.stdout.splitlines()[-1] == "True True"
     with monkeypatch.context() as patch:
         patch.setattr(os, "environ", clean)
-        Output(Format.text, quiet=False)
+        Output("text", quiet=False)
     assert not [key for key in clean if key.endswith("DISABLE_PROGRESS_BARS")]
 
 

@@ -18,7 +18,6 @@ from tiny_runs import refuse, succeed
 from typer.testing import CliRunner
 from weightgen.cli import predict
 from weightgen.cli.main import app
-from weightgen.cli.options import Format
 from weightgen.cli.output import Output
 
 from weightgen import load_head
@@ -166,7 +165,7 @@ def test_no_format_keeps_what_it_printed(write: Callable[..., int], monkeypatch:
     nowhere = open(os.devnull, "w")  # noqa: SIM115 - closed by the test's end
     monkeypatch.setattr(sys, "stdout", nowhere)
     options = {
-        predict._print_tables: {"output": Output(Format.text, quiet=True), "folder": Path(), "ranked": True},
+        predict._print_tables: {"output": Output("text", quiet=True), "folder": Path(), "ranked": True},
         predict._write_csv: {"ranked": True},
     }
 

@@ -26,18 +26,18 @@ def masks(number: int, seed: int = 0, queries: int = 11) -> torch.Tensor:
 
 def test_a_copy_is_at_distance_0_and_overlaps_wholly() -> None:
     checkpoints, order = vectors(6), torch.tensor([4, 0, 3])
-    close = nearest(checkpoints[order], checkpoints)
-    assert close.which.tolist() == order.tolist()
-    assert not close.distance.any()
+    away, which = nearest(checkpoints[order], checkpoints)
+    assert which.tolist() == order.tolist()
+    assert not away.any()
     wrong = masks(6)[order]
-    copied = likeness(close.distance, wrong, wrong, between=between_checkpoints(checkpoints))
+    copied = likeness(away, wrong, wrong, between=between_checkpoints(checkpoints))
     assert (copied.distance, copied.overlap) == (0, 100)
     assert copied.accuracy == pytest.approx(100 * float((~wrong).double().mean()))
 
 
 def test_checkpoints_are_1_from_each_other() -> None:
     checkpoints = vectors(9)
-    away = nearest(checkpoints, checkpoints, not_at=torch.arange(9)).distance
+    away = nearest(checkpoints, checkpoints, not_at=torch.arange(9))[0]
     assert likeness(away, masks(9), masks(9), between=between_checkpoints(checkpoints)).distance == pytest.approx(1)
 
 
@@ -47,7 +47,7 @@ def test_distances_do_not_change_with_units_or_rotations() -> None:
 
     def measured(change: torch.Tensor) -> float:
         moved = checkpoints @ change
-        away = nearest(written @ change, moved).distance
+        away = nearest(written @ change, moved)[0]
         share = likeness(away, masks(4), masks(4), between=between_checkpoints(moved)).distance
         assert share is not None
         return share
@@ -57,7 +57,7 @@ def test_distances_do_not_change_with_units_or_rotations() -> None:
 
 def test_equal_checkpoints_give_no_unit_of_distance() -> None:
     same = vectors(1).expand(3, -1)
-    away = nearest(vectors(2, seed=1), same).distance
+    away = nearest(vectors(2, seed=1), same)[0]
     assert likeness(away, masks(2), masks(2), between=between_checkpoints(same)).distance is None
 
 

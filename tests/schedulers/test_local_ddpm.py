@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler
 from weightgen.errors import InputError
 from weightgen.schedulers.local_ddpm import LocalDDPMScheduler
 from weightgen.schedulers.reverse_chain import MeanDDPMScheduler, reverse_chain, started
-from weightgen.schedulers.schedulers import build_scheduler, input_signal, swap_scheduler
+from weightgen.schedulers.schedulers import build_scheduler, swap_scheduler
 
 CHAIN = 20
 WIDTH = 2000
@@ -134,7 +134,7 @@ def test_one_segment_is_the_plain_noise_free_chain() -> None:
         MeanDDPMScheduler(clip_sample=False, timestep_spacing="trailing", **options),
         chain_of(1, prediction_type="sample"),
     )
-    torch.testing.assert_close(input_signal(ours), plain.alphas_cumprod, rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(ours.input_signal, plain.alphas_cumprod, rtol=1e-4, atol=1e-8)
 
     def rows(scheduler: object) -> torch.Tensor:
         noise = [torch.Generator().manual_seed(7)]
@@ -147,7 +147,7 @@ def test_one_segment_is_the_plain_noise_free_chain() -> None:
 
 def test_a_denoiser_is_told_how_much_its_input_holds_of_the_local_target() -> None:
     chain = chain_of(3)
-    signal = input_signal(chain)
+    signal = chain.input_signal
     assert signal[19] < 1e-4
     assert (signal[[0, 7, 13]] > 0.7).all()  # just before the end of every segment little noise is left
     assert (signal[[6, 12]] < signal[[7, 13]]).all()

@@ -23,6 +23,7 @@ class ClassSubset(Conditioner):
     """
 
     sees_images = False
+    gives_variance = True
 
     @register_to_config
     def __init__(self, *, feature_width: int, classes: Sequence[str]) -> None:
@@ -33,10 +34,6 @@ class ClassSubset(Conditioner):
     @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(self.config.classes)
-
-    @property
-    def gives_variance(self) -> bool:
-        return True
 
     def forward(self, episode: Episode, standardizer: FeatureSpace) -> Condition:
         nothing = self.nothing(episode, standardizer)

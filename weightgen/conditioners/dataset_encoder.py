@@ -26,6 +26,8 @@ class DatasetEncoder(Conditioner):
         width: inside. heads: of attention.
     """
 
+    gives_variance = True
+
     @register_to_config
     def __init__(self, *, feature_width: int, width: int = 64, heads: int = 4) -> None:
         super().__init__()
@@ -39,10 +41,6 @@ class DatasetEncoder(Conditioner):
         self.read = nn.Linear(width, feature_width)
         nn.init.zeros_(self.read.weight)
         nn.init.zeros_(self.read.bias)
-
-    @property
-    def gives_variance(self) -> bool:
-        return True
 
     def forward(self, episode: Episode, standardizer: FeatureSpace) -> Condition:
         condition = self.prototypes(episode, standardizer)

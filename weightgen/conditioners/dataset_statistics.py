@@ -36,6 +36,7 @@ class DatasetStatistics(Conditioner):
 
     adapts = True
     sees_coordinates = False
+    gives_variance = True
 
     @register_to_config
     def __init__(self, *, prior_images: float = 512.0) -> None:
@@ -43,10 +44,6 @@ class DatasetStatistics(Conditioner):
         if not prior_images > 0:
             raise ValueError(f"prior_images is {prior_images}; it must be above 0")
         self.prototypes = TaskPrototypes()
-
-    @property
-    def gives_variance(self) -> bool:
-        return True
 
     @torch.no_grad()
     def adapted(self, episode: Episode, standardizer: Standardizer) -> tuple[Episode, AdaptedSpace]:

@@ -23,6 +23,8 @@ class LocalTargets(Conditioner):
         width: of the encoder's hidden layer.
     """
 
+    gives_variance = True
+
     @register_to_config
     def __init__(self, *, feature_width: int, width: int = 128) -> None:
         super().__init__()
@@ -31,10 +33,6 @@ class LocalTargets(Conditioner):
         self.read = nn.Linear(width, feature_width)
         nn.init.zeros_(self.read.weight)
         nn.init.zeros_(self.read.bias)
-
-    @property
-    def gives_variance(self) -> bool:
-        return True
 
     def forward(self, episode: Episode, standardizer: FeatureSpace) -> Condition:
         condition = self.prototypes(episode, standardizer)

@@ -17,16 +17,13 @@ class None_(Conditioner):  # noqa: N801 - the word itself is one of Python's
     """
 
     sees_images = False
+    gives_variance = True
 
     @register_to_config
     def __init__(self) -> None:
         super().__init__()
         # Nothing is learnt here; diffusers tells a component's device by its first tensor.
         self.register_buffer("place", torch.zeros(1))
-
-    @property
-    def gives_variance(self) -> bool:
-        return True
 
     def forward(self, episode: Episode, standardizer: FeatureSpace) -> Condition:
         space, means = standardizer.space, torch.zeros_like(episode.support[:, :, 0])

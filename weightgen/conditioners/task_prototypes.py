@@ -31,12 +31,9 @@ class TaskPrototypes(Conditioner):
     @register_to_config
     def __init__(self, *, normalise: bool = True, shrink: bool = True) -> None:
         super().__init__()
+        self.gives_variance = shrink
         # Nothing is learnt here; diffusers tells a component's device by its first tensor.
         self.register_buffer("place", torch.zeros(1))
-
-    @property
-    def gives_variance(self) -> bool:
-        return bool(self.config.shrink)
 
     def forward(self, episode: Episode, standardizer: FeatureSpace) -> Condition:
         means, counts, space = episode.support_means(), episode.counts, standardizer.space

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from diffusers import SchedulerMixin
 from diffusers.models.embeddings import get_timestep_embedding
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from weightgen.interfaces import Denoiser
 from weightgen.records import Condition
-from weightgen.schedulers.schedulers import input_signal
 
 _TIME_WIDTH = 32
 _START = 0.02
@@ -34,7 +32,7 @@ class OrderedDenoiser(Denoiser):
     shares: Tensor
 
     def __init__(
-        self, *, feature_width: int, sizes: Sequence[int], token_width: int, num_train_timesteps: int, width: int
+        self, feature_width: int, sizes: Sequence[int], token_width: int, num_train_timesteps: int, width: int
     ) -> None:
         super().__init__()
         tokens = -(-sum(sizes) // token_width)
@@ -48,9 +46,6 @@ class OrderedDenoiser(Denoiser):
         self.embed_token = nn.Linear(token_width, width)
         self.embed_class = nn.Linear(feature_width + 1, width)
         self.embed_time = nn.Sequential(nn.Linear(_TIME_WIDTH, width), nn.SiLU(), nn.Linear(width, width))
-
-    def set_noise_levels(self, scheduler: SchedulerMixin) -> None:
-        self.signal.copy_(input_signal(scheduler))
 
     def embedded(
         self, noisy: Float[Tensor, "batch tokens width"], timestep: Int[Tensor, " batch"], condition: Condition

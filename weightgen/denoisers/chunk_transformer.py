@@ -41,13 +41,7 @@ class ChunkTransformer(OrderedDenoiser):
         dropout: float = 0.0,
     ) -> None:
         check_positive(width=width, depth=depth, heads=heads)
-        super().__init__(
-            feature_width=feature_width,
-            sizes=sizes,
-            token_width=token_width,
-            num_train_timesteps=num_train_timesteps,
-            width=width,
-        )
+        super().__init__(feature_width, sizes, token_width, num_train_timesteps, width)
         self.layers = nn.ModuleList(EncoderLayer(width, heads, dropout) for _ in range(depth))
         self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, token_width)
         nn.init.zeros_(self.out.weight)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
-from diffusers import SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import get_timestep_embedding
 from jaxtyping import Bool, Float, Int
@@ -18,7 +17,6 @@ from weightgen.errors import check_positive
 from weightgen.features.gaussian_posterior import GaussianPosterior
 from weightgen.interfaces import Denoise, Denoiser
 from weightgen.records import Condition
-from weightgen.schedulers.schedulers import input_signal
 
 _TIME_WIDTH = 32
 _AT_ONCE = 2**18  # numbers of the embedded pairs of an episode, a MiB
@@ -98,9 +96,6 @@ class ClassTransformer(Denoiser):
         for layer in (self.own, self.shared):  # untrained, it is the form alone
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-
-    def set_noise_levels(self, scheduler: SchedulerMixin) -> None:
-        self.signal.copy_(input_signal(scheduler))
 
     def _posterior(self, signal: Tensor | None, condition: Condition, *, learnt: bool) -> GaussianPosterior:
         if condition.unlabelled.shape[1] and signal is not None:

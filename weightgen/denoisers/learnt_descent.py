@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from diffusers import SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -13,7 +12,6 @@ from weightgen.features.gaussian_posterior import mean_given_noisy
 from weightgen.features.leave_one_out import loo_logits, loo_mask
 from weightgen.interfaces import Denoiser
 from weightgen.records import Condition
-from weightgen.schedulers.schedulers import input_signal
 
 _FACTS_OF_ALL = 10
 _FACTS_OF_CLASS = 6
@@ -55,9 +53,6 @@ class LearntDescent(Denoiser):
         self.answer = nn.Linear(width, 2 * rounds)  # untrained, it is the form alone
         nn.init.zeros_(self.answer.weight)
         nn.init.zeros_(self.answer.bias)
-
-    def set_noise_levels(self, scheduler: SchedulerMixin) -> None:
-        self.signal.copy_(input_signal(scheduler))
 
     def forward(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from diffusers import SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -20,7 +19,6 @@ from weightgen.features.ridge_rows import (
 )
 from weightgen.interfaces import Denoise, Denoiser
 from weightgen.records import Condition
-from weightgen.schedulers.schedulers import input_signal
 
 # Chosen on ten data sets and two backbones.
 _SHARE = 0.75  # of the mean of all images that is the origin of the cosines by which unlabelled images are assigned
@@ -68,9 +66,6 @@ class RidgeTransformer(Denoiser):
         self.numbers = _network(FACTS, width, 7)
         self.trust = _network(_IMAGE_FACTS + FACTS, width, 1)
         self.pairs = _network(_PAIR_FACTS + FACTS, width, 1)
-
-    def set_noise_levels(self, scheduler: SchedulerMixin) -> None:
-        self.signal.copy_(input_signal(scheduler))
 
     def forward(
         self, noisy: Float[Tensor, "batch ways width"], timestep: Int[Tensor, " batch"], condition: Condition

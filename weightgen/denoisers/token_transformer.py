@@ -14,7 +14,7 @@ from weightgen.errors import check_positive
 from weightgen.features.gaussian_posterior import mean_given_noisy
 from weightgen.interfaces import Denoiser
 from weightgen.records import Condition
-from weightgen.schedulers.schedulers import input_signal, segments_of
+from weightgen.schedulers.schedulers import segments_of
 
 _TIME_WIDTH = 32
 
@@ -66,7 +66,7 @@ class TokenTransformer(Denoiser):
         nn.init.zeros_(self.out.bias)
 
     def set_noise_levels(self, scheduler: SchedulerMixin) -> None:
-        self.signal.copy_(input_signal(scheduler))
+        super().set_noise_levels(scheduler)
         if self.embed_segment is not None:
             self.segment.copy_(segments_of(scheduler))
 

@@ -44,13 +44,7 @@ class Unet1d(OrderedDenoiser):
         if width < 1 or width % _CHANNELS_OF_A_HEAD:
             raise ValueError(f"width is {width}; it must be a multiple of {_CHANNELS_OF_A_HEAD}")
         check_positive(depth=depth)
-        super().__init__(
-            feature_width=feature_width,
-            sizes=sizes,
-            token_width=token_width,
-            num_train_timesteps=num_train_timesteps,
-            width=width,
-        )
+        super().__init__(feature_width, sizes, token_width, num_train_timesteps, width)
         multiple = 2 ** (depth + 1)
         self.length = multiple * max(_SHORTEST, -(-len(self.place) // multiple))
         self.unet = UNet1DModel(

@@ -16,14 +16,6 @@ _SAMPLED = 1000
 
 
 @dataclass(frozen=True)
-class Nearest:
-    """For each of some vectors the nearest checkpoint: how far it is, and which."""
-
-    distance: Float[Tensor, " vectors"]
-    which: Int[Tensor, " vectors"]
-
-
-@dataclass(frozen=True)
 class Likeness:
     """How like the checkpoints some sets of parameters are, and what they are worth; means over tasks.
 
@@ -43,8 +35,8 @@ def nearest(
     checkpoints: Float[Tensor, "checkpoints width"],
     *,
     not_at: Int[Tensor, " vectors"] | None = None,
-) -> Nearest:
-    """The nearest checkpoints by Euclidean distance.
+) -> tuple[Float[Tensor, " vectors"], Int[Tensor, " vectors"]]:
+    """Distance to the nearest checkpoint by Euclidean distance, and which it is.
 
     Args:
         not_at: for each vector a checkpoint that is passed over, because it is the vector itself.
@@ -53,15 +45,14 @@ def nearest(
     distances = torch.cdist(vectors.double(), checkpoints.double(), compute_mode="donot_use_mm_for_euclid_dist")
     if not_at is not None:
         distances[torch.arange(len(vectors)), not_at] = torch.inf
-    distance, which = distances.min(1)
-    return Nearest(distance, which)
+    return distances.min(1)
 
 
 def between_checkpoints(checkpoints: Float[Tensor, "checkpoints width"]) -> float:
     """Mean distance of a checkpoint to the nearest other one; two at least, of many some at even places."""
     count = min(len(checkpoints), _SAMPLED)
     places = torch.arange(count) * len(checkpoints) // count
-    return float(nearest(checkpoints[places], checkpoints, not_at=places).distance.mean())
+    return float(nearest(checkpoints[places], checkpoints, not_at=places)[0].mean())
 
 
 def wrong_overlap(

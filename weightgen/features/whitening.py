@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,35 +11,6 @@ from torch import Tensor
 from weightgen.records import Space
 
 _STRIP = 256
-
-
-@runtime_checkable
-class Whitening(Protocol):
-    """F with F Σ Fᵀ = I for some covariance Σ; values and weights are rows, some or many."""
-
-    def points(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
-        """Each value v as F v."""
-        ...
-
-    def unpointed(self, points: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
-        """Undoes `points`."""
-        ...
-
-    def weights(self, rows: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
-        """Weights w on F v as weights Fᵀ w on v."""
-        ...
-
-    def unweighted(self, weights: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
-        """Undoes `weights`."""
-        ...
-
-    def variances(self, space: Space) -> Float[Tensor, " feature"]:
-        """Of F w along the axes of `space`, for prototypes w of that space."""
-        ...
-
-    def matrix(self) -> Float[Tensor, "feature feature"]:
-        """F, written out."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -60,21 +30,26 @@ class DenseWhitening:
         return cls(torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), identity, upper=False), lower=True)
 
     def points(self, values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Each value v as F v."""
         if not self.lower:
             return values @ self.whole.mT
         strips = [slice(start, start + _STRIP) for start in range(0, len(self.whole), _STRIP)]
         return torch.cat([values[..., : strip.stop] @ self.whole[strip, : strip.stop].mT for strip in strips], -1)
 
     def unpointed(self, points: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Undoes `points`."""
         return torch.linalg.solve(self.whole, points.flatten(0, -2).mT).mT.reshape(points.shape)
 
     def weights(self, rows: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Weights w on F v as weights Fᵀ w on v."""
         return rows @ self.whole
 
     def unweighted(self, weights: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        """Undoes `weights`."""
         return torch.linalg.solve(self.whole, weights.flatten(0, -2), left=False).reshape(weights.shape)
 
     def variances(self, space: Space) -> Float[Tensor, " feature"]:
+        """Of F w along the axes of `space`, for prototypes w of that space."""
         half, floor = space.along_axes(self.whole.mT).mT, space.prior_variance.min()  # Aᵀ F
         beyond = space.prior_variance - floor  # base classes vary along few axes, and along all others the same
         few = beyond > 1e-6 * space.prior_variance.max()
@@ -82,6 +57,7 @@ class DenseWhitening:
         return floor * half.square().sum(-1) + turned.square() @ beyond[few]
 
     def matrix(self) -> Float[Tensor, "feature feature"]:
+        """F, written out."""
         return self.whole
 
 
@@ -127,3 +103,7 @@ class LowRankWhitening:
 
     def matrix(self) -> Float[Tensor, "feature feature"]:
         return self.points(torch.eye(len(self.axes), dtype=self.axes.dtype, device=self.axes.device))
+
+
+Whitening = DenseWhitening | LowRankWhitening
+"""F with F Σ Fᵀ = I for some covariance Σ; values and weights are rows, some or many."""

@@ -20,9 +20,11 @@ from weightgen.errors import InputError
 from weightgen.evaluation.training_sets import held_out_rows
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import text_hash
-from weightgen.records import TURNED, Features, Progress
+from weightgen.records import TURNED, Calibration, Features, Progress
 from weightgen.seeds import generator
 from weightgen.specs import FEATURES
+from weightgen.training.folds import Fold
+from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
 
 @dataclass(frozen=True)
@@ -132,24 +134,17 @@ def _base(options: DataOptions, parts: DataParts, read: Callable[..., Features])
     return _joined(each)
 
 
-@dataclass(frozen=True)
-class SpaceFeatures:
-    """A data set as another backbone sees it, in the space of that backbone's own classifier."""
-
-    features: Features
-    standardizer: Standardizer
-
-
 def space_features(
     options: DataOptions, *, seed: int, crops: bool, accelerator: Accelerator, progress: Progress | None = None
-) -> list[SpaceFeatures]:
+) -> list[Fold]:
     """Those of `data.spaces`, with crops of images if asked. Raises InputError for a SPEC or backbone of no use."""
     each = []
     for source, named in space_specs(options):
         backbone, images = Backbone.named(named), open_data(source, seed=seed)
         how: dict[str, Any] = {"device": accelerator.device, "accelerator": accelerator, "progress": progress}
         features = (features_with_crops if crops else features_of)(backbone, images, **how)
-        each.append(SpaceFeatures(features, Standardizer.of_backbone(backbone)))
+        standardizer = Standardizer.of_backbone(backbone)
+        each.append(Fold(features, ideal_prototypes(features, standardizer), standardizer, Calibration()))
     return each
 
 

@@ -20,7 +20,6 @@ from weightgen.interfaces import LearntSpace, ParameterSpace
 from weightgen.pipeline import WeightGenerationPipeline
 from weightgen.records import Calibration, Features, Progress
 from weightgen.registry import get
-from weightgen.runs.data_parts import SpaceFeatures
 from weightgen.seeds import derive, generator
 from weightgen.training.calibration import OF_THE_SAME_KIND, View, calibrated, kind_limits
 from weightgen.training.episode_loss import EpisodeLoss
@@ -34,7 +33,6 @@ from weightgen.universal.generator import universal_generator, universal_parts
 from weightgen.zoo.build import Source, ZooPlan, fitted_zoo, of_source, task_problem
 from weightgen.zoo.members import Zoo
 from weightgen.zoo.store import ZooFolder
-from weightgen.zoo_targets.ideal_prototypes import ideal_prototypes
 
 _HELD_OUT_EPISODES = 200
 _COSTLY_EPISODES = 20  # where each gets a feature space or a backbone of its own
@@ -72,7 +70,7 @@ class GeneratorTraining:
         accelerator: Accelerator,
         *,
         inputs: Features,
-        spaces: Sequence[SpaceFeatures] = (),
+        spaces: Sequence[Fold] = (),
     ) -> None:
         options, seed, self.begun = recipe.training, recipe.seed, time.perf_counter()
         self.recipe, self.base, self.inputs, self.accelerator = recipe, base, inputs, accelerator
@@ -109,10 +107,7 @@ class GeneratorTraining:
         standardizer.likelihood_scale.copy_(mean_likelihood_scale(self.folds))
         if of_classifier:  # the scale of logits is the conditioner's to learn
             self.folds = tuple(replace(fold, scale=Calibration()) for fold in self.folds)
-        self.spaces = tuple(
-            Fold(each.features, ideal_prototypes(each.features, each.standardizer), each.standardizer, Calibration())
-            for each in spaces
-        )
+        self.spaces = tuple(spaces)
         if options.start == UNIVERSAL:
             denoiser, conditioner = universal_parts()
             self.pipeline.denoiser.load_state_dict(denoiser.state_dict())

@@ -78,8 +78,8 @@ class Checkpoints:
         self, tokens: Float[Tensor, "sets tokens width"], *, not_at: Int[Tensor, " places"] | None = None
     ) -> tuple[Float[Tensor, " sets"], Float[Tensor, "sets tokens width"]]:
         """The checkpoints nearest to some sets: how far (per unit), and their tokens."""
-        close = nearest(self.of(tokens), self.units[0], not_at=not_at)
-        return close.distance.unflatten(0, (len(tokens), -1)).mean(1), self.units[0][close.which].reshape(tokens.shape)
+        distance, which = nearest(self.of(tokens), self.units[0], not_at=not_at)
+        return distance.unflatten(0, (len(tokens), -1)).mean(1), self.units[0][which].reshape(tokens.shape)
 
 
 def memorisation(

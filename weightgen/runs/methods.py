@@ -53,14 +53,9 @@ def chosen_methods(
     Raises InputError for a name that is unknown, given twice, or of a method that cannot run here.
     """
     known = known_methods(asked or ())
-    setting: dict[str, Any] = {
-        "protocol": protocol,
-        "unlabelled": unlabelled,
-        "fitted": fitted,
-        "tuned": base_classes,
-        "crops": crops,
-    }
-    objections = {name: _objection(name, method, pipeline=pipeline, **setting) for name, (method, _) in known.items()}
+    setting: dict[str, Any] = {"protocol": protocol, "unlabelled": unlabelled, "fitted": fitted, "crops": crops}
+    setting |= {"pipeline": pipeline, "tuned": base_classes}
+    objections = {name: _objection(name, method, **setting) for name, (method, _) in known.items()}
     if asked:
         _check_names(asked, known)
         for name in asked:
@@ -118,12 +113,12 @@ def _objection(
     name: str,
     method: type[Method],
     *,
+    pipeline: WeightGenerationPipeline,
     protocol: str,
     unlabelled: bool,
     fitted: bool,
     tuned: bool,
     crops: bool,
-    pipeline: WeightGenerationPipeline,
 ) -> str | None:
     """Why a method cannot run here, and the remedy; None where it can."""
     if name == DRAWS and not pipeline.can_draw:

@@ -226,11 +226,6 @@ def _takes_rows(kind: type[SchedulerMixin]) -> bool:
     return not any(parent.__name__ in _NEVER_SAMPLE for parent in kind.__mro__)
 
 
-def input_signal(scheduler: SchedulerMixin) -> Float[Tensor, " steps"]:
-    """How much of its target a denoiser's input holds at every time: ᾱ, or that of the segment at hand."""
-    return scheduler.input_signal if isinstance(scheduler, LocalDDPMScheduler) else scheduler.alphas_cumprod
-
-
 def segments_of(scheduler: SchedulerMixin) -> Int[Tensor, " steps"]:
     """Number of the segment that every time lies in; all 0 for a chain without segments."""
     t = torch.arange(scheduler.config.num_train_timesteps)

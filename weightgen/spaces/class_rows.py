@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float
 from torch import Tensor
-from typing_extensions import TypeVar
 
 from weightgen.errors import InputError
 from weightgen.features.gaussian_posterior import even_bias
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from weightgen.zoo.build import Source
 
 Readout = Literal["cosine", "gaussian"]
-AnySpace = TypeVar("AnySpace", bound=FeatureSpace, default=Any)
 _UNSCALED = Calibration()
 _FAR = 0.1
 _START = 0.1  # standard deviation of the shared start; prototypes have 1
@@ -98,7 +96,7 @@ def check_readout(name: str) -> None:
 
 
 @dataclass(frozen=True)
-class RowReader(Generic[AnySpace]):
+class RowReader:
     """Reads a linear head off generated class rows.
 
     cosine: logits = ŵ·(z − o) / radius, where o is the space's origin and ŵ the row's direction from there.
@@ -117,7 +115,7 @@ class RowReader(Generic[AnySpace]):
     `scale` multiplies the logits and calibrates them.
     """
 
-    standardizer: AnySpace
+    standardizer: FeatureSpace
     readout: str
     scale: Calibration = _UNSCALED
     draws: bool = False
