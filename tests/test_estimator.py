@@ -56,6 +56,39 @@ def test_probabilities_are_those_of_the_pipelines_head(arrays: tuple[np.ndarray,
     )
 
 
+def test_unlabelled_features_join_as_they_join_the_pipelines_head(arrays: tuple[np.ndarray, np.ndarray]) -> None:
+    clear, names = arrays
+    features = clear + np.random.default_rng(1).normal(size=clear.shape)
+    few, beside = [list(names).index(name) for name in NAMES], np.concatenate([features, features[:2]])
+    alone = WeightGenerationClassifier(random_state=0).fit(features[few], names[few])
+    both = WeightGenerationClassifier(random_state=0).fit(features[few], names[few], unlabelled=beside)
+    noise = seeded(int(np.random.RandomState(0).randint(2**31 - 1)), "generate")
+    support = feature_data(features[few], np.unique(names[few], return_inverse=True)[1])
+    more = feature_data(beside, np.zeros(len(beside), dtype=int), fewest=1)
+    head = universal_generator(FeatureBackbone(WIDTH))(support, unlabelled=more, generator=noise)
+    wanted = head.probabilities(torch.from_numpy(features).float()).numpy()
+    np.testing.assert_allclose(both.predict_proba(features), wanted, atol=1e-5)
+    assert both.score(features, names) > alone.score(features, names)
+    piped = make_pipeline(WeightGenerationClassifier(random_state=0))
+    piped.fit(features[few], names[few], weightgenerationclassifier__unlabelled=beside)
+    np.testing.assert_array_equal(piped.predict_proba(features), both.predict_proba(features))
+
+
+@pytest.mark.parametrize(
+    ("unlabelled", "message"),
+    [
+        (np.ones((3, WIDTH + 1)), f"unlabelled: has {WIDTH + 1} features, and X {WIDTH}"),
+        (np.full((3, WIDTH), np.nan), "unlabelled contains NaN"),
+        (np.full((3, WIDTH), 1e30), "unlabelled: its largest value is 1e[+]30"),
+        (np.ones(WIDTH), "Expected 2D array"),
+    ],
+)
+def test_unlabelled_features_that_cannot_be_used_are_refused(unlabelled: np.ndarray, message: str) -> None:
+    features = np.random.default_rng(0).normal(size=(4, WIDTH))
+    with pytest.raises(ValueError, match=message):
+        WeightGenerationClassifier().fit(features, [0, 1, 0, 1], unlabelled=unlabelled)
+
+
 def test_the_classifier_of_the_network_counts(arrays: tuple[np.ndarray, np.ndarray]) -> None:
     features, names = arrays
     weight = np.random.default_rng(1).normal(size=(5, WIDTH)) * np.arange(1, WIDTH + 1)

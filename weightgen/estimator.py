@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import check_array, check_random_state, check_scalar
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from weightgen.backbones.backbone import FeatureBackbone
+from weightgen.data.feature_data import rows_not_in
 from weightgen.errors import InputError
 from weightgen.heads.head import Head
 from weightgen.heads.prediction import draw_probabilities
@@ -68,12 +69,15 @@ class WeightGenerationClassifier(ClassifierMixin, BaseEstimator):
         self.num_samples = num_samples
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any) -> WeightGenerationClassifier:  # noqa: N803 - scikit-learn's names
+    def fit(self, X: Any, y: Any, *, unlabelled: Any = None) -> WeightGenerationClassifier:  # noqa: N803 - scikit-learn's names
         """Write the classifier for labelled features.
 
+        `unlabelled` [others, features] are of further images of these classes, mixed and perhaps with others among
+        them; rows that X holds too are left out.
+
         Raises ValueError for arrays that scikit-learn refuses and numbers below 1, TypeError for numbers that are not
-        whole, and InputError, which is a ValueError, for a single class, other features than the generator's, and a
-        generator that writes more than a last layer.
+        whole, and InputError, which is a ValueError, for a single class, other features than the generator's, a
+        generator that writes more than a last layer, and unlabelled features that it learns nothing from.
         """
         for name in ("num_inference_steps", "num_samples"):
             if (number := getattr(self, name)) is not None:
@@ -83,17 +87,21 @@ class WeightGenerationClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise InputError(f"y: has one class only ({self.classes_[0]}); give features of two or more classes")
-        if not _LEAST < (largest := np.abs(X).max()) < 1 / _LEAST and largest:
-            raise InputError(
-                f"X: its largest value is {largest:g}, whose square leaves single precision; scale it to about 1"
-            )
+        _check_squares(X, "X")
+        others = None
+        if unlabelled is not None:
+            others = check_array(unlabelled, dtype=np.float32, input_name="unlabelled")
+            if others.shape[1] != X.shape[1]:
+                raise InputError(f"unlabelled: has {others.shape[1]} features, and X {X.shape[1]}; give the same ones")
+            _check_squares(others, "unlabelled")
+            others = torch.from_numpy(others[rows_not_in(X, others)])
         order = np.argsort(labels, kind="stable")
         features = Features(
             torch.from_numpy(X[order]), torch.from_numpy(labels[order]), tuple(map(str, range(len(self.classes_))))
         )
         noise = seeded(int(check_random_state(self.random_state).randint(2**31 - 1)), "generate")
         heads = self._pipeline().dataset_heads(
-            features, [noise], steps=self.num_inference_steps, samples=self.num_samples
+            features, [noise], unlabelled=others, steps=self.num_inference_steps, samples=self.num_samples
         )
         self.coef_, self.intercept_ = (one[0].double().numpy() for one in (heads.linear.weight, heads.linear.bias))
         return self
@@ -146,3 +154,10 @@ class WeightGenerationClassifier(ClassifierMixin, BaseEstimator):
         layer = nn.Linear(weight.shape[1], len(weight))
         layer.weight = nn.Parameter(weight, requires_grad=False)
         return layer
+
+
+def _check_squares(values: np.ndarray, name: str) -> None:
+    if not _LEAST < (largest := np.abs(values).max()) < 1 / _LEAST and largest:
+        raise InputError(
+            f"{name}: its largest value is {largest:g}, whose square leaves single precision; scale it to about 1"
+        )

@@ -148,6 +148,14 @@ class Denoiser(ModelMixin, ConfigMixin, ABC):
         if isinstance(signal := getattr(self, "signal", None), Tensor):
             signal.copy_(getattr(scheduler, "input_signal", scheduler.alphas_cumprod))
 
+    def check_unlabelled(self) -> None:
+        """Raise InputError where unlabelled images make no difference."""
+        if not self.uses_unlabelled:
+            kind = type(self).__name__
+            raise InputError(
+                f"unlabelled: a {kind} learns nothing from unlabelled images; leave them out, or train another"
+            )
+
 
 @dataclass(frozen=True)
 class TrainingBatch:

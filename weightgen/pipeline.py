@@ -25,7 +25,7 @@ from weightgen.backbones.feature_cache import crops_of, feature_batches, pixels_
 from weightgen.data.images import open_support, open_unlabelled
 from weightgen.data.labelled import class_names
 from weightgen.episodes.dataset_episode import MOST_SAMPLED, class_places, dataset_episode, episode_of
-from weightgen.errors import InputError
+from weightgen.errors import InputError, check_positive
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, text_hash
 from weightgen.heads.head import Head
@@ -92,7 +92,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         self,
         support: str | Path | Dataset,
         *,
-        unlabelled: str | Path | None = None,
+        unlabelled: str | Path | Dataset | None = None,
         num_inference_steps: int | None = None,
         num_samples: int | None = None,
         generator: torch.Generator | None = None,
@@ -102,8 +102,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
         Args:
             support: folder with at least two class folders, any numbers of images; `features:FILE.safetensors`, or a
                 data set such as `data.feature_data.feature_data` makes of arrays.
-            unlabelled: folder, or `features:FILE`, of further images of these classes, mixed and perhaps with others
-                among them; sub-folders are looked into, their names are not.
+            unlabelled: folder, `features:FILE` or data set of further images of these classes, mixed and perhaps with
+                others among them; sub-folders are looked into, their names are not, nor are labels.
             num_inference_steps: denoiser calls in a row; the generator's default if None.
             num_samples: draws, kept and mixed by `predict`; each starts from its own noise.
             generator: source of the noise; seed 0 if None.
@@ -112,11 +112,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
             InputError: the folder or an image in it cannot be used, or a number is below 1.
         """
         dataset = open_support(support)
-        if unlabelled is not None and not self.denoiser.uses_unlabelled:
-            kind = type(self.denoiser).__name__
-            raise InputError(
-                f"{unlabelled}: a {kind} learns nothing from unlabelled images; leave them out, or train another"
-            )
+        if unlabelled is not None:
+            self.denoiser.check_unlabelled()
         beside = None if unlabelled is None else open_unlabelled(unlabelled, besides=dataset)
         episode = self._episode_of(dataset, beside)
         if bool(self.of_another_kind(episode)):
@@ -158,16 +155,14 @@ class WeightGenerationPipeline(GeneratorPipeline):
             head = generator.extend(head, "more_birds/")
         """
         if self.space.takes_images or self.class_names is not None:
-            inside = "writes parameters inside the backbone, for the classes at hand"
-            why = inside if self.class_names is None else "knows its classes and sees no images"
+            why = "knows its classes and sees no images" if self.class_names else "writes inside the backbone"
             raise InputError(f"this generator {why}; generate a head anew from all images of all classes")
         by = "" if head.support is None else head.support.generator
         if self.alternative is not None and by == self._universal.generator_hash():
             return self._universal.extend(head, support, num_samples=num_samples, generator=generator, rewrite=rewrite)
         kept = head.check_extensible(backbone=self.backbone.weights_hash(), generator=self.generator_hash())
         dataset = open_support(support, fewest=1)
-        added = class_names(dataset)
-        head.check_new_classes(added)
+        head.check_new_classes(added := class_names(dataset))
         samples = head.samples if num_samples is None else num_samples
         if samples != head.samples and not rewrite:
             raise InputError(
@@ -243,11 +238,19 @@ class WeightGenerationPipeline(GeneratorPipeline):
 
     @torch.no_grad()
     def dataset_heads(
-        self, features: Features, generators: Sequence[torch.Generator], **chosen: Unpack[Chosen]
+        self,
+        features: Features,
+        generators: Sequence[torch.Generator],
+        *,
+        unlabelled: Float[Tensor, "others feature"] | None = None,
+        **chosen: Unpack[Chosen],
     ) -> GeneratedHeads:
         """A head on raw features for all classes of a data set, in their order, unless the space takes images."""
+        if unlabelled is not None:
+            self.denoiser.check_unlabelled()
+        more = {"crops": features.crops, "unlabelled": unlabelled}
         batches = features.values.split(MOST_SAMPLED)
-        episode = self._dataset_episode(batches, features.labels, features.class_names, crops=features.crops)
+        episode = self._dataset_episode(batches, features.labels, features.class_names, **more)
         return self._heads(episode, generators, inputs=episode, **chosen)
 
     @property
@@ -270,11 +273,10 @@ class WeightGenerationPipeline(GeneratorPipeline):
         Scheduler, steps and samples do not count: they are the choice of a call.
         """
         hashed = [self.backbone.weights_hash(), self.backbone.preprocessing_key()]
-        for component in (self.standardizer, self.conditioner, self.denoiser, self.space):
-            options = {key: value for key, value in component.config.items() if not key.startswith("_")}
+        for part in (self.standardizer, self.conditioner, self.denoiser, self.space):
+            options = {key: value for key, value in part.config.items() if not key.startswith("_")}
             options.pop("turned", None)  # heads know hashes from before; it shows in the tensors
-            tensors = tensors_hash(component.state_dict())
-            hashed += [type(component).__name__, json.dumps(options, sort_keys=True), tensors]
+            hashed += [type(part).__name__, json.dumps(options, sort_keys=True), tensors_hash(part.state_dict())]
         return text_hash(*hashed, json.dumps([self.config.calibration, self.config.draw_calibration]))
 
     def chain(self, steps: int | None, samples: int) -> tuple[SchedulerMixin, int]:
@@ -334,9 +336,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """
         samples = self.config.samples if samples is None else samples
         scheduler, steps = self.chain(steps, samples)
-        for name, number in (("steps", steps), ("samples", samples)):
-            if number < 1:
-                raise InputError(f"{name} is {number}; it must be 1 or more")
+        check_positive(steps=steps, samples=samples)
         if len(generators) != len(episode):
             raise InputError(f"{len(generators)} random generators for {len(episode)} episodes; give one for each")
         for which, own, features in spaces or self.conditioner.in_spaces(episode, self.standardizer):

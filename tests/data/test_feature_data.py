@@ -117,6 +117,15 @@ def test_unlabelled_features_need_no_labels(tmp_path):
     assert torch.equal(feature_values(beside), values)
 
 
+def test_unlabelled_features_may_be_a_data_set_and_are_those_that_the_support_has_not():
+    values, labels = features()
+    given = feature_data(values, torch.zeros(len(values), dtype=torch.int64), fewest=1)
+    beside = open_unlabelled(given, besides=feature_data(values[:4], torch.tensor([0, 0, 1, 1])))
+    assert torch.equal(feature_values(beside), values[4:])
+    with pytest.raises(InputError, match="unlabelled: holds no row that is not in the support"):
+        open_unlabelled(given, besides=feature_data(values, labels))
+
+
 BAD_VALUES = {
     "all zero": (lambda v: v * 0, "row 0 is all zero"),
     "one row zero": (lambda v: torch.where(torch.arange(len(v))[:, None] == 4, 0.0, v), "row 4 is all zero"),

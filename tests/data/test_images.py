@@ -4,10 +4,13 @@ import re
 import struct
 
 import pytest
+import torch
 from encoded_images import every_kind
 from PIL import Image
 
-from weightgen.data.images import check_image, find_classes, find_images, read_image
+from weightgen.data.feature_data import feature_data
+from weightgen.data.images import check_image, find_classes, find_images, open_folder, open_unlabelled, read_image
+from weightgen.data.labelled import encoded
 from weightgen.data.pictures import EXTENSIONS
 from weightgen.errors import InputError
 from weightgen.files import shown
@@ -216,3 +219,17 @@ def test_a_class_of_unreadable_images_is_told_why(tmp_path):
 def test_class_names_are_composed_and_sorted_as_such(tmp_path):
     fill(tmp_path, "Gro\u0308\u00dfe/1.png", "\u732b/1.png", "e\u0301/1.png", "f/1.png")
     assert list(find_classes(tmp_path)) == ["Gr\u00f6\u00dfe", "f", "\u00e9", "\u732b"]
+
+
+def test_unlabelled_images_may_be_a_data_set_and_are_those_that_the_support_has_not(tmp_path):
+    for shade, place in enumerate(("support/a/1.png", "support/b/2.png", "more/c/3.png", "more/d/4.png")):
+        save(tmp_path / place, Image.new("L", SIZE, 60 * shade))
+    save(tmp_path / "more/d/5.png", Image.new("L", SIZE, 0))  # the first of the support
+    support, more = (open_folder(tmp_path / name) for name in ("support", "more"))
+    for given in (more, tmp_path / "more"):
+        beside = open_unlabelled(given, besides=support)
+        assert [encoded(row["image"]) for row in beside] == [
+            (tmp_path / "more" / name).read_bytes() for name in ("c/3.png", "d/4.png")
+        ]
+    with pytest.raises(InputError, match="unlabelled: images and features do not go together"):
+        open_unlabelled(more, besides=feature_data(torch.ones(2, 3), [0, 1]))

@@ -181,7 +181,7 @@ def test_a_head_folder_whose_backbone_was_changed_is_refused(support: Path, tmp_
     ("asked", "message"),
     [
         ({"num_samples": 2}, "samples is 2"),
-        ({"unlabelled": "more"}, "more: a ChunkTransformer learns nothing from unlabelled images"),
+        ({"unlabelled": "more"}, "unlabelled: a ChunkTransformer learns nothing from unlabelled images"),
         ({"num_inference_steps": 0}, "steps is 0"),
         ({"num_inference_steps": 3}, "visits its local targets only in exactly 6"),
     ],
@@ -193,5 +193,5 @@ def test_what_it_cannot_do_is_refused(asked: dict[str, Any], message: str, suppo
 
 def test_classes_are_not_added_to_what_was_written_for_others(support: Path) -> None:
     pipeline = untrained()
-    with pytest.raises(InputError, match="inside the backbone, for the classes at hand; generate a head anew"):
+    with pytest.raises(InputError, match="writes inside the backbone; generate a head anew"):
         pipeline.extend(pipeline(support), support)

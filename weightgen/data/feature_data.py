@@ -141,6 +141,12 @@ def unlabelled_features(spec: str) -> Dataset:
     return _dataset(values.float(), nothing, ["unlabelled"], rows=torch.arange(len(values)), where=shown(path))
 
 
+def rows_not_in(known: np.ndarray, values: np.ndarray) -> list[int]:
+    """Which rows of `values` are no rows of `known`, bit for bit."""
+    seen = {row.tobytes() for row in known}
+    return [i for i, row in enumerate(values) if row.tobytes() not in seen]
+
+
 def read_classifier(spec: str) -> tuple[int, dict[str, Tensor]]:
     """Width of the features of a file, and the tensors `weight` and `bias` of its classifier if it has one."""
     path, tensors, _ = _opened(spec)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from datasets import Dataset
 from PIL import Image
 
-from weightgen.data.feature_data import feature_values, has_features, open_features, unlabelled_features
+from weightgen.data.feature_data import feature_values, has_features, open_features, rows_not_in, unlabelled_features
 from weightgen.data.labelled import FEATURES, composed, encoded, labelled_images, one_class
 from weightgen.data.pictures import EXTENSIONS, FORMATS, check_text, decoded, file_content, image_format
 from weightgen.errors import InputError
@@ -201,28 +201,34 @@ def _different(dataset: Dataset, where: str) -> Dataset:
     return dataset
 
 
-def open_unlabelled(source: str | Path, *, besides: Dataset) -> Dataset:
-    """All images in a folder but those of the support, as one class "unlabelled"; or `features:FILE`.
+def open_unlabelled(source: str | Path | Dataset, *, besides: Dataset) -> Dataset:
+    """All images in a folder but those of the support; or `features:FILE`, or a data set, whose labels do not count.
 
     Names of sub-folders are ignored. Images of the support are left out, for sorted pictures often lie among the
     unsorted. Raises InputError for a folder without further images, one that cannot be read, or the other kind of data.
     """
-    if str(source).startswith(FEATURES_FILE) != has_features(besides):
-        raise InputError(f"{source}: images and features do not go together; give the same kind as the support's")
+    given, name = (source, "unlabelled") if isinstance(source, Dataset) else (None, str(source))
+    if has_features(besides) != (name.startswith(FEATURES_FILE) if given is None else has_features(given)):
+        raise InputError(f"{name}: images and features do not go together; give the same kind as the support's")
     if has_features(besides):
-        others, seen = unlabelled_features(str(source)), {row.tobytes() for row in feature_values(besides).numpy()}
-        rows = [i for i, row in enumerate(feature_values(others).numpy()) if row.tobytes() not in seen]
+        others = unlabelled_features(name) if given is None else given
+        rows = rows_not_in(feature_values(besides).numpy(), feature_values(others).numpy())
         if not rows:
-            raise InputError(f"{source}: holds no row that is not in the support too; add others")
+            raise InputError(f"{name}: holds no row that is not in the support too; add others")
         return others if len(rows) == len(others) else others.select(rows)
-    place = Path(source).expanduser()
+    column = _checked(find_images(_directory(name))) if given is None else given.with_format("arrow")[:].column("image")
+    known = {_digest(image) for image in besides.with_format("arrow")[:].column("image").to_pylist()}
+    images = [image for image in column.to_pylist() if _digest(image) not in known]
+    if not images:
+        raise InputError(f"{shown(Path(name))}: holds no image that is not in the support too; add others")
+    return one_class(pa.chunked_array([pa.array(images, datasets.Image().pa_type)]), "unlabelled")
+
+
+def _directory(name: str) -> Path:
+    place = Path(name).expanduser()
     if not place.is_dir():
         raise InputError(f"{place}: is not a directory; give one with unlabelled images")
-    known = {_digest(image) for image in besides.with_format("arrow")[:].column("image").to_pylist()}
-    images = [image for image in _checked(find_images(place)).to_pylist() if _digest(image) not in known]
-    if not images:
-        raise InputError(f"{shown(place)}: holds no image that is not in the support too; add others")
-    return one_class(pa.chunked_array([pa.array(images, datasets.Image().pa_type)]), "unlabelled")
+    return place
 
 
 def row_name(dataset: Dataset, row: int) -> str:
