@@ -12,6 +12,7 @@ from episode_changes import padded
 
 from weightgen.backbones.backbone import FeatureBackbone
 from weightgen.conditioners.calibrated_prototypes import CalibratedPrototypes
+from weightgen.denoisers import ridge_transformer
 from weightgen.denoisers.ridge_transformer import RidgeTransformer
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
@@ -159,6 +160,19 @@ def test_a_batch_is_written_as_its_episodes_are_one_by_one(make_features: MakeFe
     episode = drawn(make_features(width=9))
     each = torch.cat([probabilities(episode[i : i + 1], classifier(9)) for i in range(2)])
     torch.testing.assert_close(probabilities(episode, classifier(9)), each, rtol=1e-4, atol=1e-5)
+
+
+def test_pairs_of_classes_are_seen_some_at_a_time(make_features: MakeFeatures, monkeypatch: pytest.MonkeyPatch) -> None:
+    episode, most = drawn(make_features(width=9)), 2 * 2 * 3  # two rows of three classes, in two episodes
+    denoiser, conditioner = universal_parts()
+    condition = conditioner(episode, Standardizer.of_classifier(None, feature_width=9))
+    noisy, times, seen = torch.randn(2, 3, 9), torch.tensor([70, 900]), []
+    denoiser.pairs.register_forward_hook(lambda _module, given, _answer: seen.append(given[0].shape[:-1].numel()))
+    whole = denoiser(noisy, times, condition)  # a gradient may be asked for
+    monkeypatch.setattr(ridge_transformer, "_AT_ONCE", most * denoiser.config.width)
+    with torch.no_grad():
+        torch.testing.assert_close(denoiser(noisy, times, condition), whole, rtol=1e-5, atol=1e-6)
+    assert seen == [2 * 3 * 3, most, 2 * 3]
 
 
 def test_shipped_weights_differ_from_untrained_ones() -> None:

@@ -28,6 +28,7 @@ _PENALTY = 0.2  # with unlabelled images, whose classes are guesses; without the
 _WORTH = 0.3  # of an unlabelled image, in support images
 _UNKNOWN = 0.5  # variance that one image leaves in a row of unit scale
 _FURTHEST = 3.0  # logarithm of the largest factor on any of these
+_AT_ONCE = 2**18  # numbers of the hidden layer of pairs of classes, a MiB
 _IMAGE_FACTS = 7
 _PAIR_FACTS = 8
 
@@ -164,14 +165,21 @@ class RidgeTransformer(Denoiser):
         weight = images.weight[..., None] * (images.targets * (images.targets > 0))
         prototypes = (weight / weight.sum(1, keepdim=True).clamp(min=1e-6)).mT @ images.images
         unit = nn.functional.normalize(rows, dim=-1)
-        planes = [facts.cosines, unit @ unit.mT]
-        for fact in (facts.nearest, facts.loo_margin, shots):
-            planes += [fact[:, :, None].expand_as(planes[0]), fact[:, None].expand_as(planes[0])]
-        pairs = torch.cat([torch.stack(planes, -1), table[:, None, None].expand(*planes[0].shape, -1)], -1)
-        both = real[:, :, None] & real[:, None]
-        length = rows.norm(dim=-1).sum(-1) / real.sum(-1)
-        share = both * (length / real.sum(-1))[:, None, None]
-        return (self.pairs(pairs)[..., 0] * share) @ prototypes
+        near, of_class = unit @ unit.mT, (facts.nearest, facts.loo_margin, shots)
+
+        def coefficients(which: slice) -> Tensor:
+            planes = [facts.cosines[:, which], near[:, which]]
+            for fact in of_class:
+                planes += [fact[:, which, None].expand_as(planes[0]), fact[:, None].expand_as(planes[0])]
+            of_all = table[:, None, None].expand(*planes[0].shape, -1)
+            return self.pairs(torch.cat([torch.stack(planes, -1), of_all], -1))[..., 0]
+
+        # strips that fit into a cache; where a gradient is asked for it has to know every pair anyway
+        number = len(real[0])
+        strip = number if torch.is_grad_enabled() else max(1, _AT_ONCE // (real.numel() * self.config.width))
+        each = [coefficients(slice(start, start + strip)) for start in range(0, number, strip)]
+        scale = (rows.norm(dim=-1).sum(-1) / real.sum(-1).square())[:, None, None]
+        return (torch.cat(each, 1) * (real[:, :, None] & real[:, None]) * scale) @ prototypes
 
 
 def _network(inputs: int, width: int, outputs: int) -> nn.Sequential:
