@@ -115,10 +115,8 @@ def written_sentence(written: Mapping[str, Any]) -> str:
     else:
         others = f" and {written['unlabelled_images']} unlabelled" if written["unlabelled_images"] else ""
         what = f"{len(written['classes'])} classes from {images}{others}"
-    return (
-        f"{written['head']}: a head with {what}, in {written['seconds']:.1f} s with the features of "
-        f"{written['backbone']} ({steps}, {samples})"
-    )
+    of = "the given features" if written["backbone"] == "features" else f"the features of {written['backbone']}"
+    return f"{written['head']}: a head with {what}, in {written['seconds']:.1f} s with {of} ({steps}, {samples})"
 
 
 def estimate_lines(estimate: Mapping[str, Any] | None) -> list[str]:

@@ -268,7 +268,8 @@ def test_a_sentence_counts_properly() -> None:
     assert "from 1 image," in one
     assert "(1 step, 1 sample)" in one
     assert "from 5 images and 4 unlabelled," in many
-    assert "(3 steps, 2 samples)" in many
+    assert "with the features of conv4 (3 steps, 2 samples)" in many
+    assert "with the given features (" in written_sentence({**values, **numbers, "backbone": "features"})
 
 
 def test_generate_says_what_it_wrote_and_what_comes_next(trained: Path, pictures: Path, tmp_path: Path) -> None:

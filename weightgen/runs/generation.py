@@ -9,7 +9,7 @@ from typing import Any, TypedDict, Unpack
 
 from datasets import Dataset
 
-from weightgen.backbones.backbone import Backbone
+from weightgen.backbones.backbone import Backbone, FeatureBackbone
 from weightgen.backbones.feature_cache import MOST_KEPT, crops_of, features_of
 from weightgen.backbones.packaged import DEFAULT_BACKBONE
 from weightgen.data.images import open_support, open_unlabelled, row_name
@@ -254,10 +254,8 @@ def introduce(folder: Path, pipeline: WeightGenerationPipeline, remark: Callable
     backbone = pipeline.backbone
     remark(introduced(str(folder), pipeline))
     if str(folder) == UNIVERSAL and backbone.classifier is None:
-        remark(
-            f"{backbone.architecture} comes without a pretrained linear classifier: the universal generator takes its "
-            "features as they are"
-        )
+        what = "the features come" if isinstance(backbone, FeatureBackbone) else f"{backbone.architecture} comes"
+        remark(f"{what} without a pretrained linear classifier: the universal generator takes features as they are")
 
 
 def _default_generator(support: str | Path, backbone: str | None, extended: Head | None, runs: Path) -> Path:
