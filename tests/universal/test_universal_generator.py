@@ -17,7 +17,7 @@ from weightgen.denoisers.ridge_transformer import RidgeTransformer
 from weightgen.episodes.sampler import EpisodeSampler
 from weightgen.episodes.unlabelled import UnlabelledDraw
 from weightgen.errors import InputError
-from weightgen.features.ridge_rows import ridge_penalty
+from weightgen.features.ridge_rows import crowding, ridge_penalty
 from weightgen.features.standardizer import Standardizer
 from weightgen.records import Episode, Features
 from weightgen.seeds import generator
@@ -160,6 +160,29 @@ def test_a_batch_is_written_as_its_episodes_are_one_by_one(make_features: MakeFe
     episode = drawn(make_features(width=9))
     each = torch.cat([probabilities(episode[i : i + 1], classifier(9)) for i in range(2)])
     torch.testing.assert_close(probabilities(episode, classifier(9)), each, rtol=1e-4, atol=1e-5)
+
+
+def test_more_classes_than_features_are_told_apart_as_by_centroids() -> None:
+    draw = torch.Generator().manual_seed(4)
+    means, labels = torch.randn(80, 8, generator=draw), torch.arange(80).repeat_interleave(9)
+    values = 1 + means[labels] + 0.4 * torch.randn(len(labels), 8, generator=draw)
+    features = Features(values, labels, tuple(str(i) for i in range(80)))
+    episode = EpisodeSampler(features).sample(batch=4, ways=80, shots=3, queries=6, generator=draw)
+    noise = [generator(0, "generate") for _ in range(4)]
+    written = universal_generator(FeatureBackbone(8)).heads(episode, noise).logits(episode.query)
+    unit = torch.nn.functional.normalize
+    centroids = unit(episode.query, dim=-1) @ unit(unit(episode.support, dim=-1).mean(2), dim=-1).mT
+    right, by_centroid = (
+        100 * float((logits.argmax(-1) == episode.query_labels).double().mean()) for logits in (written, centroids)
+    )
+    assert right > by_centroid - 1  # regression on as many targets is 7 points behind
+
+
+@pytest.mark.parametrize(("ways", "width", "wanted"), [(5, 90, 1.0), (71, 1280, 1.0), (16, 16, 64.0)])
+def test_few_classes_of_many_features_are_not_crowded(ways: int, width: int, wanted: float) -> None:
+    episode = Episode.of_support(torch.randn(1, ways, 2, width), torch.ones(1, ways, 2, dtype=torch.bool))
+    condition = CalibratedPrototypes()(episode, Standardizer.of_classifier(None, feature_width=width))
+    assert crowding(condition).tolist() == [wanted]
 
 
 def test_pairs_of_classes_are_seen_some_at_a_time(make_features: MakeFeatures, monkeypatch: pytest.MonkeyPatch) -> None:

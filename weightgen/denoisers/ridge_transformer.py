@@ -15,6 +15,7 @@ from weightgen.features.ridge_rows import (
     SupportFacts,
     WeightedImages,
     centred,
+    crowding,
     ridge_penalty,
 )
 from weightgen.interfaces import Denoise, Denoiser
@@ -27,6 +28,7 @@ _OUTSIDE = 0.15  # the cosine of an image that is of no class
 _PENALTY = 0.2  # with unlabelled images, whose classes are guesses; without them `ridge_penalty`
 _WORTH = 0.3  # of an unlabelled image, in support images
 _UNKNOWN = 0.5  # variance that one image leaves in a row of unit scale
+_FARTHEST = 4.0  # a fact from what is usual, in deviations: nothing was learnt from 900 classes
 _FURTHEST = 3.0  # logarithm of the largest factor on any of these
 _AT_ONCE = 2**18  # numbers of the hidden layer of pairs of classes, a MiB
 _IMAGE_FACTS = 7
@@ -86,7 +88,7 @@ class RidgeTransformer(Denoiser):
     def _rows(self, condition: Condition, *, learnt: bool) -> tuple[Tensor, Tensor]:
         """What the images say alone, along the axes, and the variance that this leaves."""
         facts = SupportFacts.of(condition)
-        table = (facts.table - self.shift) / self.spread
+        table = ((facts.table - self.shift) / self.spread).clamp(-_FARTHEST, _FARTHEST)
         numbers = self.numbers(table).clamp(-_FURTHEST, _FURTHEST) if learnt else table.new_zeros(len(table), 7)
         share = self._evidence(condition) if self.by_evidence else table.new_ones(len(table))
         numbers = share[:, None] * numbers
@@ -95,7 +97,8 @@ class RidgeTransformer(Denoiser):
         if condition.unlabelled.shape[1]:
             images = images.joined(self._assigned(labelled, condition, numbers, table, learnt=learnt))
         beside = condition.unlabelled_mask.any(-1)
-        rows, _ = images.rows(torch.where(beside, _PENALTY * numbers[:, 0].exp(), ridge_penalty(condition)))
+        penalty = _PENALTY * numbers[:, 0].exp() * crowding(condition)
+        rows, _ = images.rows(torch.where(beside, penalty, ridge_penalty(condition)))
         if learnt:
             rows = rows + share[:, None, None] * self._from_others(rows, images, facts, table, condition)
         length = condition.space.prior_variance.sum().sqrt()  # of prototypes, whose entries have unit scale
@@ -144,7 +147,7 @@ class RidgeTransformer(Denoiser):
             counted = shown + worth[..., 0] * weights.sum(1)
             prototypes = (own + worth * (weights.mT @ seen)) / counted.clamp(min=1e-6)[..., None]
         total = weights.sum(-1)
-        targets = centred(weights / total[..., None].clamp(min=1e-6), real)
+        targets = centred(weights / total[..., None].clamp(min=1e-6), condition)
         return WeightedImages(extra, targets, worth[..., 0] * numbers[:, 6, None].exp() * total)
 
     def _trust(self, probabilities: Tensor, cosine: Tensor, real: Tensor, table: Tensor) -> Tensor:
