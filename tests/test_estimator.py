@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import BaseEstimator, clone
@@ -54,6 +55,8 @@ def test_probabilities_are_those_of_the_pipelines_head(arrays: tuple[np.ndarray,
     np.testing.assert_allclose(
         classifier.head().probabilities(torch.from_numpy(features).float()).numpy(), wanted, atol=1e-5
     )
+    with pytest.raises(InputError, match="keeps nothing to add classes from; generate it again from the features"):
+        classifier.head().check_extensible(backbone="", generator="")
 
 
 def test_unlabelled_features_join_as_they_join_the_pipelines_head(arrays: tuple[np.ndarray, np.ndarray]) -> None:
@@ -81,10 +84,17 @@ def test_unlabelled_features_join_as_they_join_the_pipelines_head(arrays: tuple[
         (np.full((3, WIDTH), np.nan), "unlabelled contains NaN"),
         (np.full((3, WIDTH), 1e30), "unlabelled: its largest value is 1e[+]30"),
         (np.ones(WIDTH), "Expected 2D array"),
+        (
+            pd.DataFrame(np.ones((3, WIDTH)), columns=[f"x{i}" for i in reversed(range(WIDTH))]),
+            "must be in the same order",
+        ),
     ],
 )
-def test_unlabelled_features_that_cannot_be_used_are_refused(unlabelled: np.ndarray, message: str) -> None:
-    features = np.random.default_rng(0).normal(size=(4, WIDTH))
+def test_unlabelled_features_that_cannot_be_used_are_refused(unlabelled: Any, message: str) -> None:
+    values = np.random.default_rng(0).normal(size=(4, WIDTH))
+    features = (
+        pd.DataFrame(values, columns=[f"x{i}" for i in range(WIDTH)]) if hasattr(unlabelled, "columns") else values
+    )
     with pytest.raises(ValueError, match=message):
         WeightGenerationClassifier().fit(features, [0, 1, 0, 1], unlabelled=unlabelled)
 

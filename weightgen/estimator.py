@@ -93,6 +93,7 @@ class WeightGenerationClassifier(ClassifierMixin, BaseEstimator):
             others = check_array(unlabelled, dtype=np.float32, input_name="unlabelled")
             if others.shape[1] != X.shape[1]:
                 raise InputError(f"unlabelled: has {others.shape[1]} features, and X {X.shape[1]}; give the same ones")
+            validate_data(self, unlabelled, reset=False, skip_check_array=True)  # names of columns
             _check_squares(others, "unlabelled")
             others = torch.from_numpy(others[rows_not_in(X, others)])
         order = np.argsort(labels, kind="stable")

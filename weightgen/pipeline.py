@@ -100,8 +100,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """A head for a folder of images, one sub-folder per class.
 
         Args:
-            support: folder with at least two class folders, any numbers of images; `features:FILE.safetensors`, or a
-                data set such as `data.feature_data.feature_data` makes of arrays.
+            support: folder with at least two class folders, any numbers of images; `features:FILE.safetensors`; or a
+                data set with labels, of images or of features (`data.feature_data.feature_data` makes one of arrays).
             unlabelled: folder, `features:FILE` or data set of further images of these classes, mixed and perhaps with
                 others among them; sub-folders are looked into, their names are not, nor are labels.
             num_inference_steps: denoiser calls in a row; the generator's default if None.

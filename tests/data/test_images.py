@@ -1,16 +1,28 @@
 """Image files are found by name or content, and other files are passed over, in one remark or none."""
 
+import io
 import re
 import struct
 
 import pytest
 import torch
+from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import Image as ImageColumn
 from encoded_images import every_kind
 from PIL import Image
 
-from weightgen.data.feature_data import feature_data
-from weightgen.data.images import check_image, find_classes, find_images, open_folder, open_unlabelled, read_image
-from weightgen.data.labelled import encoded
+from weightgen.data.feature_data import feature_data, feature_values
+from weightgen.data.images import (
+    check_image,
+    check_place,
+    find_classes,
+    find_images,
+    open_folder,
+    open_support,
+    open_unlabelled,
+    read_image,
+)
+from weightgen.data.labelled import class_names, encoded
 from weightgen.data.pictures import EXTENSIONS
 from weightgen.errors import InputError
 from weightgen.files import shown
@@ -233,3 +245,92 @@ def test_unlabelled_images_may_be_a_data_set_and_are_those_that_the_support_has_
         ]
     with pytest.raises(InputError, match="unlabelled: images and features do not go together"):
         open_unlabelled(more, besides=feature_data(torch.ones(2, 3), [0, 1]))
+
+
+def shades(labels):
+    """A data set of grey images, each of a shade of its own."""
+    streams = []
+    for i, _ in enumerate(labels):
+        Image.new("L", SIZE, 10 * i).save(stream := io.BytesIO(), "PNG")
+        streams.append({"bytes": stream.getvalue(), "path": None})
+    return Dataset.from_dict({"image": streams, "label": labels}).cast_column("image", ImageColumn())
+
+
+GIVEN = {
+    "as it should be": lambda data: data.cast_column("label", ClassLabel(names=["a", "b", "c"])),
+    "other names of columns": lambda data: data.rename_columns({"image": "img", "label": "labels"}),
+    "of any name": lambda data: data.rename_column("image", "picture"),
+    "in any order": lambda data: data.select([4, 0, 3, 5, 1, 2]),
+    "as torch": lambda data: data.with_format("torch"),
+    "text": lambda data: Dataset.from_dict(
+        {"image": data.with_format("arrow")[:].column("image").to_pylist(), "label": ["a", "a", "b", "b", "c", "c"]}
+    ).cast_column("image", ImageColumn()),
+}
+
+
+@pytest.mark.parametrize("change", GIVEN.values(), ids=GIVEN)
+def test_a_data_set_given_as_support_is_brought_into_order(change):
+    given = open_support(change(shades([0, 0, 1, 1, 2, 2])))
+    assert list(given["label"]) == [0, 0, 1, 1, 2, 2]
+    wanted = sorted(encoded(row["image"]) for row in shades([0] * 6).cast_column("image", ImageColumn(decode=False)))
+    assert sorted(encoded(row["image"]) for row in given.cast_column("image", ImageColumn(decode=False))) == wanted
+
+
+def test_classes_without_rows_are_left_out_of_a_data_set():
+    data = shades([0, 0, 1, 1, 2, 2]).cast_column("label", ClassLabel(names=["a", "b", "c"]))
+    left = open_support(data.filter(lambda row: row["label"] != 1))
+    assert class_names(left) == ("a", "c") and list(left["label"]) == [0, 0, 1, 1]
+    values = feature_data(torch.arange(1.0, 13).reshape(6, 2), [0, 0, 1, 1, 2, 2], ["a", "b", "c"])
+    left = open_support(values.select([5, 0, 1, 4]))
+    assert class_names(left) == ("a", "c")
+    assert feature_values(left).tolist() == [[1, 2], [3, 4], [11, 12], [9, 10]]
+
+
+REFUSED = {
+    "no rows": (lambda data: data.select([]), "support: holds no rows"),
+    "no label": (lambda data: data.remove_columns("label"), "support: has no label column; rename to 'label' one of"),
+    "no image": (lambda data: data.remove_columns("image"), "support: has no image column"),
+    "one class": (lambda data: data.select([0, 1]), "support: has one class only"),
+    "unknown labels": (
+        lambda data: shades([-1] * 6).cast_column("label", ClassLabel(names=["a", "b", "c"])),
+        "support: 6 rows have no label",
+    ),
+    "a row without image": (
+        lambda data: Dataset.from_dict({"image": [None, None], "label": [0, 1]}).cast_column("image", ImageColumn()),
+        "support: 2 rows have no image",
+    ),
+    "features that are no numbers": (
+        lambda data: Dataset.from_dict({"features": [[1.0, float("nan")], [1.0, 2.0]], "label": [0, 1]}),
+        "support: row 0 holds NaN or infinite features",
+    ),
+    "features of several widths": (
+        lambda data: Dataset.from_dict({"features": [[1.0, 2.0], [1.0]], "label": [0, 1]}),
+        "features: rows hold different numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_data_set_that_is_no_support_is_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        open_support(change(shades([0, 0, 1, 1, 2, 2])))
+
+
+def test_unlabelled_data_sets_need_images_or_features_alone():
+    support = open_support(shades([0, 0, 1, 1]))
+    beside = open_unlabelled(shades([0] * 6).remove_columns("label").rename_column("image", "img"), besides=support)
+    assert len(beside) == 2
+    values = feature_data(torch.ones(2, 3) + torch.eye(2, 3), [0, 1])
+    beside = open_unlabelled(Dataset.from_dict({"features": [[1.0, 2.0, 3.0]]}), besides=values)
+    assert feature_values(beside).tolist() == [[1, 2, 3]]
+    with pytest.raises(InputError, match="unlabelled: row 0 is all zero"):
+        open_unlabelled(Dataset.from_dict({"features": [[0.0, 0.0, 0.0]]}), besides=values)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda data: data.to_iterable_dataset(), lambda data: DatasetDict(train=data), list]
+)
+def test_what_is_no_place_is_refused_by_its_type(change):
+    given = change(shades([0, 1]))
+    with pytest.raises(InputError, match=f"support: is a {type(given).__name__}; give a folder"):
+        check_place(given, "support")

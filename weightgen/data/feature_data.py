@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset, Value
 from datasets import Sequence as ListOf
@@ -27,7 +28,7 @@ def has_features(dataset: Dataset) -> bool:
 
 
 def feature_values(dataset: Dataset) -> Tensor:
-    """The column `features` as float32 [images feature]."""
+    """The column `features` [images feature], of its own type. Raises InputError for rows of different lengths."""
     return _values(dataset, COLUMN)
 
 
@@ -40,8 +41,11 @@ def crop_values(dataset: Dataset) -> Tensor | None:
 
 def _values(dataset: Dataset, name: str) -> Tensor:
     column = dataset.with_format("arrow")[:].column(name).combine_chunks()
+    lengths = pc.list_value_length(column).unique().to_pylist() if len(column) else [0]
+    if len(lengths) != 1 or lengths[0] is None:
+        raise InputError(f"{name}: rows hold different numbers; give as many of each image")
     flat = column.flatten().to_numpy(zero_copy_only=False)
-    return torch.from_numpy(flat.reshape(len(dataset), column.type.list_size).copy())
+    return torch.from_numpy(flat.reshape(len(dataset), lengths[0]).copy())
 
 
 def feature_data(
@@ -135,10 +139,14 @@ def open_features(spec: str, *, fewest: int = 2) -> Dataset:
 def unlabelled_features(spec: str) -> Dataset:
     """All features of a file as one class "unlabelled"; it needs no labels. Raises InputError as `open_features`."""
     path, tensors, _ = _opened(spec)
-    values = tensors["features"]
-    _check_values(values, shown(path))
+    return one_class_features(tensors["features"], where=shown(path))
+
+
+def one_class_features(values: Tensor, *, where: str) -> Dataset:
+    """Features [images feature] as one class "unlabelled". Raises InputError as `feature_data` does."""
+    _check_values(values, where)
     nothing = torch.zeros(len(values), dtype=torch.int64)
-    return _dataset(values.float(), nothing, ["unlabelled"], rows=torch.arange(len(values)), where=shown(path))
+    return _dataset(values.float(), nothing, ["unlabelled"], rows=torch.arange(len(values)), where=where)
 
 
 def rows_not_in(known: np.ndarray, values: np.ndarray) -> list[int]:

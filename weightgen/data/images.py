@@ -9,12 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 from PIL import Image
 
-from weightgen.data.feature_data import feature_values, has_features, open_features, rows_not_in, unlabelled_features
-from weightgen.data.labelled import FEATURES, composed, encoded, labelled_images, one_class
+from weightgen.data.feature_data import (
+    crop_values,
+    feature_data,
+    feature_values,
+    has_features,
+    one_class_features,
+    open_features,
+    rows_not_in,
+    unlabelled_features,
+)
+from weightgen.data.labelled import (
+    FEATURES,
+    composed,
+    encoded,
+    label_codes,
+    labelled_images,
+    one_class,
+    stored_images,
+)
+from weightgen.data.parquet import image_column, label_column, labelled_columns
 from weightgen.data.pictures import EXTENSIONS, FORMATS, check_text, decoded, file_content, image_format
 from weightgen.errors import InputError
 from weightgen.files import is_litter, shown
@@ -175,20 +194,71 @@ def _warn(folder: Path, what: str, paths: list[Path], remedy: str) -> None:
 
 
 def open_support(support: str | Path | Dataset, *, fewest: int = 2) -> Dataset:
-    """A user's images or features: a folder with one sub-folder per class, `features:FILE`, or a data set as it is.
+    """A user's images or features: a folder with one sub-folder per class, `features:FILE`, or a data set.
 
     fewest: classes that there must be, 1 or 2.
 
-    Raises InputError when it is none of these.
+    Raises InputError when it is none of these, and as `labelled_dataset` does.
     """
     if isinstance(support, Dataset):
-        return support
+        given = support.with_format(None)
+        return given if _in_order(given, fewest) else labelled_dataset(given, where="support", fewest=fewest)
+    check_place(support, "support")
     if str(support).startswith(FEATURES_FILE):
         return _different(open_features(str(support), fewest=fewest), str(support))
     folder = Path(support).expanduser().absolute()
     if not str(support) or not folder.is_dir():
         raise InputError(f"{support or repr('')}: is not a directory; give one with a sub-folder of images per class")
     return _different(open_folder(folder, fewest=fewest), str(support))
+
+
+def labelled_dataset(
+    dataset: Dataset,
+    *,
+    where: str,
+    fewest: int = 2,
+    column: str | None = None,
+    remedy: str = "rename to 'label' one of",
+) -> Dataset:
+    """Any `datasets.Dataset` of labelled images, or of `features`, in the form of `labelled.labelled_images`.
+
+    Columns are found as `parquet.labelled_columns` finds them; rows may be in any order, and classes without rows are
+    left out. Raises InputError for what is no such data.
+    """
+    if not len(dataset):
+        raise InputError(f"{where}: holds no rows; give data with images")
+    schema = dataset.features.arrow_schema
+    if has_features(dataset):
+        label, names = label_column(schema, column, besides=FEATURES, where=where, remedy=remedy)
+        codes, called = label_codes(dataset.with_format("arrow")[:].column(label), names, where=where)
+        crops = crop_values(dataset)
+        return feature_data(feature_values(dataset), np.array(codes), called, crops=crops, where=where, fewest=fewest)
+    image, label, names = labelled_columns(schema, column, where=where, remedy=remedy)
+    table = dataset.select_columns([image, label]).with_format("arrow")[:]
+    images = stored_images(table.column(image), where=where)
+    return labelled_images(images, table.column(label), names, where=where, fewest=fewest)
+
+
+def _in_order(dataset: Dataset, fewest: int) -> bool:
+    """Whether it is what `labelled_dataset` would make of it: sorted, no class without rows, nothing missing."""
+    columns, label = {"image", FEATURES} & set(dataset.column_names), dataset.features.get("label")
+    if not len(dataset) or len(columns) != 1 or not isinstance(label, datasets.ClassLabel) or len(label.names) < fewest:
+        return False
+    table = dataset.with_format("arrow")[:]
+    if table.column("label").null_count or table.column(*columns).null_count:
+        return False
+    labels = table.column("label").to_numpy()
+    finite = "image" in columns or bool(np.isfinite(feature_values(dataset).numpy()).all())
+    return finite and bool((np.diff(labels) >= 0).all()) and set(labels) == set(range(len(label.names)))
+
+
+def check_place(source: object, what: str) -> None:
+    """Raise InputError for what is neither a path nor a SPEC."""
+    if not isinstance(source, (str, Path)):
+        kind = type(source).__name__
+        raise InputError(
+            f"{what}: is a {kind}; give a folder, features:FILE or a datasets.Dataset (one split, not a stream)"
+        )
 
 
 def _different(dataset: Dataset, where: str) -> Dataset:
@@ -208,20 +278,30 @@ def open_unlabelled(source: str | Path | Dataset, *, besides: Dataset) -> Datase
     unsorted. Raises InputError for a folder without further images, one that cannot be read, or the other kind of data.
     """
     given, name = (source, "unlabelled") if isinstance(source, Dataset) else (None, str(source))
+    if given is None:
+        check_place(source, "unlabelled")
     if has_features(besides) != (name.startswith(FEATURES_FILE) if given is None else has_features(given)):
         raise InputError(f"{name}: images and features do not go together; give the same kind as the support's")
     if has_features(besides):
-        others = unlabelled_features(name) if given is None else given
+        others = unlabelled_features(name) if given is None else one_class_features(feature_values(given), where=name)
         rows = rows_not_in(feature_values(besides).numpy(), feature_values(others).numpy())
         if not rows:
             raise InputError(f"{name}: holds no row that is not in the support too; add others")
         return others if len(rows) == len(others) else others.select(rows)
-    column = _checked(find_images(_directory(name))) if given is None else given.with_format("arrow")[:].column("image")
+    column = _checked(find_images(_directory(name))) if given is None else _images_of(given, where=name)
     known = {_digest(image) for image in besides.with_format("arrow")[:].column("image").to_pylist()}
     images = [image for image in column.to_pylist() if _digest(image) not in known]
     if not images:
         raise InputError(f"{shown(Path(name))}: holds no image that is not in the support too; add others")
     return one_class(pa.chunked_array([pa.array(images, datasets.Image().pa_type)]), "unlabelled")
+
+
+def _images_of(dataset: Dataset, *, where: str) -> pa.ChunkedArray:
+    name = image_column(dataset.features.arrow_schema, where=where)
+    column = stored_images(dataset.select_columns(name).with_format("arrow")[:].column(name), where=where)
+    if column.null_count:
+        raise InputError(f"{where}: {column.null_count} rows have no image; remove them")
+    return column
 
 
 def _directory(name: str) -> Path:

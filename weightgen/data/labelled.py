@@ -89,7 +89,7 @@ def labelled_images(
     """
     if not len(labels):
         raise InputError(f"{where}: holds no rows; give data with images")
-    codes, names = _codes(labels, names, where=where)
+    codes, names = label_codes(labels, names, where=where)
     present, codes = np.unique(codes, return_inverse=True)
     if len(present) < fewest:
         raise InputError(f"{where}: has one class only ({names[present[0]]!r}); give images of two or more")
@@ -177,8 +177,10 @@ def one_class(images: pa.ChunkedArray, name: str) -> Dataset:
     return _dataset(images, np.zeros(len(images), dtype=np.int64), [name])
 
 
-def _codes(labels: pa.ChunkedArray, names: Sequence[str] | None, *, where: str) -> tuple[np.ndarray, Sequence[str]]:
-    """Labels as whole numbers, and what each number means."""
+def label_codes(
+    labels: pa.ChunkedArray, names: Sequence[str] | None, *, where: str
+) -> tuple[np.ndarray, Sequence[str]]:
+    """Labels as whole numbers, and what each number means. Raises InputError for others, and for missing ones."""
     labels = labels.cast(_plain_type(labels.type))
     if not any(fits(labels.type) for fits in (pa.types.is_string, pa.types.is_integer, pa.types.is_boolean)):
         raise InputError(f"{where}: labels are {labels.type}; give whole numbers, text, or true and false")

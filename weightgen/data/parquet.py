@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -71,28 +72,45 @@ def read_parquet(paths: Sequence[Path], column: str | None, *, where: str) -> Da
     return labelled_images(images, labels, names, where=where)
 
 
-def labelled_columns(schema: pa.Schema, column: str | None, *, where: str) -> tuple[str, str, list[str] | None]:
+def labelled_columns(
+    schema: pa.Schema, column: str | None, *, where: str, remedy: str = "add #column=NAME to the SPEC with one of"
+) -> tuple[str, str, list[str] | None]:
     """The image column, the label column, and the names of its numbers if it has them.
 
-    The image column is `image` or `img`, else the only one that holds images; the label column is the one asked for,
-    else `label`, `fine_label` or `labels`. Raises InputError when there is none such.
+    The label column is the one asked for, else `label`, `fine_label` or `labels`. `remedy` is said before the names of
+    other columns where there is none such. Raises InputError then, and as `image_column` does.
     """
-    features = Features.from_arrow_schema(schema) if b"huggingface" in (schema.metadata or {}) else {}
+    image = image_column(schema, where=where)
+    label, names = label_column(schema, column, besides=image, where=where, remedy=remedy)
+    return image, label, names
+
+
+def image_column(schema: pa.Schema, *, where: str) -> str:
+    """`image` or `img`, else the only column that holds images. Raises InputError when there is none such."""
+    features = _features(schema)
     holding = [field.name for field in schema if isinstance(features.get(field.name), Image) or _may_hold(field.type)]
     known = [name for name in _IMAGE_COLUMNS if name in schema.names]
     if not known and len(holding) != 1:
         what = f"{len(holding)} columns that may hold images ({', '.join(holding)})" if holding else "no image column"
         raise InputError(f"{where}: has {what} among {', '.join(schema.names)}; name one of them 'image'")
-    image, *_ = known or holding
+    return str((known or holding)[0])
+
+
+def label_column(
+    schema: pa.Schema, column: str | None, *, besides: str, where: str, remedy: str
+) -> tuple[str, list[str] | None]:
+    """The label column, and the names of its numbers if it has them; see `labelled_columns`."""
     label = column or next((name for name in _LABEL_COLUMNS if name in schema.names), None)
-    others = [name for name in schema.names if name != image]
+    others = [name for name in schema.names if name != besides]
     if label is None or label not in others:
         what = f"column '{label}'{nearest(label, others)}" if label else "label column"
-        raise InputError(
-            f"{where}: has no {what}; add #column=NAME to the SPEC with one of {', '.join(others) or 'none'}"
-        )
-    feature = features.get(label)
-    return str(image), label, feature.names if isinstance(feature, ClassLabel) else None
+        raise InputError(f"{where}: has no {what}; {remedy} {', '.join(others) or 'none'}")
+    feature = _features(schema).get(label)
+    return label, feature.names if isinstance(feature, ClassLabel) else None
+
+
+def _features(schema: pa.Schema) -> Features | dict[str, Any]:
+    return Features.from_arrow_schema(schema) if b"huggingface" in (schema.metadata or {}) else {}
 
 
 def _read(path: Path, column: str | None) -> tuple[pa.ChunkedArray, pa.ChunkedArray, list[str] | None]:

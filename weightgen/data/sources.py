@@ -8,9 +8,8 @@ from datasets import Dataset, load_dataset
 
 from weightgen.data.feature_data import open_features
 from weightgen.data.glyphs import render_glyphs
-from weightgen.data.images import has_images, open_folder
-from weightgen.data.labelled import labelled_images, stored_images
-from weightgen.data.parquet import is_parquet, labelled_columns, of_split, parquet_files, read_parquet
+from weightgen.data.images import has_images, labelled_dataset, open_folder
+from weightgen.data.parquet import is_parquet, of_split, parquet_files, read_parquet
 from weightgen.errors import InputError, reason
 from weightgen.files import is_litter, shown
 from weightgen.specs import is_features
@@ -109,6 +108,6 @@ def _open_hub(spec: str) -> Dataset:
         raise InputError(
             f"{spec}: cannot be loaded ({reason(error)}); check the name, the split and the network"
         ) from error
-    image, label, names = labelled_columns(dataset.features.arrow_schema, column or None, where=spec)
-    table = dataset.select_columns([image, label]).with_format("arrow")[:]
-    return labelled_images(stored_images(table.column(image), where=spec), table.column(label), names, where=spec)
+    return labelled_dataset(
+        dataset, where=spec, column=column or None, remedy="add #column=NAME to the SPEC with one of"
+    )

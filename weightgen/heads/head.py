@@ -268,7 +268,10 @@ class Head:
         """
         if self.support is None:
             raise InputError(
-                "the head has no statistics of its support images (statistics.safetensors); "
+                "a head in a file of its own, of given features, keeps nothing to add classes from; generate it again "
+                "from the features of all classes"
+                if isinstance(self.backbone, FeatureBackbone)
+                else "the head has no statistics of its support images (statistics.safetensors); "
                 "generate it again from all of them"
             )
         own = self.provenance["backbone_weights"]
