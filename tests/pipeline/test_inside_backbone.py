@@ -193,5 +193,5 @@ def test_what_it_cannot_do_is_refused(asked: dict[str, Any], message: str, suppo
 
 def test_classes_are_not_added_to_what_was_written_for_others(support: Path) -> None:
     pipeline = untrained()
-    with pytest.raises(InputError, match="writes inside the backbone; generate a head anew"):
+    with pytest.raises(InputError, match="writes parameters inside the backbone; generate a head anew"):
         pipeline.extend(pipeline(support), support)
