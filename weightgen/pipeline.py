@@ -155,7 +155,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
             head = generator.extend(head, "more_birds/")
         """
         if self.space.takes_images or self.class_names is not None:
-            why = "knows its classes and sees no images" if self.class_names else "writes parameters inside the backbone"
+            why = "knows classes and sees no images" if self.class_names else "writes parameters inside the backbone"
             raise InputError(f"this generator {why}; generate a head anew from all images of all classes")
         by = "" if head.support is None else head.support.generator
         if self.alternative is not None and by == self._universal.generator_hash():
