@@ -24,7 +24,7 @@ from weightgen.records import Episode, Features
 from weightgen.seeds import generator
 from weightgen.universal.generator import universal_generator
 
-WIDTH, CLASSES, IMAGES = 24, 5, 9
+WIDTH, CLASSES, IMAGES = 72, 5, 9  # so wide that four classes are not crowded
 
 
 def features(*, spread: float = 2.0, seed: int = 0) -> Features:

@@ -162,11 +162,13 @@ def test_a_batch_is_written_as_its_episodes_are_one_by_one(make_features: MakeFe
     torch.testing.assert_close(probabilities(episode, classifier(9)), each, rtol=1e-4, atol=1e-5)
 
 
-def test_more_classes_than_features_are_told_apart_as_by_centroids() -> None:
+@pytest.mark.parametrize("crops", [0, 3])
+def test_more_classes_than_features_are_told_apart_as_by_centroids(crops: int) -> None:
     draw = torch.Generator().manual_seed(4)
     means, labels = torch.randn(80, 8, generator=draw), torch.arange(80).repeat_interleave(9)
     values = 1 + means[labels] + 0.4 * torch.randn(len(labels), 8, generator=draw)
-    features = Features(values, labels, tuple(str(i) for i in range(80)))
+    around = values[:, None] + 0.8 * torch.randn(len(labels), 3, 8, generator=draw)
+    features = Features(values, labels, tuple(str(i) for i in range(80)), around if crops else None)
     episode = EpisodeSampler(features).sample(batch=4, ways=80, shots=3, queries=6, generator=draw)
     noise = [generator(0, "generate") for _ in range(4)]
     written = universal_generator(FeatureBackbone(8)).heads(episode, noise).logits(episode.query)

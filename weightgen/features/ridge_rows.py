@@ -54,20 +54,22 @@ class WeightedImages:
         apart, much where they all look alike to it; chosen on 24 pairs of data set and backbone. The loss
         σ |t − W z|² + (1 − σ) / k Σ |t − W c_j|² + δ / k Σ |W (c_j − z)|² is that of fewer rows, and a constant: of
         σ z + (1 − σ) c̄ with the target; of c̄ − z with target 0 and weight σ (1 − σ) + δ; and of the k − 1 orthonormal
-        contrasts of crops with target 0 and weight (1 − σ + δ) / k.
+        contrasts of crops with target 0 and weight (1 − σ + δ) / k. Crops and differences count less by `crowding`.
         """
         labelled = cls.labelled(condition)
         if condition.crops is None:
             return labelled
         crops = torch.nn.functional.normalize(condition.crops, dim=-1) * condition.support_mask[..., None, None]
         crops = crops.flatten(1, 2)  # (batch, images, crops, feature)
-        number, mean = crops.shape[2], crops.mean(2)
-        seen = replace(labelled, images=_OWN_SHARE * labelled.images + (1 - _OWN_SHARE) * mean)
-        nothing, down = torch.zeros_like(labelled.targets), (0.4 + 1.6 * likeness(condition).clamp(min=0))[:, None] ** 6
-        between = cls(mean - labelled.images, nothing, (_OWN_SHARE * (1 - _OWN_SHARE) + down) * labelled.weight)
+        number, mean, crowd = crops.shape[2], crops.mean(2), crowding(condition)[:, None]
+        own = 1 - (1 - _OWN_SHARE) / crowd  # where classes are crowded images alone are the surer
+        seen = replace(labelled, images=own[..., None] * labelled.images + (1 - own[..., None]) * mean)
+        down = (0.4 + 1.6 * likeness(condition).clamp(min=0))[:, None] ** 6 / crowd
+        nothing = torch.zeros_like(labelled.targets)
+        between = cls(mean - labelled.images, nothing, (own * (1 - own) + down) * labelled.weight)
         contrasts = (torch.from_numpy(helmert(number)).to(crops) @ crops).flatten(1, 2)
         nothing, weight = (part.repeat_interleave(number - 1, 1) for part in (nothing, labelled.weight))
-        return seen.joined(between).joined(cls(contrasts, nothing, (1 - _OWN_SHARE + down) / number * weight))
+        return seen.joined(between).joined(cls(contrasts, nothing, (1 - own + down) / number * weight))
 
     def joined(self, other: WeightedImages) -> WeightedImages:
         """Both."""
