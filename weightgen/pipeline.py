@@ -25,7 +25,7 @@ from weightgen.backbones.feature_cache import crops_of, feature_batches, pixels_
 from weightgen.data.images import open_support, open_unlabelled
 from weightgen.data.labelled import class_names
 from weightgen.episodes.dataset_episode import MOST_SAMPLED, class_places, dataset_episode, episode_of
-from weightgen.errors import InputError, check_positive
+from weightgen.errors import InputError
 from weightgen.features.standardizer import Standardizer
 from weightgen.files import tensors_hash, text_hash
 from weightgen.heads.head import Head
@@ -336,7 +336,8 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """
         samples = self.config.samples if samples is None else samples
         scheduler, steps = self.chain(steps, samples)
-        check_positive(steps=steps, samples=samples)
+        if wrong := [f"{name} is {n}" for name, n in (("steps", steps), ("samples", samples)) if n < 1]:
+            raise InputError(f"{wrong[0]}; it must be 1 or more")
         if len(generators) != len(episode):
             raise InputError(f"{len(generators)} random generators for {len(episode)} episodes; give one for each")
         for which, own, features in spaces or self.conditioner.in_spaces(episode, self.standardizer):
@@ -380,8 +381,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         **chosen: Unpack[Chosen],
     ) -> Head:
         """The head of a standardised data set, with its statistics; `dataset` for a space that takes its images."""
-        noise = [generator or seeded(0, "generate")]
-        ((tokens, own, features),) = self._denoised(episode, noise, **chosen)
+        ((tokens, own, features),) = self._denoised(episode, [generator or seeded(0, "generate")], **chosen)
         places = class_places(names, self.class_names)
         inputs = cache(lambda: replace(episode_of(pixels_of(self.backbone, dataset)), classes=places))
         heads = self._decoded(tokens, own.counts, features, inputs)
