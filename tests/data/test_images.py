@@ -303,6 +303,10 @@ REFUSED = {
         lambda data: Dataset.from_dict({"features": [[1.0, float("nan")], [1.0, 2.0]], "label": [0, 1]}),
         "support: row 0 holds NaN or infinite features",
     ),
+    "features that are text": (
+        lambda data: Dataset.from_dict({"features": ["a", "b"], "label": [0, 1]}),
+        "features: the column holds string; give a list of numbers",
+    ),
     "features of several widths": (
         lambda data: Dataset.from_dict({"features": [[1.0, 2.0], [1.0]], "label": [0, 1]}),
         "features: rows hold different numbers",
@@ -314,6 +318,18 @@ REFUSED = {
 def test_a_data_set_that_is_no_support_is_refused(change, message):
     with pytest.raises(InputError, match=message):
         open_support(change(shades([0, 0, 1, 1, 2, 2])))
+
+
+def test_features_of_double_precision_are_brought_to_single():
+    data = Dataset.from_dict({"features": [[1.0, 2.0], [3.0, 4.0]], "label": [0, 1]})
+    given = open_support(data.cast_column("label", ClassLabel(names=["a", "b"])))
+    assert feature_values(given).dtype == torch.float32 and class_names(given) == ("a", "b")
+
+
+def test_a_column_of_features_beside_images_is_passed_over():
+    data = shades([0, 0, 1, 1]).add_column("features", ["x"] * 4)
+    assert set(open_support(data).column_names) == {"image", "label"}
+    assert len(open_unlabelled(data, besides=open_support(shades([0, 1])))) == 2
 
 
 def test_unlabelled_data_sets_need_images_or_features_alone():
@@ -332,5 +348,5 @@ def test_unlabelled_data_sets_need_images_or_features_alone():
 )
 def test_what_is_no_place_is_refused_by_its_type(change):
     given = change(shades([0, 1]))
-    with pytest.raises(InputError, match=f"support: is a {type(given).__name__}; give a folder"):
+    with pytest.raises(InputError, match=f"support: is of type {type(given).__name__}; give a folder"):
         check_place(given, "support")

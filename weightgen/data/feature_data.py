@@ -23,8 +23,8 @@ CROPS = "crops"
 
 
 def has_features(dataset: Dataset) -> bool:
-    """Whether a data set holds features in place of images."""
-    return COLUMN in dataset.column_names
+    """Whether a data set holds features in place of images; beside images a column `features` is something else."""
+    return COLUMN in dataset.column_names and not {"image", "img"} & set(dataset.column_names)
 
 
 def feature_values(dataset: Dataset) -> Tensor:
@@ -41,6 +41,9 @@ def crop_values(dataset: Dataset) -> Tensor | None:
 
 def _values(dataset: Dataset, name: str) -> Tensor:
     column = dataset.with_format("arrow")[:].column(name).combine_chunks()
+    inside = getattr(column.type, "value_type", pa.null())
+    if not pa.types.is_floating(inside) and not pa.types.is_integer(inside):
+        raise InputError(f"{name}: the column holds {column.type}; give a list of numbers for each image")
     lengths = pc.list_value_length(column).unique().to_pylist() if len(column) else [0]
     if len(lengths) != 1 or lengths[0] is None:
         raise InputError(f"{name}: rows hold different numbers; give as many of each image")

@@ -247,6 +247,8 @@ def _in_order(dataset: Dataset, fewest: int) -> bool:
     table = dataset.with_format("arrow")[:]
     if table.column("label").null_count or table.column(*columns).null_count:
         return False
+    if FEATURES in columns and getattr(table.column(FEATURES).type, "value_type", None) != pa.float32():
+        return False
     labels = table.column("label").to_numpy()
     finite = "image" in columns or bool(np.isfinite(feature_values(dataset).numpy()).all())
     return finite and bool((np.diff(labels) >= 0).all()) and set(labels) == set(range(len(label.names)))
@@ -257,7 +259,7 @@ def check_place(source: object, what: str) -> None:
     if not isinstance(source, (str, Path)):
         kind = type(source).__name__
         raise InputError(
-            f"{what}: is a {kind}; give a folder, features:FILE or a datasets.Dataset (one split, not a stream)"
+            f"{what}: is of type {kind}; give a folder, features:FILE or a datasets.Dataset (one split, not a stream)"
         )
 
 
