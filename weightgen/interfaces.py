@@ -58,6 +58,10 @@ class Conditioner(ModelMixin, ConfigMixin, ABC):
         """The only classes that it knows; `Episode.classes` are then places here. None: any classes."""
         return None
 
+    def looks_at_crops(self, images: float, classes: float) -> bool:
+        """Whether crops make a difference to heads for so many support images of so many classes."""
+        return self.uses_crops
+
     def adapted(self, episode: Episode, standardizer: Standardizer) -> tuple[Episode, FeatureSpace]:
         """A standardised episode in the space that its rows are to live in, and that space."""
         return episode, standardizer

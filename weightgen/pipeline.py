@@ -296,7 +296,7 @@ class WeightGenerationPipeline(GeneratorPipeline):
         """Labelled images, and unlabelled ones beside them, in the generator's space."""
         read = partial(feature_batches, self.backbone, device=str(self.device))
         unlabelled = None if beside is None else torch.cat(list(read(beside)))
-        crops = crops_of(self.backbone, dataset, device=self.device) if self.conditioner.uses_crops else None
+        crops = crops_of(self.backbone, dataset, wanted=self.conditioner.looks_at_crops, device=self.device)
         more, labels = {"unlabelled": unlabelled, "crops": crops}, torch.tensor(dataset["label"][:])
         return self._dataset_episode(read(dataset), labels, class_names(dataset), **more)
 

@@ -72,6 +72,27 @@ def test_an_image_as_its_own_crop_changes_nothing():
     torch.testing.assert_close(logits(copies), logits(without), rtol=1e-4, atol=1e-4)
 
 
+def test_crops_of_many_images_of_a_class_are_left_out_alike_wherever_heads_are_written(photographs):
+    """`generate` once looked at crops of up to 500 images, and `evaluate` at those of any number."""
+    conditioner = universal_generator(FeatureBackbone(WIDTH)).conditioner
+    asked = [conditioner.looks_at_crops(*sizes) for sizes in ((100, 4), (101, 4), (1000, 500), (1001, 500))]
+    assert asked == [True, False, True, False]
+    draw = torch.Generator().manual_seed(2)
+    labels = torch.arange(4).repeat_interleave(45)
+    values, crops = torch.randn(180, WIDTH, generator=draw), torch.randn(180, CROPS, WIDTH, generator=draw)
+    own = Features(values, labels, tuple("abcd"), crops)
+    mixed = EpisodeSampler(own).sample(batch=6, ways=4, shots=(10, 40), queries=5, generator=draw)
+    looked = mixed.support_mask.sum((1, 2)) <= 100
+    assert looked.any() and not looked.all()
+    changed = (logits(mixed) - logits(replace(mixed, crops=None))).abs().amax((1, 2))
+    assert bool((changed[looked] > 1e-2).all()) and bool((changed[~looked] < 1e-3).all())
+    folder, backbone = photographs
+    for path in sorted(folder.rglob("*.png")):
+        for number in range(13):
+            (path.parent / f"{path.stem} again {number}.png").write_bytes(path.read_bytes())
+    assert universal_generator(backbone)(folder).support.crops is None  # 28 of each class
+
+
 def test_rows_minimise_the_loss_of_images_crops_and_their_differences():
     episode = drawn(features(), shots=(1, 3), batch=6)
     condition = TaskPrototypes(shrink=False)(episode, Standardizer.of_backbone(FeatureBackbone(WIDTH)))
@@ -145,7 +166,9 @@ def test_crops_are_the_middle_and_two_corners_and_are_kept(photographs, monkeypa
     torch.testing.assert_close(crops, expected, rtol=1e-4, atol=1e-5)
     monkeypatch.setattr(feature_cache, "_streamed", None)
     assert torch.equal(crops_of(backbone, dataset), crops)
-    assert crops_of(backbone, dataset, most=5) is None
+    asked = []
+    assert crops_of(backbone, dataset, wanted=lambda *sizes: asked.append(sizes) or False) is None
+    assert asked == [(6, 3)]
 
 
 def test_a_head_keeps_crops_for_its_extension(photographs, tmp_path):

@@ -33,8 +33,6 @@ MOST_KEPT = 20_000
 """Images whose features `feature_batches` keeps on disk: 100 MB at 1,280 features."""
 CROPS = 3
 """Of each image by `crops_of`."""
-MOST_CROPPED = 500
-"""Images from which on a support's crops are left out: with many of a class they add little to its head."""
 _CROP_SIDE = 0.8  # of an image's
 
 
@@ -78,18 +76,19 @@ def crops_of(
     dataset: datasets.Dataset,
     *,
     device: torch.device | str = "cpu",
-    most: int | None = MOST_CROPPED,
+    wanted: Callable[[int, int], bool] | None = None,
     progress: Progress | None = None,
     accelerator: Accelerator | None = None,
 ) -> Float[Tensor, "images crops feature"] | None:
     """Features of three crops of every image: its middle and two opposite corners, 0.8 of its sides long.
 
     They are computed once and kept on disk, as those of the images are. Of a data set of features those that it holds
-    itself, None where there are none; and None of more images than `most`. Processes share them as those of the images.
+    itself, None where there are none; and None where `wanted`, asked for so many images of so many classes, says no
+    (`Conditioner.looks_at_crops`). Processes share them as those of the images.
 
     Raises InputError as `features_of`.
     """
-    if most is not None and len(dataset) > most:
+    if wanted is not None and not wanted(len(dataset), len(set(dataset["label"]))):
         return None
     if FEATURES in dataset.column_names:
         return crop_values(dataset)
@@ -107,9 +106,9 @@ def features_with_crops(
     progress: Progress | None = None,
     accelerator: Accelerator | None = None,
 ) -> Features:
-    """`features_of` with `crops_of` the same images, however many."""
+    """`features_of` with `crops_of` the same images."""
     how: dict[str, Any] = {"device": device, "progress": progress, "accelerator": accelerator}
-    return replace(features_of(backbone, dataset, **how), crops=crops_of(backbone, dataset, most=None, **how))
+    return replace(features_of(backbone, dataset, **how), crops=crops_of(backbone, dataset, **how))
 
 
 @dataclass(frozen=True)

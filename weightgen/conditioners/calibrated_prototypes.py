@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -17,6 +18,7 @@ from weightgen.interfaces import Conditioner, FeatureSpace
 from weightgen.records import Condition, Episode
 
 _BASE = 12.0  # logit scale of a cosine head before training
+_CROPPED_OF_CLASS, _CROPPED = 25, 1000  # of more images features of crops take their time and add next to nothing
 
 
 class CalibratedPrototypes(Conditioner):
@@ -54,8 +56,23 @@ class CalibratedPrototypes(Conditioner):
             raise InputError(f"a space of {sorted(space)} where logit_scale belongs; generate the head again")
         return episode, standardizer.with_logit_scale(space["logit_scale"].to(standardizer.mean))
 
+    def looks_at_crops(self, images: float, classes: float) -> bool:
+        """Up to 25 images of an average class, and 1,000 in all."""
+        return images <= min(_CROPPED_OF_CLASS * classes, _CROPPED)
+
     def forward(self, episode: Episode, standardizer: FeatureSpace) -> Condition:
-        return self.prototypes(episode, standardizer)
+        return self.prototypes(self._looked_at(episode), standardizer)
+
+    def _looked_at(self, episode: Episode) -> Episode:
+        """Without the crops of supports too large for them: an image as its own crop changes nothing."""
+        if episode.crops is None:
+            return episode
+        sizes = zip(episode.counts.sum(-1).tolist(), (episode.counts > 0).sum(-1).tolist(), strict=True)
+        looked = [self.looks_at_crops(images, classes) for images, classes in sizes]
+        if not any(looked):
+            return replace(episode, crops=None)
+        which = torch.tensor(looked, device=episode.crops.device)[:, None, None, None, None]
+        return replace(episode, crops=torch.where(which, episode.crops, episode.support[..., None, :]))
 
     def scales(self, episode: Episode, standardizer: FeatureSpace) -> Float[Tensor, " batch"]:
         """The factor on the cosines of each episode; with the length of its images where the space knows another."""

@@ -208,7 +208,7 @@ def _seen(pipeline: WeightGenerationPipeline, images: datasets.Dataset, **shared
         looks = bool(pipeline.of_another_kind(pipeline.standardizer.standardize(drawn)).any())
     if not looks:
         return features
-    return replace(features, crops=crops_of(pipeline.backbone, images, most=None, **shared))
+    return replace(features, crops=crops_of(pipeline.backbone, images, **shared))
 
 
 def _evaluate(

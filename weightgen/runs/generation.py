@@ -220,8 +220,8 @@ def leave_one_out(
         return Judged({"sentence": "not estimated: the support is large enough to keep images of it for a test"})
     backbone, besides = pipeline.backbone, None
     features = features_of(backbone, dataset, device=pipeline.device)
-    if pipeline.conditioner.uses_crops:
-        features = replace(features, crops=crops_of(backbone, dataset, device=pipeline.device))
+    wanted = pipeline.conditioner.looks_at_crops
+    features = replace(features, crops=crops_of(backbone, dataset, wanted=wanted, device=pipeline.device))
     if unlabelled is not None:
         besides = features_of(backbone, open_unlabelled(unlabelled, besides=dataset), device=pipeline.device).values
     estimate = support_estimate(pipeline, features, unlabelled=besides, steps=steps, samples=samples, seed=seed)
