@@ -72,7 +72,7 @@ def _failure(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         return "", CLOSED_PIPE
     if hasattr(error, "format_message"):  # a usage error; typer carries its own copy of click
-        return error.format_message(), 2
+        return error.format_message().replace("Value error, ", "", 1), 2  # typer's choices come through pydantic
     from weightgen.errors import InputError
 
     if isinstance(error, InputError):

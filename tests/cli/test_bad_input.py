@@ -437,7 +437,7 @@ def test_a_command_that_cannot_be_understood(
     arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    refuse(*arguments)
+    assert "Value error" not in refuse(*arguments)  # of pydantic, which newer typer reads options by
     assert files_below(tmp_path) == set()
 
 
