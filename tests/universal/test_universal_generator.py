@@ -162,6 +162,28 @@ def test_a_batch_is_written_as_its_episodes_are_one_by_one(make_features: MakeFe
     torch.testing.assert_close(probabilities(episode, classifier(9)), each, rtol=1e-4, atol=1e-5)
 
 
+def test_what_all_images_share_does_not_decide_between_classes(make_features: MakeFeatures) -> None:
+    """Some backbones find all images alike: cosines of 0.9 and more, where 0.7 is the most that was learnt from."""
+    features = make_features(width=64, images=60)
+    draw = UnlabelledDraw(40, distractors=0.0)
+    episode, beside = (
+        EpisodeSampler(features).sample(
+            batch=30, ways=5, shots=shots, queries=8, generator=torch.Generator().manual_seed(1), unlabelled=unlabelled
+        )
+        for shots, unlabelled in (((1, 20), None), (1, draw))
+    )
+    length = features.values.norm(dim=-1).mean()
+    shared = torch.nn.functional.normalize(torch.ones(64), dim=-1) * length
+    for seen in (episode, beside):
+        sure, right = [], []
+        for times in (1.5, 20):
+            answers = probabilities(moved(seen, lambda values, times=times: values + times * shared), None)
+            sure.append(float(answers.amax(-1).mean()))
+            right.append(float((answers.argmax(-1) == seen.query_labels).double().mean()))
+        assert right[1] > right[0] - 0.02
+        assert abs(sure[1] - sure[0]) < 0.1
+
+
 @pytest.mark.parametrize("crops", [0, 3])
 def test_more_classes_than_features_are_told_apart_as_by_centroids(crops: int) -> None:
     draw = torch.Generator().manual_seed(4)

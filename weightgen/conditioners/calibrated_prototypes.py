@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.errors import InputError
-from weightgen.features.ridge_rows import likeness
+from weightgen.features.ridge_rows import common_factor, likeness
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import Conditioner, FeatureSpace
 from weightgen.records import Condition, Episode
@@ -25,9 +25,10 @@ class CalibratedPrototypes(Conditioner):
     """`task_prototypes` without a prior, in the generator's space with a logit scale of the episode's own.
 
     The logarithm of the scale is linear in those of the numbers of classes, of images per class and of unlabelled
-    images, and in how alike images of different classes are to the backbone, the more the more images a class has. It
-    sees no feature, so that one fit serves every backbone and data set. More facts, and a network of them, fitted the
-    data sets learnt from better and others worse.
+    images, and in how alike images of different classes are to the backbone, the more the more images a class has;
+    where they are more alike than any that it was fitted to, it grows as their cosines differ less. It sees no feature,
+    so that one fit serves every backbone and data set. More facts, and a network of them, fitted the data sets learnt
+    from better and others worse.
     """
 
     uses_crops = True
@@ -83,4 +84,5 @@ class CalibratedPrototypes(Conditioner):
         facts = torch.stack([ways.log(), shots, beside.log1p(), likeness(condition) * shots], -1)
         lengths = (episode.support - standardizer.standardized_origin).norm(dim=-1) * there
         length = lengths.sum((1, 2)) / there.sum((1, 2))
-        return _BASE * self.log_scale(facts)[:, 0].exp() * standardizer.radius / length.clamp(min=1e-12)
+        scale = _BASE * self.log_scale(facts)[:, 0].exp() / common_factor(condition)  # cosines differ by less there
+        return scale * standardizer.radius / length.clamp(min=1e-12)

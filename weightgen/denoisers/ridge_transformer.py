@@ -15,6 +15,7 @@ from weightgen.features.ridge_rows import (
     SupportFacts,
     WeightedImages,
     centred,
+    common_factor,
     crowding,
     ridge_penalty,
 )
@@ -31,6 +32,7 @@ _UNKNOWN = 0.5  # variance that one image leaves in a row of unit scale
 _FARTHEST = 4.0  # a fact from what is usual, in deviations: nothing was learnt from 900 classes
 _FURTHEST = 3.0  # logarithm of the largest factor on any of these
 _AT_ONCE = 2**18  # numbers of the hidden layer of pairs of classes, a MiB
+_MOST_SHARED = 4.0  # in spaces learnt from it is 1 to 4, in single episodes up to 5.6
 _IMAGE_FACTS = 7
 _PAIR_FACTS = 8
 
@@ -97,7 +99,7 @@ class RidgeTransformer(Denoiser):
         if condition.unlabelled.shape[1]:
             images = images.joined(self._assigned(labelled, condition, numbers, table, learnt=learnt))
         beside = condition.unlabelled_mask.any(-1)
-        penalty = _PENALTY * numbers[:, 0].exp() * crowding(condition)
+        penalty = _PENALTY * numbers[:, 0].exp() * crowding(condition) * common_factor(condition).square()
         rows, _ = images.rows(torch.where(beside, penalty, ridge_penalty(condition)))
         if learnt:
             rows = rows + share[:, None, None] * self._from_others(rows, images, facts, table, condition)
@@ -128,7 +130,7 @@ class RidgeTransformer(Denoiser):
         real, shown = condition.mask, condition.support_mask.sum(-1).to(table)
         logit_scale, worth, outside, share = (
             *(_LOGIT_SCALE * numbers[:, 2].exp(), _WORTH * numbers[:, 3].exp(), _OUTSIDE + 0.3 * numbers[:, 4]),
-            torch.sigmoid(numbers[:, 5] + torch.logit(torch.tensor(_SHARE))),
+            1 - torch.sigmoid(-numbers[:, 5] - torch.logit(torch.tensor(_SHARE))) * common_factor(condition),
         )
         logit_scale, worth, outside, share = (x[:, None, None] for x in (logit_scale, worth, outside, share))
         support = labelled.images.unflatten(1, condition.support_mask.shape[1:])
@@ -163,7 +165,11 @@ class RidgeTransformer(Denoiser):
     def _from_others(
         self, rows: Tensor, images: WeightedImages, facts: SupportFacts, table: Tensor, condition: Condition
     ) -> Tensor:
-        """What the prototypes of all classes add to each row."""
+        """What the prototypes of all classes add to each row.
+
+        What they have in common moves all logits of a class alike, which helps where some classes have few images; of
+        features that share much it would be all that counts (`_kept`).
+        """
         real, shots = condition.mask, condition.counts.clamp(min=1).log() / 2
         weight = images.weight[..., None] * (images.targets * (images.targets > 0))
         prototypes = (weight / weight.sum(1, keepdim=True).clamp(min=1e-6)).mT @ images.images
@@ -182,7 +188,22 @@ class RidgeTransformer(Denoiser):
         strip = number if torch.is_grad_enabled() else max(1, _AT_ONCE // (real.numel() * self.config.width))
         each = [coefficients(slice(start, start + strip)) for start in range(0, number, strip)]
         scale = (rows.norm(dim=-1).sum(-1) / real.sum(-1).square())[:, None, None]
+        common = prototypes.sum(1, keepdim=True) / real.sum(-1)[:, None, None]
+        prototypes = prototypes - (1 - _kept(rows, condition))[:, None, None] * common
         return (torch.cat(each, 1) * (real[:, :, None] & real[:, None]) * scale) @ prototypes
+
+
+def _kept(rows: Tensor, condition: Condition) -> Float[Tensor, " batch"]:
+    """How much of what prototypes have in common counts: all of it, or as much as there was in spaces learnt from.
+
+    That is measured by what it adds to a logit, in standard deviations of the logits that rows give to the images.
+    """
+    labelled = WeightedImages.labelled(condition)
+    share = labelled.weight[..., None] / labelled.weight.sum(1)[:, None, None]
+    common = (share * labelled.images).sum(1, keepdim=True)
+    apart = (((labelled.images - common) @ rows.mT).square() * share).sum((1, 2)).sqrt()
+    added = rows.norm(dim=-1).sum(-1) / condition.mask.sum(-1) * common.norm(dim=-1)[:, 0]
+    return (_MOST_SHARED * apart / added.clamp(min=1e-12)).clamp(max=1)
 
 
 def _network(inputs: int, width: int, outputs: int) -> nn.Sequential:

@@ -13,6 +13,7 @@ from weightgen.records import Condition
 
 _LEAST_PENALTY = 1e-3
 _CROWDED = 16.0
+_MOST_ALIKE = 0.7  # mean cosine of images of different classes up to which there were spaces to choose numbers by
 _OWN_SHARE = 0.5  # of an image's weight, the rest is its crops'; chosen among five on eight data sets, two backbones
 USUAL_FACTS = (0.94, 1.03, 0.24, 0.51, -0.25, 0.18, 0.01, 0.49, 0.17, 0.24, 0.67)
 """Means of the columns of `SupportFacts.table` over episodes of 80 feature spaces."""
@@ -103,6 +104,16 @@ def likeness(condition: Condition) -> Float[Tensor, " batch"]:
     means = labelled.images.unflatten(1, shape[1:]).sum(2) / shown[..., None]
     ways = condition.mask.sum(-1).to(means)
     return (means.sum(1).square().sum(-1) - means.square().sum((1, 2))) / (ways * (ways - 1)).clamp(min=1)
+
+
+def common_factor(condition: Condition) -> Float[Tensor, " batch"]:
+    """What the part that all images share is to be multiplied by: 1, and less where it outgrows what sets them apart.
+
+    The two are as √c to √(1 − c), c the `likeness`. Numbers that were learnt or chosen where c is at most 0.7 hold
+    beyond it while that ratio stays what it is there.
+    """
+    alike = likeness(condition).clamp(_MOST_ALIKE, 1 - 1e-6)
+    return ((1 - alike) / alike * (_MOST_ALIKE / (1 - _MOST_ALIKE))).sqrt()
 
 
 def ridge_penalty(condition: Condition) -> Float[Tensor, " batch"]:
