@@ -201,9 +201,9 @@ def _kept(rows: Tensor, condition: Condition) -> Float[Tensor, " batch"]:
     labelled = WeightedImages.labelled(condition)
     share = labelled.weight[..., None] / labelled.weight.sum(1)[:, None, None]
     common = (share * labelled.images).sum(1, keepdim=True)
-    apart = (((labelled.images - common) @ rows.mT).square() * share).sum((1, 2)).sqrt()
+    apart = (((labelled.images - common) @ rows.mT).square() * share).sum((1, 2))
     added = rows.norm(dim=-1).sum(-1) / condition.mask.sum(-1) * common.norm(dim=-1)[:, 0]
-    return (_MOST_SHARED * apart / added.clamp(min=1e-12)).clamp(max=1)
+    return (_MOST_SHARED * apart.clamp(min=1e-12).sqrt() / added.clamp(min=1e-12)).clamp(max=1)
 
 
 def _network(inputs: int, width: int, outputs: int) -> nn.Sequential:
