@@ -105,7 +105,8 @@ class RidgeTransformer(Denoiser):
             rows = rows + share[:, None, None] * self._from_others(rows, images, facts, table, condition)
         length = condition.space.prior_variance.sum().sqrt()  # of prototypes, whose entries have unit scale
         rows = length * nn.functional.normalize(rows, dim=-1)
-        return rows, _UNKNOWN * numbers[:, 1, None, None].exp() / condition.counts.clamp(min=1)[..., None]
+        unknown = _UNKNOWN * numbers[:, 1].exp() * common_factor(condition).square()
+        return rows, unknown[:, None, None] / condition.counts.clamp(min=1)[..., None]
 
     def _evidence(self, condition: Condition) -> Float[Tensor, " batch"]:
         images = condition.counts.sum(-1) + condition.unlabelled_mask.sum(-1)
