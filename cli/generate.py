@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -98,9 +99,9 @@ def generate(
         lines.append(f"label next: {one['image']} (looks like {one['looks_like']}, {share})")
     output.result(written, "\n".join(lines))
     following = (
-        f"export {written['head']} --onnx FILE"
+        f"export {quote(written['head'])} --onnx FILE"
         if is_features(support)
-        else f"predict --head {written['head']} IMAGE_OR_FOLDER"
+        else f"predict --head {quote(written['head'])} IMAGE_OR_FOLDER"
     )
     output.remark(f"next: weightgen {following}")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -36,7 +37,7 @@ def sweep(
     output.result(swept, lambda console: _print(console, swept))
     if not swept["comparable"]:
         output.remark("these runs were judged on different classes or episodes: small differences say nothing")
-    output.remark(f"next, on classes never seen: weightgen evaluate {swept['rows'][0]['run']}")
+    output.remark(f"next, on classes never seen: weightgen evaluate {quote(swept['rows'][0]['run'])}")
 
 
 def _print(console: Console, swept: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """weightgen train, weightgen zoo"""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,7 +51,7 @@ def train(
     output.result(data, lambda console: print_evaluations(console, evaluations))
     evaluated = f"report: {report}/report.html" if evaluations else "not evaluated, for data.novel is 0"
     output.remark(f"generator: {run.path}/generator   {evaluated}")
-    output.remark(f"next: weightgen generate --generator {run.path} --support FOLDER")
+    output.remark(f"next: weightgen generate --generator {quote(str(run.path))} --support FOLDER")
 
 
 def recipe_and_run(recipe: str, overrides: list[str] | None, out: Path | None) -> "tuple[Recipe, RunFolder]":
@@ -90,7 +91,7 @@ def build(
     with output.progress() as progress:
         folder = zoo_run(chosen, run, fresh=fresh, progress=progress)
     _print(output, folder.path, zoo_summary(folder.read()))
-    output.remark(f"next: weightgen train {run.path / 'recipe.yaml'}")
+    output.remark(f"next: weightgen train {quote(str(run.path / 'recipe.yaml'))}")
 
 
 @zoo.command("info")

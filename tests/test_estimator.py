@@ -59,6 +59,26 @@ def test_probabilities_are_those_of_the_pipelines_head(arrays: tuple[np.ndarray,
         classifier.head().check_extensible(backbone="", generator="")
 
 
+def test_labels_that_look_alike_are_no_names_of_a_head(arrays: tuple[np.ndarray, np.ndarray]) -> None:
+    """Names of heads are in Unicode's form NFC, wherever they come from; `classes_` are as they were given."""
+    features, names = arrays
+    spelled = np.where(names == "wren", "e\u0301", names)
+    classifier = WeightGenerationClassifier().fit(features, spelled)
+    assert classifier.head().class_names == ("\u00e9", "heron", "ibis") and "e\u0301" in classifier.classes_
+    alike = WeightGenerationClassifier().fit(features, np.where(spelled == "heron", "\u00e9", spelled))
+    with pytest.raises(InputError, match=r"y: classes .* look alike"):
+        alike.head()
+
+
+def test_a_common_offset_of_features_costs_no_class() -> None:
+    """Single precision lost what sets images apart: half of the queries were wrong."""
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(5, 512))
+    features, queries = (3000 + means.repeat(n, 0) + 2 * rng.normal(size=(5 * n, 512)) for n in (60, 20))
+    classifier = WeightGenerationClassifier().fit(features, np.arange(5).repeat(60))
+    assert classifier.score(queries, np.arange(5).repeat(20)) > 0.98
+
+
 def test_unlabelled_features_join_as_they_join_the_pipelines_head(arrays: tuple[np.ndarray, np.ndarray]) -> None:
     clear, names = arrays
     features = clear + np.random.default_rng(1).normal(size=clear.shape)

@@ -15,6 +15,7 @@ from torch import nn
 
 from weightgen.backbones.backbone import FeatureBackbone
 from weightgen.data.feature_data import rows_not_in
+from weightgen.data.labelled import all_composed
 from weightgen.errors import InputError
 from weightgen.heads.head import Head
 from weightgen.heads.prediction import draw_probabilities
@@ -119,9 +120,12 @@ class WeightGenerationClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[best]
 
     def head(self) -> Head:
-        """What was written as a `Head` on given features, to be saved or exported."""
+        """What was written as a `Head` on given features, to be saved or exported.
+
+        Raises InputError for two classes whose names look alike.
+        """
         check_is_fitted(self)
-        names = [str(name) for name in self.classes_]
+        names = all_composed([str(name) for name in self.classes_], where="y")
         return Head(draws=self._heads, class_names=names, backbone=FeatureBackbone(self.n_features_in_))
 
     @property

@@ -273,12 +273,12 @@ def test_a_sentence_counts_properly() -> None:
 
 
 def test_generate_says_what_it_wrote_and_what_comes_next(trained: Path, pictures: Path, tmp_path: Path) -> None:
-    out = tmp_path / ("long" * 20)
+    out = tmp_path / ("long" * 20 + " name")
     arguments = ("generate", "--support", pictures / "support", "--generator", trained, "--out", out, "--samples", "2")
     result = succeed(*arguments)
     assert result.stdout.splitlines()[1].startswith("leave-one-out: ")
     assert result.stdout.startswith(f"{out}: a head with 3 classes from 6 images")
-    assert f"weightgen predict --head {out}" in result.stderr
+    assert f"weightgen predict --head '{out}' IMAGE" in result.stderr  # to be pasted into a shell
     assert (out / "samples.safetensors").exists()
 
 
