@@ -180,8 +180,8 @@ def test_what_all_images_share_does_not_decide_between_classes(make_features: Ma
             answers = probabilities(moved(seen, lambda values, times=times: values + times * shared), None)
             sure.append(float(answers.amax(-1).mean()))
             right.append(float((answers.argmax(-1) == seen.query_labels).double().mean()))
-        assert right[1] > right[0] - 0.02
-        assert abs(sure[1] - sure[0]) < 0.1
+        assert min(right) > right[0] - 0.02
+        assert max(sure) - min(sure) < 0.1
 
 
 @pytest.mark.parametrize("crops", [0, 3])
