@@ -72,7 +72,8 @@ class PackagedWeights:
         given = torch.load(io.BytesIO(self.content()), weights_only=True, map_location="cpu")
         with torch.device("meta"):
             names = timm.create_model(self.architecture, pretrained=False).state_dict()
-        return {name: given[other] for name, other in zip(names, given, strict=True)}
+        pairs = zip(names, given, strict=True)
+        return {name: given[other].contiguous() for name, other in pairs}  # as they come back from the cache
 
 
 _SHA256 = {
