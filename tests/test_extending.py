@@ -112,5 +112,5 @@ def test_a_zoo_is_made_of_the_example() -> None:
     averaged = create("zoo_targets", "my_project.averaged_runs", {"count": 4})
     plain, near = (made_up_plan(targets).fit_shard(0).targets for targets in (of_runs, averaged))
     torch.testing.assert_close(near.mean(0), plain.mean(0))
-    assert near.std(0).sum() == pytest.approx(float(plain.std(0).sum()) / 2)
+    assert near.std(0).sum() == pytest.approx(float(plain.std(0).sum()) / 2, rel=1e-5)  # single precision
     assert made_up_plan(of_runs).key() != made_up_plan(averaged).key()
