@@ -87,17 +87,26 @@ def few_shot(products: float, copies: float) -> tuple[Rows, Rows]:
     for width in (64, 640, 2048):
         base = made_up(40, 20, width)
         pipeline, network = pipeline_of("metadiff", base), GradientMlp(feature_width=width).eval()
+        universal = universal_generator(FeatureBackbone(width))
         for ways, shots in ((5, 1), (5, 5), (20, 1)):
             draw = partial(EpisodeSampler(base).sample, ways=ways, shots=shots, queries=15 if width < 2048 else 2)
             batch = BATCH if width * ways < 20_000 else 100
             one, many = (draw(batch=number, generator=generator(0, number)) for number in (1, batch))
+            noise = [generator(0, i) for i in range(batch)]
             works: dict[str, Work] = {
-                f"batch of {len(given)}": partial(pipeline.heads, given, [generator(0, i) for i in range(len(given))])
-                for given in (one, many)
+                f"batch of {len(given)}": partial(pipeline.heads, given, noise[: len(given)]) for given in (one, many)
             }
-            others = alone(one, network) if (ways, shots) == (5, 5) and width < 2048 else {}
+            compared_with = (ways, shots) == (5, 5) and width < 2048
+            own_peers: dict[str, list[Work]] = {
+                "universal generator": [partial(universal.heads, given, noise[: len(given)]) for given in (one, many)],
+                "map of the images alone": [
+                    partial(pipeline.standardizer.support, given.support) for given in (one, many)
+                ],
+            }
+            beside = {f"{name}, {i}": work for name, pair in own_peers.items() for i, work in enumerate(pair)}
+            others = alone(one, network) if compared_with else {}
             print(f"few-shot, {width} features, {ways} ways …", flush=True)
-            times = seconds({**works, **others})
+            times = seconds({**works, **others, **(beside if compared_with else {})})
             size = {"ways": ways, "shots": shots, "features": width}
             for name, given in zip(works, (one, many), strict=True):
                 bytes_moved = 4 * (given.support.numel() + len(given) * ways * (width + 1))
@@ -107,6 +116,9 @@ def few_shot(products: float, copies: float) -> tuple[Rows, Rows]:
             for name in others:
                 one_by_one, in_batch = (ratio(times[name], times[work]) for work in works)
                 peers.append({**size, "peer": name, "alone": one_by_one, "batch": in_batch * batch})
+            for name in own_peers if compared_with else ():
+                pair = [ratio(times[f"{name}, {i}"], times[work]) for i, work in enumerate(works)]
+                peers.append({**size, "peer": name, "alone": pair[0], "batch": pair[1]})
     return peers, own
 
 
@@ -340,7 +352,9 @@ those of a share of a core, single times are no figures to quote, and floors bel
 SECTIONS = {
     "peers": "One episode, times as long as the generator takes: called for one episode (`alone`), and for each of a "
     "batch (`batch`; 600 episodes, 100 at 20 ways of 2,048 features). Peers take one at a time. MetaDiff's sampler is "
-    "the literal one (T = 1000, autograd, `gradient_mlp`).",
+    "the literal one (T = 1000, autograd, `gradient_mlp`). The last two write a batch at once too: the universal "
+    "generator, and the product of an episode's images with the matrix of the generator's space, which no generator in "
+    "such a space does without: a peer is at most so many times as slow as its row is that one.",
     "generation": "The generator by itself: milliseconds an episode, and how many times its floor: the operations of "
     "its matrix products by the machine's rate, or its bytes by that of a copy, whichever is longer.",
     "data_sets": "A head for a whole data set, ten classes of 1,280 features: its time, in products XᵀX of all "
