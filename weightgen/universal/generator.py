@@ -18,7 +18,7 @@ from weightgen.spaces.class_rows import ClassRows
 NAME = "universal"
 """What commands call it."""
 _STEPS = 5
-_DRAW_CALIBRATION = ((1.0, 1.05), (2.0, 1.3), (5.0, 1.4), (20.0, 1.2))
+_DRAW_CALIBRATION = ((1.0, 1.05), (2.0, 1.4), (5.0, 1.4), (20.0, 1.2))
 """Of eight draws, whose mixture is less sure than each of them. Near the geometric means over six data sets and two
 backbones, of the shipped weights: the spread of draws is learnt."""
 
