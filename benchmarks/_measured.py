@@ -1,4 +1,4 @@
-"""Timing side by side: interleaved repeats, the machine, its matrix-product and copy rates, and growth."""
+"""Timing side by side: interleaved repeats, the machine, its matrix-product and copy rates, growth, and tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
 Work = Callable[[], object]
+Rows = list[dict[str, Any]]
 REPEATS = 5
 
 
@@ -101,3 +102,18 @@ def process(code: str, *arguments: str) -> tuple[float, list[str]]:
     done = subprocess.run([sys.executable, "-c", wrapped, *arguments], capture_output=True, text=True, check=True)
     spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
     return spent, json.loads(done.stderr.splitlines()[-1])
+
+
+def table(rows: Rows) -> Iterator[str]:
+    """Markdown; keys are headings, and numbers have three digits."""
+    heads = list(dict.fromkeys(key for row in rows for key in row))
+    yield "| " + " | ".join(heads) + " |"
+    yield "| " + " | ".join("---" if isinstance(rows[0].get(head), str) else "---:" for head in heads) + " |"
+    for row in rows:
+        yield "| " + " | ".join(_cell(row.get(head, "")) for head in heads) + " |"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, float):
+        return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -14,14 +14,14 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from _measured import Work, machine, megabytes, operations, process, rates, ratio, seconds, slope
+from _measured import Rows, Work, machine, megabytes, operations, process, rates, ratio, seconds, slope, table
 from _peers import alone
 from PIL import Image
 from sklearn.linear_model import LogisticRegressionCV, RidgeClassifierCV
@@ -52,7 +52,6 @@ from weightgen.training.options import ReptileOptions, TrainingOptions
 from weightgen.training.reptile import adapted
 from weightgen.universal.generator import universal_generator
 
-Rows = list[dict[str, Any]]
 BATCH = 600
 COMMAND = "import sys; from weightgen.cli.main import app; app(sys.argv[1:])"
 COMMANDS = ("--help", "components", "recipes ls", "recipes validate metadiff")
@@ -328,21 +327,6 @@ def start_up(cache: Path) -> Rows:
         rows.append({"command": command, "seconds": spent, "interpreters": spent / bare,
                       "packages": len(runs[0][1]), "torch": "torch" in runs[0][1]})  # fmt: skip
     return rows
-
-
-def table(rows: Rows) -> Iterator[str]:
-    """Markdown; keys are headings, and numbers have three digits."""
-    heads = list(dict.fromkeys(key for row in rows for key in row))
-    yield "| " + " | ".join(heads) + " |"
-    yield "| " + " | ".join("---" if isinstance(rows[0].get(head), str) else "---:" for head in heads) + " |"
-    for row in rows:
-        yield "| " + " | ".join(_cell(row.get(head, "")) for head in heads) + " |"
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, float):
-        return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 HEADER = """Written by `make bench`. Every ratio is a median of interleaved repeats in one process,
